@@ -1,0 +1,24 @@
+# Runtime that all recipes share. Types carry their scope, so that a recipe may set another default_scope.
+custom_imports = dict(imports=['mim_mm'], allow_failed_imports=False)
+default_scope = 'mim_mm'
+
+default_hooks = dict(
+    # Values stay on the device until a log line is due.
+    runtime_info=dict(type='mim_mm.DeferredRuntimeInfoHook'),
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Atomic, tensors only; the newest three are kept.
+    checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+)
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+log_processor = dict(window_size=10)
+log_level = 'INFO'
+randomness = dict(seed=0, diff_rank_seed=True)
+load_from = None
+resume = False

@@ -1,0 +1,10 @@
+# EMAE, ViT-B/16: every image cut into 4 disjoint parts of 49 patches, each predicting the other 147.
+_base_ = './mae_vit.py'
+model = dict(
+    type='EMAE',
+    masker=dict(_delete_=True, type='ParallelMasking', num_parts=4),
+    # L_total = L_whole + L_consistency; the paper fixes neither normaliser nor ramp (see mim_mm/algorithms/emae.py).
+    whole_weight=1.0,
+    consistency_weight=1.0,
+    normalizer='overlap',
+)

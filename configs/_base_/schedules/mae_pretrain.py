@@ -1,0 +1,24 @@
+# MAE's optimisation (He et al. 2022, table 8; the EMAE paper uses the same): AdamW, blr 1.5e-4 x batch / 256, cosine.
+# Only one-dimensional parameters escape weight decay, as in MAE's release (class and mask token are decayed).
+# --auto-scale-lr keeps to the blr rule on another number of GPUs.
+base_batch = 4096
+auto_scale_lr = dict(base_batch_size=base_batch)
+optim_wrapper = dict(
+    type='AutocastOptimWrapper',
+    dtype='bfloat16',
+    optimizer=dict(type='AdamW', lr=1.5e-4 * base_batch / 256, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
+    constructor='MergedGroupsConstructor',
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+)
+
+# mmengine ends a scheduler without ``end`` with training, so max_epochs is the only statement of the duration.
+train_cfg = dict(by_epoch=True, max_epochs=800)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=40, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=40, convert_to_iter_based=True),
+]
+default_hooks = dict(checkpoint=dict(interval=20))
+custom_hooks = [
+    dict(type='MaskSeedHook'),
+    dict(type='CheckInvalidLossHook', interval=50),
+]

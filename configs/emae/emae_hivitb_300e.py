@@ -1,0 +1,14 @@
+"""EMAE on HiViT-B (Zhang et al., ICLR 2023), K = 4, 300 epochs of ImageNet-1k: a backbone the paper did not try.
+
+    tools/dist_train.sh configs/emae/emae_hivitb_300e.py 8
+
+Published: none. HiViT has no class token and no final norm, so the decoder normalises the latent itself.
+Cost: not measured.
+Last run: never at full size; two steps of a shrunken model by tests/test_algorithms.py.
+"""
+
+_base_ = './emae_vitb_300e.py'
+model = dict(
+    backbone=dict(_delete_=True, type='mmpretrain.HiViT', arch='base', img_size=224, patch_size=16, ape=True, rpe=False),
+    decoder=dict(input_norm=True),
+)

@@ -1,0 +1,1 @@
+"""Checkpoints: atomic tensors-only writing, load reports, importers of other weights."""

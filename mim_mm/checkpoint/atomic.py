@@ -1,0 +1,124 @@
+"""Checkpoints that are whole or absent, and that load without unpickling code.
+
+What this prevents: a job killed while it writes leaves half a file under the final name, and resuming dies on it;
+mmengine's checkpoints hold ``HistoryBuffer`` objects, which torch >= 2.6 refuses to load by default. So files are
+written beside the final name, synced and renamed, and hold tensors and plain types only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import HistoryBuffer
+
+_HISTORY = 'history_buffer'
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, never a part.
+
+    The temporary file lies in the same folder (a rename across file systems is a copy) and is synced before the rename.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local file backend with atomic writes; choose it by ``backend_args=dict(backend='atomic_local')``."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_atomically(filepath, bytes(obj))
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        write_atomically(filepath, obj.encode(encoding))
+
+
+register_backend('atomic_local', AtomicLocalBackend, force=True)
+
+
+def to_plain(value):
+    """A copy that holds only tensors, dicts, lists, tuples, strings, numbers, booleans and None.
+
+    Raises:
+        TypeError: for an object of any other kind, naming where it is.
+    """
+    return _to_plain(value, 'checkpoint')
+
+
+def _to_plain(value, where: str):
+    if value is None or type(value) in (bool, int, float, str) or isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return {
+            _HISTORY: True,
+            'log': torch.tensor(np.asarray(log, dtype=np.float64)),
+            'count': torch.tensor(np.asarray(count, dtype=np.int64)),
+        }
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy()) if value.dtype.kind in 'biuf' else value.tolist()
+    if isinstance(value, np.generic):  # np.float64 is a float, but pickles as numpy
+        return value.item()
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        return {_to_plain(k, where): _to_plain(v, f'{where}.{k}') for k, v in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        items = [_to_plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(
+        f'{where} is a {type(value).__module__}.{type(value).__name__}: checkpoints hold tensors and plain types only; '
+        'store its state as a dict instead'
+    )
+
+
+def restore_history(message_hub: dict) -> None:
+    """Turn the plain form of ``checkpoint['message_hub']`` back into what mmengine expects, in place."""
+    for key, value in message_hub.get('log_scalars', {}).items():
+        if isinstance(value, Mapping) and value.get(_HISTORY):
+            message_hub['log_scalars'][key] = HistoryBuffer(value['log'].tolist(), value['count'].tolist())
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a checkpoint file is complete: torch writes zip archives, whose directory stands at the end."""
+    return os.path.isfile(path) and zipfile.is_zipfile(path)
+
+
+def latest_checkpoint(work_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None.
+
+    mmengine's ``last_checkpoint`` file is believed when what it names is there and whole (also if the folder was
+    moved); else the ``epoch_*.pth`` / ``iter_*.pth`` of highest number that is.
+    """
+    work_dir = Path(work_dir)
+    note = work_dir / 'last_checkpoint'
+    if note.is_file():
+        named = Path(note.read_text().strip() or '.')
+        for path in (work_dir / named.name, named):
+            if is_whole(path):
+                return path
+    numbered = []
+    for path in work_dir.glob('*.pth'):
+        match = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name)
+        if match and is_whole(path):
+            numbered.append((path.stat().st_mtime, int(match[1]), path))
+    return max(numbered)[2] if numbered else None

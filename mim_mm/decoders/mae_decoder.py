@@ -1,0 +1,104 @@
+"""The light decoder of MAE (He et al. 2022, section 3), run in permuted order.
+
+A transformer does not care in which order its tokens come, so the tokens are never put back in image order: the
+sequence is [prefix | visible | hidden] of each part, with the position table gathered in that order. Nothing wide is
+unshuffled, shapes are static, and the pixel head runs on hidden patches only.
+"""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModule
+from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
+from torch import Tensor, nn
+
+from mim_mm.encoders.base import Grid
+from mim_mm.encoders.positions import init_linears, sincos_table
+from mim_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class MAEDecoder(BaseModule):
+    """Linear to ``embed_dims``, blocks over visible and mask tokens, LayerNorm, linear to the patch values.
+
+    Module names follow mmpretrain's ``MAEPretrainDecoder``, whose weights load. Call :meth:`build_for` before use.
+
+    Args:
+        embed_dims: width, 512 in MAE for every encoder.
+        depth: blocks, 8 in MAE.
+        num_heads: 16 in MAE.
+        mlp_ratio: hidden width of the MLPs over ``embed_dims``.
+        input_norm: LayerNorm on the latent, for encoders without a final norm (HiViT).
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 512,
+        depth: int = 8,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        input_norm: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if embed_dims % num_heads:
+            raise ValueError(f'embed_dims {embed_dims} is not divisible by num_heads {num_heads}: change one of them')
+        self.embed_dims = embed_dims
+        self.input_norm = input_norm
+        norm_cfg = dict(type='LN', eps=1e-6)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.decoder_blocks = nn.ModuleList(
+            TransformerEncoderLayer(embed_dims, num_heads, int(mlp_ratio * embed_dims), norm_cfg=norm_cfg)
+            for _ in range(depth)
+        )
+        self.ln1 = nn.LayerNorm(embed_dims, eps=1e-6)
+
+    def build_for(self, grid: Grid, out_dims: int) -> MAEDecoder:
+        """Create the layers whose shape the encoder fixes: input projection, positions and prediction head.
+
+        Args:
+            grid: geometry of the encoder.
+            out_dims: values predicted a patch, p*p*3 for pixels.
+        """
+        self.num_prefix = grid.num_prefix
+        self.decoder_norm_in = nn.LayerNorm(grid.embed_dims, eps=1e-6) if self.input_norm else nn.Identity()
+        self.decoder_embed = nn.Linear(grid.embed_dims, self.embed_dims)
+        table = sincos_table(grid.height, grid.width, self.embed_dims, grid.num_prefix)
+        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
+        self.decoder_pred = nn.Linear(self.embed_dims, out_dims)
+        return self
+
+    def init_weights(self) -> None:
+        """Xavier linears, mask token N(0, 0.02), as MAE."""
+        init_linears(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, latent: Tensor, order: Tensor, num_visible: int) -> Tensor:
+        """Predict the hidden patches of each part.
+
+        Args:
+            latent: (B*K, P+V, D), prefix tokens first, patches in the order of ``order[..., :V]``.
+            order: long (B*K, N), see :class:`mim_mm.masking.MaskPlan`.
+            num_visible: V.
+
+        Returns:
+            (B*K, N-V, out_dims) in the order of ``order[..., V:]``.
+        """
+        rows, patches = order.shape
+        prefix = self.num_prefix
+        if patches != self.decoder_pos_embed.shape[1] - prefix:
+            raise ValueError(
+                f'the plan has {patches} patches, the decoder positions for '
+                f'{self.decoder_pos_embed.shape[1] - prefix}: feed images of the size the backbone was built for (img_size)'
+            )
+        x = self.decoder_embed(self.decoder_norm_in(latent))
+        hidden = self.mask_token.to(x.dtype).expand(rows, patches - num_visible, -1)
+        x = torch.cat([x, hidden], dim=1)
+        table = self.decoder_pos_embed[0].to(x.dtype)
+        positions = table[prefix:][order]
+        if prefix:
+            positions = torch.cat([table[:prefix].expand(rows, -1, -1), positions], dim=1)
+        x = x + positions
+        for block in self.decoder_blocks:
+            x = block(x)
+        return self.decoder_pred(self.ln1(x[:, prefix + num_visible :]))

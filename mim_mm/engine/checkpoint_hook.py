@@ -1,0 +1,24 @@
+"""mmengine's CheckpointHook with atomic, tensors-only files."""
+
+from __future__ import annotations
+
+from mmengine.hooks import CheckpointHook
+
+from mim_mm.checkpoint.atomic import restore_history, to_plain
+from mim_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """Every option of ``CheckpointHook``; see :mod:`mim_mm.checkpoint.atomic` for what differs and why."""
+
+    def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
+        super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        plain = to_plain(checkpoint)
+        checkpoint.clear()
+        checkpoint.update(plain)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        restore_history(checkpoint.get('message_hub', {}))

@@ -1,0 +1,176 @@
+"""Checks that run before training, for what mmengine lets pass silently.
+
+A misspelt top-level key trains without the component it meant, ``resume`` without a checkpoint starts afresh, and a
+missing data root fails only after the model was built. Here each stops at once, with the value, the rule and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import FlexibleRunner, Runner
+
+from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+
+# Keys that Runner reads from the config without being parameters of its constructor.
+_READ_ELSEWHERE = {
+    'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'default_scope', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler', 'runner_type', 'sync_bn',
+    'tta_model', 'tta_pipeline',
+}  # fmt: skip
+_DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'visualization'}
+
+_LAYOUTS = {
+    'imagenet': 'expected {root}/train/<class>/*.JPEG and {root}/val/<class>/*.JPEG',
+    'coco': 'expected {root}/annotations/instances_{{train,val}}2017.json, {root}/train2017/ and {root}/val2017/',
+}
+
+
+class ConfigError(ValueError):
+    """A config or command line that must not be trained with."""
+
+
+def known_keys() -> set[str]:
+    """Top-level config keys that mmengine reads."""
+    params = set(inspect.signature(Runner.__init__).parameters) | set(
+        inspect.signature(FlexibleRunner.__init__).parameters
+    )
+    # ``optimizer`` would be a leftover of the mm 1.x style: nothing reads it.
+    return (params | _READ_ELSEWHERE) - {'self', 'cfg', 'param_schedulers'}
+
+
+def check_config(cfg: Config) -> None:
+    """Refuse top-level keys and default hooks that look like misspellings of known ones.
+
+    Own variables (``data_root``, ``train_pipeline``, ``epochs`` ...) stay allowed: only close neighbours are refused.
+
+    Raises:
+        ConfigError: naming the key and the nearest known one.
+    """
+    _refuse_near_misses(set(cfg.keys()), known_keys(), 'top-level key')
+    _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
+
+
+# Variables of the OpenMMLab configs that happen to lie near a known key.
+_INNOCENT = {'test_dataset', 'train_dataset', 'val_dataset', 'model_cfg', 'optimizer', 'schedule', 'resume_from', 'visualizers'}
+
+
+def _refuse_near_misses(given: set[str], known: set[str], what: str) -> None:
+    for key in sorted(given - known - _INNOCENT):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if near and not key.startswith('_'):
+            raise ConfigError(
+                f"{what} '{key}' is not known and nothing would read it: did you mean '{near[0]}'? "
+                'Rename it (a variable of your own needs a name further from it).'
+            )
+
+
+def check_options(cfg: Config, options: Mapping) -> None:
+    """Refuse ``--cfg-options`` whose first name the config does not have, and lists that are indexed out of range.
+
+    Below an existing entry a new name is allowed: it may be an argument that the config left at its default, and a
+    wrong one stops in the constructor.
+
+    Raises:
+        ConfigError: naming the option and the nearest known name.
+    """
+    for option in options:
+        node = cfg._cfg_dict
+        for depth, name in enumerate(str(option).split('.')):
+            if isinstance(node, (list, tuple)):
+                if not name.isdigit() or int(name) >= len(node):
+                    raise ConfigError(f"--cfg-options {option}: '{name}' is no index of a list of {len(node)} entries")
+                node = node[int(name)]
+                continue
+            if not isinstance(node, Mapping) or name not in node:
+                if depth == 0 and name not in known_keys():
+                    near = difflib.get_close_matches(name, set(node) | known_keys(), n=1)
+                    hint = f": did you mean '{near[0]}'?" if near else ''
+                    raise ConfigError(f"--cfg-options {option}: the config has no '{name}'{hint}")
+                break
+            node = node[name]
+
+
+def iter_datasets(cfg: Config) -> Iterator[tuple[str, dict]]:
+    """All dataset configs of the train, val and test loaders, wrappers unfolded, with the name of their loader."""
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        waiting = [(cfg.get(loader) or {}).get('dataset')]
+        while waiting:
+            dataset = waiting.pop()
+            if isinstance(dataset, Mapping):
+                yield loader, dataset
+                waiting += [dataset.get('dataset')] + list(dataset.get('datasets') or [])
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point every dataset that has a ``data_root`` at ``root``, and annotation files below the old root with it."""
+    evaluators = [cfg.get('val_evaluator'), cfg.get('test_evaluator')]
+    evaluators = [e for group in evaluators for e in (group if isinstance(group, list) else [group]) if e]
+    for holder in [dataset for _, dataset in iter_datasets(cfg)] + evaluators:
+        old = holder.get('data_root')
+        if old:
+            holder['data_root'] = root
+    old_roots = {cfg.get('data_root')} - {None}
+    for holder in evaluators:
+        path = holder.get('ann_file')
+        for old in old_roots:
+            if path and str(path).startswith(str(old)):
+                holder['ann_file'] = os.path.join(root, os.path.relpath(path, old))
+    cfg['data_root'] = root
+
+
+def check_data_roots(cfg: Config) -> None:
+    """Stop before anything is built when a data root or annotation file is missing.
+
+    Raises:
+        ConfigError: naming the loader, the path, the expected layout and how to point elsewhere.
+    """
+    for loader, dataset in iter_datasets(cfg):
+        root = dataset.get('data_root')
+        if not root:
+            continue
+        kind = 'coco' if str(dataset.get('ann_file', '')).endswith('.json') else 'imagenet'
+        if not os.path.isdir(root):
+            raise ConfigError(
+                f"{loader}: there is no folder '{root}'; {_LAYOUTS[kind].format(root=root)}. Link or move your data "
+                f'there (ln -s /where/it/is {root}), set {kind.upper()}_ROOT, or pass --data-root DIR.'
+            )
+        wanted = [dataset.get('ann_file')] if dataset.get('ann_file') else []
+        prefix = dataset.get('data_prefix')
+        wanted += list(prefix.values()) if isinstance(prefix, Mapping) else [prefix] if prefix else []
+        wanted += [dataset['split']] if dataset.get('split') else []
+        for relative in wanted:
+            path = os.path.join(root, str(relative))
+            if relative and not os.path.exists(path):
+                raise ConfigError(f"{loader}: '{path}' is missing; {_LAYOUTS[kind].format(root=root)}")
+
+
+def resolve_resume(resume: str | None, work_dir: str) -> str | None:
+    """The checkpoint to resume from, or None to start afresh.
+
+    Args:
+        resume: None (no), 'latest' (must find one), 'auto' (whatever is there) or a path.
+        work_dir: of the run.
+
+    Raises:
+        ConfigError: if 'latest' finds nothing or the path is no whole checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume in ('latest', 'auto'):
+        found = latest_checkpoint(work_dir)
+        if found is None and resume == 'latest':
+            raise ConfigError(
+                f"--resume: no whole checkpoint in '{work_dir}': give the work dir of the run to go on with (--work-dir), "
+                'a checkpoint (--resume PATH), or --resume auto to start afresh where there is none'
+            )
+        return None if found is None else str(found)
+    if not is_whole(resume):
+        state = 'is cut off' if Path(resume).is_file() else 'does not exist'
+        raise ConfigError(f"--resume: '{resume}' {state}; leave the path out to take the newest whole one of the work dir")
+    return resume

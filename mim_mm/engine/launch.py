@@ -1,0 +1,135 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do: parse, guard, resolve, run."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mim_mm.engine import guard, schedule
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/<config name>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--data-root', help='folder of the data set, instead of the one the config names')
+    parser.add_argument('--seed', type=int, help='random seed (default: the config, else 0)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read a config, apply and check the command line; raises :class:`guard.ConfigError`."""
+    path = Path(args.config)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path('configs').rglob('*.py')], n=3, cutoff=0.4)
+        raise guard.ConfigError(f"there is no config '{path}'" + (f'; near it: {", ".join(near)}' if near else ''))
+    cfg = Config.fromfile(path)
+    guard.check_options(cfg, args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options)
+    guard.check_config(cfg)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{path.stem}'
+    if args.seed is not None:
+        cfg.setdefault('randomness', {})['seed'] = args.seed
+    if args.data_root:
+        guard.set_data_root(cfg, args.data_root)
+    guard.check_data_roots(cfg)
+    return cfg
+
+
+def world_size() -> int:
+    """Processes of this job, before torch.distributed is set up."""
+    for name in ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'):
+        if os.environ.get(name):
+            return int(os.environ[name])
+    return 1
+
+
+def _build_runner(cfg: Config) -> Runner:
+    if 'LOCAL_RANK' not in os.environ:
+        os.environ['LOCAL_RANK'] = '0'
+    return RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
+
+
+def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Resolve precision, schedule, learning rate and resuming in place; returns what to tell the user."""
+    notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
+    if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+        cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
+        notes.append('precision: bf16 autocast')
+    processes = world_size() if args.launcher != 'none' else 1
+    batch = schedule.effective_batch(cfg, processes)
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if args.auto_scale_lr:
+        notes.append(f'auto-scale-lr: {schedule.scale_lr(cfg, processes)}')
+    elif base and batch and base != batch:
+        lr = cfg.optim_wrapper.optimizer.lr
+        notes.append(
+            f'WARNING: the batch is {batch} images a step, lr={lr:.4g} is meant for {base}: '
+            f'pass --auto-scale-lr to train with lr={lr * batch / base:.4g}'
+        )
+    notes.append(f'batch: {batch} images an optimizer step on {processes} process(es)')
+    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir)
+    cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
+    notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.get('type') == 'mim_mm.ProgressHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='mim_mm.ProgressHook')]
+    return notes
+
+
+def _fail(error: Exception) -> None:
+    print(f'error: {error}', file=sys.stderr)
+    raise SystemExit(2)
+
+
+def train_main(argv: list[str] | None = None) -> None:
+    """Train a config: pretraining, linear probe, fine-tuning or detection."""
+    parser = argparse.ArgumentParser(description='Train a config.')
+    parser.add_argument('config')
+    _common_arguments(parser)
+    parser.add_argument(
+        '--resume', nargs='?', const='latest', metavar='CKPT',
+        help="go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT",
+    )  # fmt: skip
+    parser.add_argument('--amp', action='store_true', help='train under bf16 autocast')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size')
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(args)
+        notes = _prepare_training(cfg, args)
+    except (guard.ConfigError, ValueError, FileNotFoundError) as error:
+        _fail(error)
+    runner = _build_runner(cfg)
+    for note in notes:
+        print_log(note, logger=runner.logger)
+    runner.train()
+
+
+def test_main(argv: list[str] | None = None) -> None:
+    """Evaluate a checkpoint with the test loader of a config."""
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    _common_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(args)
+        if not os.path.isfile(args.checkpoint):
+            raise guard.ConfigError(f"there is no checkpoint '{args.checkpoint}'")
+        if cfg.get('test_evaluator') is None:
+            raise guard.ConfigError(f'{args.config} has no test_evaluator: pretraining is evaluated by tools/transfer.py')
+    except (guard.ConfigError, ValueError, FileNotFoundError) as error:
+        _fail(error)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
+    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
+    _build_runner(cfg).test()

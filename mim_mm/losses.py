@@ -1,0 +1,183 @@
+"""Losses, each with its denominator written down. All are computed in fp32, also under autocast.
+
+B images, K parts, N patches, V visible, M hidden, P values a patch. True in a mask means hidden.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of hidden patches: ``sum m * mean_P (pred - target)^2 / sum m``.
+
+    The denominator is the number of hidden (image, part, patch) triples of the batch, so every hidden patch counts the
+    same. With K = 1 this is MAE's loss (He et al. 2022); with K parts it is ``L_whole`` of EMAE (Li et al. 2024).
+
+    Args:
+        pred: (B, K, N, P); values at visible patches are ignored.
+        target: (B, N, P).
+        mask: bool (B, K, N).
+
+    Returns:
+        A scalar.
+    """
+    _check(pred, mask)
+    with torch.autocast(pred.device.type, enabled=False):
+        # Masked before squaring, so that not even a NaN at a visible place reaches value or gradient.
+        error = (pred.float() - target.float()[:, None]).masked_fill(~mask[..., None], 0)
+        return error.square().mean(dim=-1).sum() / mask.sum()
+
+
+def hidden_errors(pred: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """Per-patch squared errors of predictions that hold hidden patches only.
+
+    Args:
+        pred: (B, K, M, P), predictions of the patches ``hidden``.
+        target: (B, N, P).
+        hidden: long (B, K, M).
+
+    Returns:
+        (B, K, M), each the mean over P; averaged over everything it is :func:`reconstruction_loss`.
+    """
+    batch, parts, length = hidden.shape
+    index = hidden.reshape(batch, parts * length, 1).expand(-1, -1, target.shape[-1])
+    with torch.autocast(pred.device.type, enabled=False):
+        wanted = target.float().gather(1, index).view(batch, parts, length, -1)
+        return (pred.float() - wanted).square().mean(dim=-1)
+
+
+def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap') -> Tensor:
+    """``L_consistency`` of EMAE: predictions of one patch by different parts shall agree.
+
+    For every unordered pair of parts (i, j) and every patch hidden in both,
+    ``mean_P |sg(x_i) - x_j| + |x_i - sg(x_j)|``. The value of a pair is the sum of that over its overlapping patches of
+    the batch, divided by
+
+    * ``normalizer='overlap'``: the number of overlapping patches of that pair in the batch;
+    * ``normalizer='all'``: B * N, all patches. Under parallel masks this is (K-2)/K of the former.
+
+    The loss is the mean over the pairs that overlap anywhere in the batch, and 0 when none does (K = 2 under parallel
+    masks). The published description fixes neither normaliser nor weight; both are options here.
+
+    Each pair enters the value twice and the gradient of each side once: the value is 2S, the gradient that of S, where
+    S holds ``|x_i - x_j|`` once.
+
+    Args:
+        pred: (B, K, N, P); values at visible patches are ignored.
+        mask: bool (B, K, N), any masks.
+
+    Returns:
+        A scalar.
+    """
+    _check(pred, mask)
+    batch, parts, patches = mask.shape
+    pairs = torch.combinations(torch.arange(parts), 2).tolist()
+    if not pairs:
+        return pred.float().sum() * 0
+    overlap = torch.stack([(mask[:, i] & mask[:, j]).sum() for i, j in pairs])
+    count = _denominator(overlap, batch * patches, normalizer)
+    weights = torch.where(overlap > 0, 1 / count.clamp(min=1), torch.zeros_like(count)) / (overlap > 0).sum().clamp(min=1)
+    with torch.autocast(pred.device.type, enabled=False):
+        return _MaskedPairs.apply(pred.float(), mask, pairs, weights / pred.shape[-1])
+
+
+def agreement_loss(pred: Tensor) -> Tensor:
+    """:func:`self_consistency_loss` with ``normalizer='overlap'`` for parallel masks, without unshuffling.
+
+    Under parallel masks each patch is hidden in exactly K-1 parts and all pairs overlap in N * (K-2)/K patches, so the
+    mean over pairs of means is one mean over (image, pair, overlapping patch, value).
+
+    Args:
+        pred: (B, K, M, P), predictions of the hidden patches of each part in the order of a partition plan
+            (``MaskPlan.partition``): group by group, ascending, M = (K-1) * N/K.
+
+    Returns:
+        A scalar; 0 when K < 3, where no patch is predicted twice.
+    """
+    batch, parts, length, values = pred.shape
+    if parts < 3:
+        return pred.float().sum() * 0
+    if length % (parts - 1):
+        raise ValueError(f'{length} hidden patches are not {parts - 1} equal groups: pass predictions of a partition plan')
+    size = length // (parts - 1)
+    pairs = parts * (parts - 1) // 2
+    with torch.autocast(pred.device.type, enabled=False):
+        x = pred.float().view(batch, parts, parts - 1, size, values)
+        return _PartitionPairs.apply(x, 1 / (pairs * batch * (parts - 2) * size * values))
+
+
+class _MaskedPairs(torch.autograd.Function):
+    """``2 * sum_pairs w_ij sum m_i m_j |x_i - x_j|`` whose gradient is that of half of it.
+
+    Instead of the (B, K, K, N, P) tensor it keeps one coefficient a prediction, ``c_k = sum_j w_kj m_k m_j
+    sign(x_k - x_j)``: the value is ``2 sum_k c_k x_k`` and the gradient is ``c``. The sign count also gives equal
+    predictions (frequent in bf16) the gradient 0 that the definition gives them, which a sort would not.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mask: Tensor, pairs: list[list[int]], weights: Tensor) -> Tensor:
+        coefficient = torch.zeros_like(x)
+        for (i, j), weight in zip(pairs, weights.unbind(), strict=True):
+            sign = torch.sign(x[:, i] - x[:, j]).mul_(weight)
+            sign.masked_fill_(~(mask[:, i] & mask[:, j])[..., None], 0)
+            coefficient[:, i] += sign
+            coefficient[:, j] -= sign
+        ctx.save_for_backward(coefficient)
+        # Whatever stands at visible places, NaN included, must not enter.
+        return 2 * (coefficient * x).masked_fill(~mask[..., None], 0).sum()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (coefficient,) = ctx.saved_tensors
+        return grad * coefficient, None, None, None
+
+
+class _PartitionPairs(torch.autograd.Function):
+    """:class:`_MaskedPairs` for dense predictions (B, K, K-1, V, P) of a partition plan, one weight for all pairs.
+
+    Part k predicts all groups but its own, so group g stands in its slot g, or g-1 once past k. For parts i < j the
+    groups hidden in both are three runs, each a static slice on either side.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: float) -> Tensor:
+        parts = x.shape[1]
+        coefficient = torch.zeros_like(x)
+        for i in range(parts):
+            for j in range(i + 1, parts):
+                runs = [
+                    (slice(0, i), slice(0, i)),  # groups before i
+                    (slice(i, j - 1), slice(i + 1, j)),  # between i and j
+                    (slice(j, None), slice(j, None)),  # after j
+                ]
+                for in_i, in_j in runs:
+                    sign = torch.sign(x[:, i, in_i] - x[:, j, in_j])
+                    coefficient[:, i, in_i] += sign
+                    coefficient[:, j, in_j] -= sign
+        coefficient *= weight
+        ctx.save_for_backward(coefficient)
+        return 2 * (coefficient * x).sum()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (coefficient,) = ctx.saved_tensors
+        return grad * coefficient, None
+
+
+def _denominator(overlap: Tensor, everything: int, normalizer: str) -> Tensor:
+    if normalizer == 'overlap':
+        return overlap.float()
+    if normalizer == 'all':
+        return torch.full_like(overlap, everything, dtype=torch.float32)
+    raise ValueError(f"normalizer is '{normalizer}': use 'overlap' (patches hidden in both parts) or 'all' (B * N)")
+
+
+def _check(pred: Tensor, mask: Tensor) -> None:
+    if pred.dim() != 4 or mask.shape != pred.shape[:3]:
+        raise ValueError(
+            f'pred must be (B, K, N, P) and mask (B, K, N), got {tuple(pred.shape)} and {tuple(mask.shape)}'
+        )
+    if mask.dtype != torch.bool:
+        raise ValueError(f'mask must be bool with True = hidden, got {mask.dtype}: use mask.bool()')

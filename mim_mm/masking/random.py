@@ -1,0 +1,55 @@
+"""Random masking (He et al., Masked Autoencoders Are Scalable Vision Learners, section 3) and its K-fold ablation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
+from mim_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class RandomMasking:
+    """Hide ``ceil(N * ratio)`` patches chosen uniformly without replacement; one part an image.
+
+    Args:
+        ratio: share of hidden patches, 0.75 in MAE.
+    """
+
+    def __init__(self, ratio: float = 0.75) -> None:
+        if not 0 < ratio < 1:
+            raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 0.75')
+        self.ratio = ratio
+
+    def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
+        """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1."""
+        batch, patches = tokens.shape[:2]
+        noise = draw_uniform((batch, patches), tokens, generator)
+        return MaskPlan.from_scores(noise[:, None], patches - num_hidden(patches, self.ratio))
+
+
+@MODELS.register_module()
+class IndependentMasking:
+    """K random masks drawn independently, the "pure random mask" of the EMAE ablation.
+
+    Patches may be visible in several parts or in none.
+
+    Args:
+        num_parts: K.
+        ratio: share of hidden patches in each part; None means 1 - 1/K, the share that parallel masking has.
+    """
+
+    def __init__(self, num_parts: int, ratio: float | None = None) -> None:
+        if num_parts < 1:
+            raise ValueError(f'num_parts is {num_parts}: at least 1 part is needed')
+        if num_parts == 1 and ratio is None:
+            raise ValueError('num_parts is 1 and no ratio is given: 1 - 1/K would hide nothing; state ratio=0.75')
+        self.num_parts = num_parts
+        self.ratio = 1 - 1 / num_parts if ratio is None else ratio
+
+    def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
+        """``tokens`` (B, N, D); returns a plan with K parts of equal length."""
+        batch, patches = tokens.shape[:2]
+        noise = draw_uniform((batch, self.num_parts, patches), tokens, generator)
+        return MaskPlan.from_scores(noise, patches - num_hidden(patches, self.ratio))

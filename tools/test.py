@@ -1,0 +1,6 @@
+"""Evaluate a checkpoint: ``python tools/test.py configs/linear/vitb_linear_90e.py CHECKPOINT``."""
+
+from mim_mm.engine.launch import test_main
+
+if __name__ == '__main__':
+    test_main()

@@ -5,6 +5,8 @@ B images, K parts, N patches, V visible, M hidden, P values a patch. True in a m
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap
     """
     _check(pred, mask)
     batch, parts, patches = mask.shape
-    pairs = torch.combinations(torch.arange(parts), 2).tolist()
+    pairs = list(combinations(range(parts), 2))
     if not pairs:
         return pred.float().sum() * 0
     overlap = torch.stack([(mask[:, i] & mask[:, j]).sum() for i, j in pairs])
@@ -117,7 +119,7 @@ class _MaskedPairs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, pairs: list[list[int]], weights: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, mask: Tensor, pairs: list[tuple[int, int]], weights: Tensor) -> Tensor:
         coefficient = torch.zeros_like(x)
         for (i, j), weight in zip(pairs, weights.unbind(), strict=True):
             sign = torch.sign(x[:, i] - x[:, j]).mul_(weight)

@@ -1,34 +1,36 @@
 """Registries of scope ``mim_mm``, children of mmengine's root registries.
 
 Any OpenMMLab config reaches our classes as ``type='mim_mm.EMAE'``: mmengine imports ``mim_mm.registry`` when it meets
-the scope, and the ``locations`` below import the rooms on the first look-up only, so ``import mim_mm`` stays cheap.
+the scope, and the ``locations`` import the rooms on the first look-up only, so ``import mim_mm`` stays cheap.
 """
 
 import importlib
 import pkgutil
 
 from mmengine import registry as _root
+from mmengine.registry import Registry
 
-MODELS = _root.Registry(
-    'model',
-    parent=_root.MODELS,
-    scope='mim_mm',
-    locations=['mim_mm.masking', 'mim_mm.decoders', 'mim_mm.algorithms', 'mim_mm.detection'],
-)
-DATASETS = _root.Registry('dataset', parent=_root.DATASETS, scope='mim_mm', locations=['mim_mm.data'])
-TRANSFORMS = _root.Registry('transform', parent=_root.TRANSFORMS, scope='mim_mm', locations=['mim_mm.data'])
-FUNCTIONS = _root.Registry('function', parent=_root.FUNCTIONS, scope='mim_mm', locations=['mim_mm.data'])
-HOOKS = _root.Registry('hook', parent=_root.HOOKS, scope='mim_mm', locations=['mim_mm.engine'])
-OPTIM_WRAPPERS = _root.Registry(
-    'optim_wrapper', parent=_root.OPTIM_WRAPPERS, scope='mim_mm', locations=['mim_mm.engine']
-)
-OPTIM_WRAPPER_CONSTRUCTORS = _root.Registry(
-    'optimizer wrapper constructor',
-    parent=_root.OPTIM_WRAPPER_CONSTRUCTORS,
-    scope='mim_mm',
-    locations=['mim_mm.engine'],
-)
-METRICS = _root.Registry('metric', parent=_root.METRICS, scope='mim_mm', locations=['mim_mm.evaluation'])
+
+def _child(parent: Registry, *rooms: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
+
+
+MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection')
+DATASETS = _child(_root.DATASETS, 'data')
+TRANSFORMS = _child(_root.TRANSFORMS, 'data')
+FUNCTIONS = _child(_root.FUNCTIONS, 'data')
+HOOKS = _child(_root.HOOKS, 'engine')
+OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+METRICS = _child(_root.METRICS, 'evaluation')
+
+# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
+for _name in (
+    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'OPTIMIZERS',
+    'PARAM_SCHEDULERS', 'RUNNERS', 'RUNNER_CONSTRUCTORS', 'STRATEGIES', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS',
+    'WEIGHT_INITIALIZERS',
+):  # fmt: skip
+    globals()[_name] = _child(getattr(_root, _name))
 
 
 def import_room(package: str) -> None:

@@ -15,3 +15,4 @@ _base_ = [
     '../_base_/schedules/mae_pretrain.py',
     '../_base_/default_runtime.py',
 ]
+default_hooks = dict(checkpoint=dict(interval=20))

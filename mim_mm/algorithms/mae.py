@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mim_mm.encoders import describe, embed, encode, prepare
+from mim_mm.encoders import adapter_of
 from mim_mm.losses import hidden_errors
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
@@ -45,7 +45,8 @@ class MAE(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         self.masker = MODELS.build(masker)
-        self.grid = describe(self.backbone)
+        self.encoder = adapter_of(self.backbone)
+        self.grid = self.encoder.describe(self.backbone)
         values = self.grid.patch_size**2 * self.grid.in_channels
         self.decoder = MODELS.build(decoder).build_for(self.grid, values)
         self.norm_pix = norm_pix
@@ -53,14 +54,14 @@ class MAE(BaseModel):
         self.pos_embed = pos_embed
         # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
         self.mask_generator: torch.Generator | None = None
-        prepare(self.backbone, pos_embed)
+        self.encoder.prepare(self.backbone, pos_embed)
         self.decoder.init_weights()
 
     def init_weights(self) -> None:
         """MAE's initialisation, except for modules with an ``init_cfg`` of their own (a checkpoint to go on from)."""
         super().init_weights()
         if self.backbone.init_cfg is None:
-            prepare(self.backbone, self.pos_embed)
+            self.encoder.prepare(self.backbone, self.pos_embed)
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """``mode='loss'`` for training, ``'tensor'`` for the features of the whole, unmasked image."""
@@ -81,7 +82,7 @@ class MAE(BaseModel):
             ``loss_whole`` (optimised), ``mse`` (the same without weight) and ``mse_patch_mean``, what predicting the
             mean of each patch would score. Scalars that stay on the device.
         """
-        tokens = embed(self.backbone, inputs)
+        tokens = self.encoder.embed(self.backbone, inputs)
         plan = self.masker(tokens.detach(), self.mask_generator)
         predictions = self.predict_hidden(tokens, plan)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
@@ -100,7 +101,7 @@ class MAE(BaseModel):
         predictions = []
         for parts, length in plan.equal_length_groups():
             order = plan.order if len(parts) == plan.num_parts else plan.order[:, parts]
-            latent = encode(self.backbone, tokens, order[..., :length])
+            latent = self.encoder.encode(self.backbone, tokens, order[..., :length])
             hidden = self.decoder(latent, order.flatten(0, 1), length)
             predictions.append(hidden.unflatten(0, order.shape[:2]))
         return predictions
@@ -128,7 +129,7 @@ class MAE(BaseModel):
             ``plan``; ``pred`` (B, K, N, P) in target space, 0 at visible patches; ``target`` (B, N, P); ``mean`` and
             ``std`` (B, N, 1) which turn target space into normalised pixels (0 and 1 without ``norm_pix``); ``images``.
         """
-        tokens = embed(self.backbone, inputs)
+        tokens = self.encoder.embed(self.backbone, inputs)
         plan = self.masker(tokens, generator)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
         pred = target.new_zeros(*plan.order.shape, target.shape[-1])

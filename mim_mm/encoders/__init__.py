@@ -1,6 +1,6 @@
 """Adapters that let an mmpretrain backbone encode under a MaskPlan."""
 
-from mim_mm.encoders import hivit, vit  # noqa: F401  (they register their backbones)
-from mim_mm.encoders.base import Grid, describe, embed, encode, prepare
+from mim_mm.encoders import hivit, vit  # noqa: F401  (they add their backbones to ADAPTERS)
+from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, adapter_of
 
-__all__ = ['Grid', 'describe', 'embed', 'encode', 'prepare']
+__all__ = ['ADAPTERS', 'Adapter', 'Grid', 'adapter_of']

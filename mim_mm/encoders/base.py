@@ -1,13 +1,15 @@
-"""What an algorithm may ask of a backbone, whichever class it is: four functions, one implementation per class.
+"""What an algorithm may ask of a backbone, whichever class it is: four functions, one file per class.
 
 The backbone stays the plain mmpretrain module, so its weights load elsewhere without this package. A further backbone
-is supported by registering its class with these functions, in a file beside ``vit.py``.
+is supported by a file beside ``vit.py`` that adds its class to ``ADAPTERS``. (A table looked up once, and not
+``functools.singledispatch``: that cannot be captured by torch.compile.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import singledispatch
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -50,47 +52,41 @@ class Grid:
         return height // self.patch_size, width // self.patch_size
 
 
-def _unsupported(backbone: nn.Module) -> NotImplementedError:
-    return NotImplementedError(
+class Adapter(NamedTuple):
+    """What an algorithm may ask of a backbone, as four functions of it.
+
+    Attributes:
+        describe: ``(backbone) -> Grid``.
+        prepare: ``(backbone, pos_embed) -> None``; initialise as MAE does: xavier linears and patch projection, cls
+            N(0, 0.02), positions 'sincos' (fixed) or 'learned' (truncated normal, std 0.02).
+        embed: ``(backbone, images (B, C, H, W)) -> tokens (B, N, D)`` with position embedding, before any attention and
+            without class token.
+        encode: ``(backbone, tokens (B, N, D), visible long (B, K, V)) -> (B*K, P+V, D)``; all parts as one batch, prefix
+            tokens first, the patches in the order of ``visible``.
+    """
+
+    describe: Callable[[nn.Module], Grid]
+    prepare: Callable[[nn.Module, str], None]
+    embed: Callable[[nn.Module, Tensor], Tensor]
+    encode: Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+ADAPTERS: dict[type[nn.Module], Adapter] = {}
+
+
+def adapter_of(backbone: nn.Module) -> Adapter:
+    """The adapter of the backbone's class or of the nearest class it derives from.
+
+    Raises:
+        NotImplementedError: if there is none.
+    """
+    for kind in type(backbone).__mro__:
+        if kind in ADAPTERS:
+            return ADAPTERS[kind]
+    raise NotImplementedError(
         f'{type(backbone).__name__} cannot encode visible patches only: supported are the mmpretrain backbones '
-        'VisionTransformer and HiViT (and their subclasses); register another with mim_mm.encoders'
+        f'{" and ".join(k.__name__ for k in ADAPTERS)} (and their subclasses); add yours to mim_mm.encoders.ADAPTERS'
     )
-
-
-@singledispatch
-def describe(backbone: nn.Module) -> Grid:
-    """The geometry of a backbone."""
-    raise _unsupported(backbone)
-
-
-@singledispatch
-def prepare(backbone: nn.Module, pos_embed: str) -> None:
-    """Initialise a backbone as MAE does: xavier linears and patch projection, cls N(0, 0.02), positions.
-
-    Args:
-        pos_embed: 'sincos' (fixed, as MAE) or 'learned' (truncated normal, std 0.02).
-    """
-    raise _unsupported(backbone)
-
-
-@singledispatch
-def embed(backbone: nn.Module, images: Tensor) -> Tensor:
-    """Images (B, C, H, W) to patch tokens (B, N, D) with position embedding, before any block and any class token."""
-    raise _unsupported(backbone)
-
-
-@singledispatch
-def encode(backbone: nn.Module, tokens: Tensor, visible: Tensor) -> Tensor:
-    """Encode the visible tokens of all parts as one batch.
-
-    Args:
-        tokens: (B, N, D) from :func:`embed`.
-        visible: long (B, K, V).
-
-    Returns:
-        (B*K, P+V, D), prefix tokens first, the patches in the order of ``visible``.
-    """
-    raise _unsupported(backbone)
 
 
 def gather_parts(tokens: Tensor, ids: Tensor) -> Tensor:

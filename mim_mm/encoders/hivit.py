@@ -9,12 +9,11 @@ from __future__ import annotations
 from mmpretrain.models import HiViT
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Grid, describe, embed, encode, gather_parts, prepare
+from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 
 
-@describe.register
-def _(backbone: HiViT) -> Grid:
+def describe(backbone: HiViT) -> Grid:
     height, width = backbone.patch_embed.patches_resolution
     return Grid(
         height=height,
@@ -42,8 +41,7 @@ def _check(backbone: HiViT) -> None:
         raise ValueError('HiViT has ape=False: without positions the visible patches cannot be told apart; set ape=True')
 
 
-@prepare.register
-def _(backbone: HiViT, pos_embed: str) -> None:
+def prepare(backbone: HiViT, pos_embed: str) -> None:
     _check(backbone)
     grid = describe(backbone)
     plain_drop_path(backbone)
@@ -52,8 +50,7 @@ def _(backbone: HiViT, pos_embed: str) -> None:
     set_positions(backbone, pos_embed, grid.height, grid.width, 0)
 
 
-@embed.register
-def _(backbone: HiViT, images: Tensor) -> Tensor:
+def embed(backbone: HiViT, images: Tensor) -> Tensor:
     x = backbone.patch_embed(images)
     for block in backbone.blocks[: -backbone.num_main_blocks]:
         x = block(x)
@@ -61,9 +58,11 @@ def _(backbone: HiViT, images: Tensor) -> Tensor:
     return x + backbone.interpolate_pos_encoding(x, *images.shape[-2:])
 
 
-@encode.register
-def _(backbone: HiViT, tokens: Tensor, visible: Tensor) -> Tensor:
+def encode(backbone: HiViT, tokens: Tensor, visible: Tensor) -> Tensor:
     x = backbone.pos_drop(gather_parts(tokens, visible))
     for block in backbone.blocks[-backbone.num_main_blocks :]:
         x = block(x)
     return x
+
+
+ADAPTERS[HiViT] = Adapter(describe, prepare, embed, encode)

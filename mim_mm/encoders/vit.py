@@ -7,12 +7,11 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Grid, describe, embed, encode, gather_parts, prepare
+from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 
 
-@describe.register
-def _(backbone: VisionTransformer) -> Grid:
+def describe(backbone: VisionTransformer) -> Grid:
     height, width = backbone.patch_resolution
     projection = backbone.patch_embed.projection
     return Grid(
@@ -25,8 +24,7 @@ def _(backbone: VisionTransformer) -> Grid:
     )
 
 
-@prepare.register
-def _(backbone: VisionTransformer, pos_embed: str) -> None:
+def prepare(backbone: VisionTransformer, pos_embed: str) -> None:
     grid = describe(backbone)
     plain_drop_path(backbone)
     init_linears(backbone)
@@ -37,8 +35,7 @@ def _(backbone: VisionTransformer, pos_embed: str) -> None:
     set_positions(backbone, pos_embed, grid.height, grid.width, grid.num_prefix)
 
 
-@embed.register
-def _(backbone: VisionTransformer, images: Tensor) -> Tensor:
+def embed(backbone: VisionTransformer, images: Tensor) -> Tensor:
     tokens, size = backbone.patch_embed(images)
     positions = backbone.pos_embed[:, backbone.num_extra_tokens :]
     return tokens + resize_pos_embed(
@@ -46,8 +43,7 @@ def _(backbone: VisionTransformer, images: Tensor) -> Tensor:
     )
 
 
-@encode.register
-def _(backbone: VisionTransformer, tokens: Tensor, visible: Tensor) -> Tensor:
+def encode(backbone: VisionTransformer, tokens: Tensor, visible: Tensor) -> Tensor:
     x = gather_parts(tokens, visible)
     if backbone.cls_token is not None:
         cls = backbone.cls_token + backbone.pos_embed[:, : backbone.num_extra_tokens]
@@ -56,3 +52,6 @@ def _(backbone: VisionTransformer, tokens: Tensor, visible: Tensor) -> Tensor:
     for layer in backbone.layers:
         x = layer(x)
     return backbone.ln1(x) if backbone.final_norm else x
+
+
+ADAPTERS[VisionTransformer] = Adapter(describe, prepare, embed, encode)

@@ -56,14 +56,17 @@ def check_config(cfg: Config) -> None:
     _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
 
 
-# Variables of the OpenMMLab configs that happen to lie near a known key.
-_INNOCENT = {'test_dataset', 'train_dataset', 'val_dataset', 'model_cfg', 'optimizer', 'schedule', 'resume_from', 'visualizers'}
+# Variables that OpenMMLab configs keep at the top level and that happen to lie near a known key.
+_INNOCENT_ENDINGS = ('_pipeline', '_dataset', '_model', '_norm')
+_INNOCENT = {'model_cfg', 'optimizer', 'schedule'}
 
 
 def _refuse_near_misses(given: set[str], known: set[str], what: str) -> None:
     for key in sorted(given - known - _INNOCENT):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
-        if near and not key.startswith('_'):
+        if key.startswith('_') or key.endswith(_INNOCENT_ENDINGS):
+            continue
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if near:
             raise ConfigError(
                 f"{what} '{key}' is not known and nothing would read it: did you mean '{near[0]}'? "
                 'Rename it (a variable of your own needs a name further from it).'

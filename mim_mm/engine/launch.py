@@ -8,7 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -54,8 +56,14 @@ def world_size() -> int:
 
 
 def _build_runner(cfg: Config) -> Runner:
-    if 'LOCAL_RANK' not in os.environ:
-        os.environ['LOCAL_RANK'] = '0'
+    os.environ.setdefault('LOCAL_RANK', '0')
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+        # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
+        # that exists and a wrapper that is configured.
+        torch.distributed.init_process_group('gloo')
+        unused = cfg.get('find_unused_parameters', False)
+        plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
+        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', **plain))
     return RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
 
 

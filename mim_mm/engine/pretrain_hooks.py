@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -96,4 +98,29 @@ class AgreementWatchHook(Hook):
                 f'The parts agree (mean difference {consistency / 2:.4f}) but do not reconstruct: mse {mse:.4f} against '
                 f'{trivial:.4f} for predicting each patch by its mean, {self.patience} looks in a row. The consistency '
                 'term has collapsed: lower model.consistency_weight (0.1), or add a ConsistencyRampHook.'
+            )
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop a run whose loss is no longer a number, before more checkpoints are overwritten with what it left.
+
+    Args:
+        interval: iterations between looks; each look waits for the device.
+
+    Raises:
+        FloatingPointError: naming the iteration and the values of that step.
+    """
+
+    def __init__(self, interval: int = 50) -> None:
+        self.interval = interval
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if not outputs or not self.every_n_train_iters(runner, self.interval):
+            return
+        values = {key: float(value) for key, value in outputs.items()}
+        if not all(math.isfinite(value) for value in values.values()):
+            raise FloatingPointError(
+                f'iteration {runner.iter + 1}: {values} is not finite, and no step from here can be trusted. Resume from '
+                'an earlier checkpoint (--resume PATH) with a lower lr or --cfg-options optim_wrapper.clip_grad.max_norm=1'
             )

@@ -21,7 +21,7 @@ def fit_schedule(cfg: Config) -> list[str]:
     A scheduler without ``end`` ends with training anyway (mmengine), which is how our recipes state a duration once.
     What is left: configs that do state ``end`` and ``T_max``, which a run shortened by ``--cfg-options
     train_cfg.max_epochs=...`` would leave in the middle of its cosine, and a warm-up that takes more than half of the
-    shortened run, which becomes a twentieth of it.
+    shortened run, which becomes a twentieth of it (none below 20).
 
     Returns:
         What was changed, a line each; empty for a schedule that fits.
@@ -37,9 +37,11 @@ def fit_schedule(cfg: Config) -> list[str]:
     changes = []
     for before, after in zip(schedulers, schedulers[1:], strict=False):
         if before.get('end') == after.get('begin') and before.get('end', 0) > total / 2:
-            short = max(1, total // 20)
+            short = total // 20
             changes.append(f'warm-up {before["end"]} -> {short} {unit}')
             before['end'] = after['begin'] = short
+    if any(s.get('end') == 0 for s in schedulers):  # mmengine refuses an empty stretch
+        cfg['param_scheduler'] = [s for s in cfg['param_scheduler'] if s.get('end') != 0]
     last = schedulers[-1] if schedulers else {}
     if last.get('end') not in (None, total):
         changes.append(f'{last["type"]} ends at {last["end"]} -> {total} {unit}')

@@ -7,8 +7,8 @@ optim_wrapper = dict(
     type='AutocastOptimWrapper',
     dtype='bfloat16',
     optimizer=dict(type='AdamW', lr=1.5e-4 * base_batch / 256, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
-    constructor='MergedGroupsConstructor',
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+    constructor='LayerDecayConstructor',
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0, no_decay=[]),
 )
 
 # mmengine ends a scheduler without ``end`` with training, so max_epochs is the only statement of the duration.
@@ -17,8 +17,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=True, begin=0, end=40, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, begin=40, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(interval=20))
 custom_hooks = [
     dict(type='MaskSeedHook'),
-    dict(type='CheckInvalidLossHook', interval=50),
+    dict(type='FiniteLossHook', interval=50),
 ]

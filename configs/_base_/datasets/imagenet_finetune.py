@@ -1,0 +1,30 @@
+# Class-per-folder data for fine-tuning: <root>/train/<class>/*, <root>/val/<class>/*. IMAGENET_ROOT sets the root.
+# The pipelines are mmpretrain's: bicubic crop, flip, RandAugment rand-m9-mstd0.5-inc1, random erasing 0.25; resize 256.
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
+
+data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+# CustomDataset takes the classes from the folders (sorted, hence ImageNet's order); type='ImageNet' insists on 1000.
+train_dataloader = dict(
+    drop_last=True,
+    pin_memory=True,
+    persistent_workers=True,
+    dataset=dict(
+        _delete_=True,
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='train',
+        pipeline=_base_.train_pipeline,  # noqa: F821
+    ),
+)
+val_dataloader = dict(
+    pin_memory=True,
+    persistent_workers=True,
+    dataset=dict(
+        _delete_=True,
+        type='CustomDataset',
+        data_root=data_root,
+        data_prefix='val',
+        pipeline=_base_.test_pipeline,  # noqa: F821
+    ),
+)
+test_dataloader = val_dataloader

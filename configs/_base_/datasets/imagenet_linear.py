@@ -1,0 +1,32 @@
+# Class-per-folder data for linear probing: <root>/train/<class>/*, <root>/val/<class>/*. IMAGENET_ROOT sets the root.
+# mmpretrain's base crops bilinearly; the published protocols crop bicubically (train and test).
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py'
+
+data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='PackInputs'),
+]
+# CustomDataset takes the classes from the folders (sorted, hence ImageNet's order); type='ImageNet' insists on 1000.
+train_dataloader = dict(
+    drop_last=True,
+    pin_memory=True,
+    persistent_workers=True,
+    dataset=dict(
+        _delete_=True, type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+    ),
+)
+val_dataloader = dict(
+    pin_memory=True,
+    persistent_workers=True,
+    dataset=dict(_delete_=True, type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader

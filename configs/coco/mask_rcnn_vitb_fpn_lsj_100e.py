@@ -1,0 +1,67 @@
+"""Mask R-CNN with a windowed ViT-B/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer", section 2.
+
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+
+Published, MAE ViT-B 1600 epochs: box/mask AP 50.3/44.9 (25 and 50 epochs: 48.1/43.2, 50.1/44.6). lr, decay and
+drop path are those with which MIMDet reproduces it (50.4/44.9): AdamW 1.6e-4, wd 0.2 (none for norms, positions and
+relative positions), drop path 0.1, no layer decay, batch 64 = 8 x 8, 100 epochs = 184375 iterations, warm-up a quarter
+of an epoch, cosine, bf16. Blocks 3, 6, 9, 12 global, the others windows of 16 (64 = 4 x 16 tokens: no padding).
+Relative positions: BEiT-style tables, one for all windowed and one for all global blocks, zero at the start, as in
+MIMDet; model.backbone.rel_pos=decomposed is ViTDet's form, which needs no N x N bias and less memory.
+SyncBN in FPN and heads as published: on one process it is BatchNorm; it needs GPUs on several.
+Other COCO-format data: COCO_ROOT=DIR, model.roi_head.{bbox_head,mask_head}.num_classes=N (docs/transfer.md).
+Cost: not measured here (ViTDet without fused attention: 10.9 GB an image, about 1000 A100-hours for its 100 epochs).
+Last run: never at full size; a few iterations at reduced size by tests/test_downstream_configs.py.
+"""
+
+_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/datasets/coco_lsj.py', '../_base_/default_runtime.py']
+default_scope = 'mmdet'
+
+norm = dict(type='SyncBN')
+model = dict(
+    type='mim_mm.MIMMaskRCNN',
+    data_preprocessor=dict(pad_size_divisor=1024),
+    backbone=dict(
+        _delete_=True,
+        type='mim_mm.WindowedViT',
+        arch='base',
+        img_size=1024,
+        window_size=16,
+        rel_pos='shared_bias',
+        pos_embed_mode='fixed',
+        drop_path_rate=0.1,
+        out_indices=(2, 5, 8, 11),
+    ),
+    neck=dict(
+        _delete_=True,
+        type='mim_mm.DeconvPyramid',
+        in_channels=768,
+        fpn=dict(type='FPN', out_channels=256, num_outs=5, norm_cfg=norm),
+    ),
+    rpn_head=dict(num_convs=2),
+    roi_head=dict(
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
+        mask_head=dict(norm_cfg=norm),
+    ),
+    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
+)
+optim_wrapper = dict(
+    type='mim_mm.AutocastOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1.6e-4, weight_decay=0.2, betas=(0.9, 0.999)),
+    constructor='mim_mm.LayerDecayConstructor',
+    paramwise_cfg=dict(norm_decay_mult=0.0, no_decay=('pos_embed', 'rel_pos_global', 'rel_pos_window')),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=461),
+    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=461),
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=18438)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+auto_scale_lr = dict(base_batch_size=64)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=4610), logger=dict(interval=50))
+log_processor = dict(by_epoch=False)
+env_cfg = dict(cudnn_benchmark=False)  # the number of RoIs changes in every iteration
+custom_hooks = [
+    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
+]

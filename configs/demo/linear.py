@@ -1,0 +1,50 @@
+"""Demo, linear probe on single digits: frozen encoder, mean of its tokens, BatchNorm without affine, one linear layer.
+
+    python tools/train.py configs/demo/linear.py --cfg-options custom_hooks.0.checkpoint=CKPT
+"""
+
+_base_ = ['../_base_/default_runtime.py']
+default_scope = 'mmpretrain'
+data_root = '{{$DEMO_ROOT:data/demo}}/digits/'
+epochs = 30
+
+custom_hooks = [
+    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95)
+]
+data_preprocessor = dict(num_classes=10, mean=[110.0] * 3, std=[64.0] * 3, to_rgb=False)
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='VisionTransformer',
+        arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
+        img_size=32,
+        patch_size=8,
+        out_type='avg_featmap',
+        frozen_stages=4,
+    ),
+    neck=dict(type='ClsBatchNormNeck', input_features=128),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=128, loss=dict(type='CrossEntropyLoss')),
+)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CustomDataset', data_root=data_root + 'train', pipeline=pipeline),
+)
+val_dataloader = dict(
+    batch_size=120,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CustomDataset', data_root=data_root + 'val', pipeline=pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_evaluator = val_evaluator
+
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0))
+param_scheduler = dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=5)
+val_cfg = dict()
+test_cfg = dict()
+default_hooks = dict(logger=dict(type='LoggerHook', interval=10), checkpoint=dict(type='CheckpointHook', interval=epochs))

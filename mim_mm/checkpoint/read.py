@@ -1,0 +1,90 @@
+"""Read the tensors of a checkpoint file without running code from it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mim_mm.checkpoint.keymap import unwrap
+
+
+class LoadError(RuntimeError):
+    """The encoder could not be loaded as asked; the message names the value, the rule and the fix."""
+
+
+def resolve_checkpoint(checkpoint: str | os.PathLike) -> Path:
+    """Path of a checkpoint file; a work dir stands for the file that its ``last_checkpoint`` names.
+
+    Raises:
+        LoadError: Nothing is there, or the work dir has no checkpoint.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        pointer = path / 'last_checkpoint'
+        if not pointer.is_file():
+            raise LoadError(f'{path} is a folder without last_checkpoint: give a .pth file or a finished work dir.')
+        named = Path(pointer.read_text(encoding='utf-8').strip())
+        # The folder may have been moved since it was written; the file then lies beside the pointer.
+        path = named if named.is_file() else path / named.name
+    if not path.is_file():
+        raise LoadError(f'The checkpoint {path} does not exist: give the path of a local .pth or .safetensors file.')
+    return path
+
+
+def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict[str, Tensor]:
+    """All tensors of a checkpoint file, on the CPU.
+
+    Tried as tensors and plain types first, then with mmengine's log buffers and argparse's namespace, which training
+    files of mmengine, MAE and DINO contain. Anything else may run code while it is read and needs ``trust=True``.
+
+    Raises:
+        LoadError: The file is missing, unreadable, holds other classes and is not trusted, or holds no tensors.
+    """
+    path = resolve_checkpoint(path)
+    if path.suffix == '.safetensors':
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        content = _read_with_known_classes(path, error, trust)
+    except (RuntimeError, EOFError) as error:
+        raise LoadError(f'{path} cannot be read as a checkpoint ({error}): the file is damaged or no .pth.') from error
+    try:
+        return unwrap(content, str(path))
+    except ValueError as error:
+        raise LoadError(str(error)) from error
+
+
+def _read_with_known_classes(path: Path, error: Exception, trust: bool):
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(_harmless_classes())  # torch 2.4 has no context manager for it
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError:
+        if trust:
+            return torch.load(path, map_location='cpu', weights_only=False)
+        raise LoadError(
+            f'{path} holds more than tensors and plain types ({str(error).splitlines()[0]}). Reading it could run '
+            f'code: if you trust its author, pass trust=True (custom_hooks.0.trust=True), else convert it.'
+        ) from error
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _harmless_classes() -> list:
+    """argparse's namespace, and mmengine's log buffers with the numpy arrays and method names that they pickle."""
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    core = np._core if hasattr(np, '_core') else np.core
+    kinds = {type(np.dtype(name)) for name in ('f8', 'f4', 'i8', 'i4', 'u4', 'u1', '?')}
+    numpy_parts = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype, *kinds]
+    return [argparse.Namespace, HistoryBuffer, getattr, slice, *numpy_parts]

@@ -1,0 +1,13 @@
+"""Everything that touches upstream internals; nowhere else in the package does.
+
+* ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops (installed by ``import mim_mm``)
+* ``ops/``    the ops themselves, on torchvision and torch, with mmcv's calling conventions
+* ``paths``   the checkout or the installed ``.mim`` folder: where ``configs/`` and ``tools/`` are
+* ``doctor``  what ``tools/doctor.py`` prints
+
+Only the finder is imported here, so that ``import mim_mm`` stays cheap.
+"""
+
+from .finder import MissingOpError, install, ops_source
+
+__all__ = ['MissingOpError', 'install', 'ops_source']

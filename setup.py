@@ -1,0 +1,31 @@
+"""Adds ``configs/`` and ``tools/`` to the built package as ``mim_mm/.mim``, where OpenMMLab's tools look for them.
+
+They are copied into the build folder, never into the source tree: an editable install has no ``.mim`` and uses the
+checkout itself (``mim_mm/compat/paths.py`` finds either).
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+FOLDERS = ('configs', 'tools')
+# mmengine reads this file before it resolves `mim_mm::...`; recipes are found by path, so it lists no model
+MODEL_INDEX = 'Import: []\n'
+
+
+class build_py_with_mim(build_py):
+    def run(self):
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            return
+        target = Path(self.build_lib) / 'mim_mm' / '.mim'
+        for folder in FOLDERS:
+            shutil.rmtree(target / folder, ignore_errors=True)
+            shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+        (target / 'model-index.yml').write_text(MODEL_INDEX)
+
+
+setup(cmdclass={'build_py': build_py_with_mim})

@@ -1,0 +1,37 @@
+"""Shared by all tests: one thread (the suite runs beside other jobs on small machines) and fixed seeds."""
+
+import os
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+
+import random
+
+import numpy
+import pytest
+import torch
+
+import mim_mm  # noqa: F401  before any test module imports mmdet: provides mmcv._ext
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Ten 40-px PNGs in two folders, unlabelled or of two classes, as one likes."""
+    from PIL import Image
+
+    root = tmp_path / 'images'
+    for i in range(10):
+        folder = root / f'class{i % 2}'
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = numpy.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=numpy.uint8)
+        Image.fromarray(pixels).save(folder / f'{i}.png')
+    return root

@@ -1,0 +1,87 @@
+"""The commands a user types, on two gloo processes and a shrunken model."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_run import ROOT, SHRINK, as_words
+
+OPTIONS = as_words({**SHRINK, 'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 2})
+
+
+def run(command, **env):
+    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **env}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
+    (image_folder / 'train').mkdir()
+    for name in ('class0', 'class1'):
+        (image_folder / name).rename(image_folder / 'train' / name)
+    command = ['tools/dist_train.sh', 'configs/emae/emae_vitb_800e.py', '2', '--work-dir', str(tmp_path / 'run'),
+               '--data-root', str(image_folder), '--auto-scale-lr', '--seed', '3', '--cfg-options', *OPTIONS]  # fmt: skip
+    done = run(command, PORT='29613')
+    assert done.returncode == 0, done.stderr[-3000:]
+    log = done.stdout + done.stderr
+    assert 'lr 0.0024 for batch 4096 -> 2.344e-06 for batch 4' in log
+    assert '4 images an optimizer step on 2 process(es)' in log
+    checkpoint = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 2 and checkpoint['meta']['seed'] == 3  # 10 images, 2 x 2 a step, rest dropped
+    assert 'backbone.layers.11.attn.qkv.weight' in checkpoint['state_dict']
+    progress = json.loads((tmp_path / 'run/progress.json').read_text())
+    assert progress['finished'] and progress['iter'] == 2 and progress['checkpoint'] == 'epoch_1.pth'
+
+    again = run([*command[:-1], command[-1], 'train_cfg.max_epochs=2', '--resume'], PORT='29614')
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert 'resuming from' in again.stdout + again.stderr
+    assert torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']['iter'] == 4
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['configs/emae/emae_vitb_80e.py'], 'there is no config .*; near it: .*emae_vitb_800e.py'),
+    (['configs/emae/emae_vitb_800e.py'], "no folder '.*nowhere'"),
+    (['configs/emae/emae_vitb_800e.py', '--cfg-options', 'modle.norm_pix=False'], "no 'modle': did you mean 'model'"),
+    (['configs/emae/emae_vitb_800e.py', '--data-root', '{images}', '--resume'], 'no whole checkpoint'),
+    (['configs/emae/emae_vitb_800e.py', '--data-root', '{images}', '--resume', 'x.pth'], "'x.pth' does not exist"),
+])  # fmt: skip
+def test_mistakes_stop_before_training(arguments, message, image_folder, tmp_path):
+    (image_folder / 'train').mkdir()
+    words = [word.format(images=image_folder) for word in arguments]
+    done = run([sys.executable, 'tools/train.py', *words, '--work-dir', str(tmp_path / 'x')],
+               IMAGENET_ROOT=str(tmp_path / 'nowhere'))  # fmt: skip
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    import re
+
+    assert re.search(f'error: .*{message}', done.stderr), done.stderr
+    assert not (tmp_path / 'x').exists()
+
+
+def test_launchers_refuse_what_they_cannot_use():
+    assert run(['tools/dist_train.sh', 'a.py']).returncode == 2
+    done = run(['tools/dist_train.sh', 'a.py', 'many'])
+    assert done.returncode == 2 and "GPUS is 'many'" in done.stderr
+    assert run(['tools/dist_test.sh', 'a.py', 'b.pth']).returncode == 2
+    assert run(['tools/slurm_train.sh', 'partition']).returncode == 2
+
+
+def test_launchers_pass_the_environment_and_arguments_on(tmp_path):
+    fake = tmp_path / 'python'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    done = run(['tools/dist_train.sh', 'c.py', '4', '--amp'], PYTHON=str(fake), NNODES='2', NODE_RANK='1',
+               MASTER_ADDR='10.0.0.1', PORT='1234')  # fmt: skip
+    words = done.stdout.split('\n')
+    for word in ('--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=1234', '--nproc_per_node=4'):
+        assert word in words
+    assert words[words.index('c.py') + 1 :][:3] == ['--amp', '--launcher', 'pytorch']
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    done = run(['tools/slurm_train.sh', 'gpu', 'job', 'c.py', 'wd', '--amp'], PATH=f'{tmp_path}:{os.environ["PATH"]}',
+               GPUS='16', GPUS_PER_NODE='8')  # fmt: skip
+    words = done.stdout.split('\n')
+    for word in ('--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8', '--launcher=slurm', '--amp', 'wd'):
+        assert word in words, done.stdout

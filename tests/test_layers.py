@@ -1,0 +1,64 @@
+"""Rooms import only what stands above them in the table of the house."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / 'mim_mm'
+
+# Lower rooms may import higher ones; each line may also import within itself. report and transfer read files, not code.
+ABOVE = {
+    '__init__': {'compat', 'version'},
+    'version': set(),
+    'registry': set(),
+    'compat': {'version'},
+    'masking': {'registry'},
+    'encoders': {'registry', 'masking'},
+    'targets': set(),
+    'losses': {'masking'},
+    'decoders': {'registry', 'masking', 'encoders'},
+    'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
+    'detection': {'registry', 'checkpoint'},
+    'data': {'registry'},
+    'checkpoint': set(),
+    'engine': {'registry', 'compat', 'checkpoint'},
+    'evaluation': {'registry', 'masking', 'targets', 'losses'},
+    'transfer': {'checkpoint', 'compat', 'engine', 'version'},  # engine: the guards only
+    'report': set(),
+}
+
+
+def imports(path):
+    """``(line, room)`` of every import of our own package in a file, relative ones resolved."""
+    parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
+    package = parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = '.'.join(base + ([node.module] if node.module else []))
+            names = [module] if module != 'mim_mm' else [f'mim_mm.{alias.name}' for alias in node.names]
+        for name in names:
+            pieces = name.split('.')
+            if pieces[0] == 'mim_mm' and len(pieces) > 1:
+                yield node.lineno, pieces[1]
+
+
+@pytest.mark.parametrize('room', sorted(ABOVE))
+def test_arrows_point_up(room):
+    files = sorted((PACKAGE / room).rglob('*.py')) or [PACKAGE / f'{room}.py']
+    wrong = [
+        f'{path.relative_to(PACKAGE.parent)}:{line} imports {other}'
+        for path in files
+        for line, other in imports(path)
+        if other != room and other not in ABOVE[room]
+    ]
+    assert not wrong, wrong
+
+
+def test_every_room_is_in_the_table():
+    rooms = {p.stem for p in PACKAGE.glob('*.py')} | {p.parent.name for p in PACKAGE.glob('*/__init__.py')}
+    assert rooms - {'mim_mm'} == set(ABOVE)

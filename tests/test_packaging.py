@@ -1,0 +1,148 @@
+"""What a built wheel and a source distribution carry, and that configs are found inside an installed wheel."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from mim_mm.compat import paths
+from mim_mm.version import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIPPED = shutil.ignore_patterns(
+    '.git', '.venv*', 'work_dirs', 'wheelhouse*', 'data', 'build', 'dist', '*.egg-info', '__pycache__', '.pytest_cache', '.mim'
+)
+pytestmark = pytest.mark.skipif(
+    not (ROOT / 'pyproject.toml').is_file(), reason='the tests run from an installed package, not from a checkout'
+)
+
+
+def sources(folder):
+    """Files of a folder of the checkout, relative to the checkout."""
+    files = (path.relative_to(ROOT) for path in (ROOT / folder).rglob('*') if path.is_file())
+    return {path.as_posix() for path in files if '__pycache__' not in path.parts and '.mim' not in path.parts}
+
+
+def run(*command, cwd, **environment):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **{key: str(value) for key, value in environment.items()}},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    """The wheel built from the source distribution, which is built from a copy of the checkout; without network."""
+    folder = tmp_path_factory.mktemp('build')
+
+    def skipped(directory, names):
+        # `data` is ignored at the top only: mim_mm/data and tests/data are code
+        out = set(SKIPPED(directory, names))
+        return out if Path(directory) == ROOT else out - {'data'}
+
+    shutil.copytree(ROOT, folder / 'checkout', ignore=skipped)
+    run('-c', 'from setuptools import build_meta; build_meta.build_sdist("../sdist")', cwd=folder / 'checkout')
+    (archive,) = (folder / 'sdist').glob('*.tar.gz')
+    with tarfile.open(archive) as tar:
+        names = {name.split('/', 1)[1] for name in tar.getnames() if '/' in name}
+        tar.extractall(folder / 'unpacked', **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
+    (tree,) = (folder / 'unpacked').iterdir()
+    options = ('--no-build-isolation', '--no-deps', '--no-index', '--quiet', '--wheel-dir', folder / 'wheel')
+    run('-m', 'pip', 'wheel', *options, tree, cwd=folder)
+    (wheel,) = (folder / 'wheel').glob('*.whl')
+    installed = folder / 'installed'
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+        content = set(archive.namelist())
+    return dict(sdist=names, wheel=content, installed=installed, name=wheel.name)
+
+
+def test_wheel_carries_package_configs_and_tools(built):
+    assert built['name'] == f'mim_mm-{__version__}-py3-none-any.whl'
+    package = {name for name in sources('mim_mm') if name.endswith('.py')}
+    assert package and package <= built['wheel']
+    for folder in ('configs', 'tools'):
+        wanted = {f'mim_mm/.mim/{name}' for name in sources(folder)}
+        assert wanted and wanted <= built['wheel']
+    assert 'mim_mm/.mim/model-index.yml' in built['wheel']
+    assert not [name for name in built['wheel'] if name.startswith(('tests/', 'configs/', 'tools/')) or '.pyc' in name]
+
+
+def test_shell_tools_stay_executable(built):
+    scripts = sorted((built['installed'] / 'mim_mm/.mim/tools').glob('*.sh'))
+    assert scripts
+    for script in scripts:
+        assert (ROOT / 'tools' / script.name).stat().st_mode & 0o111, f'chmod +x tools/{script.name}'
+
+
+def test_wheel_metadata(built):
+    (metadata,) = built['installed'].glob('*.dist-info/METADATA')
+    fields = Parser().parsestr(metadata.read_text())
+    assert fields['Requires-Python'] == '<3.13,>=3.10'
+    assert fields['License-Expression'] == 'Apache-2.0'
+    wanted = {re.split(r'[<>=;\s]', requirement)[0] for requirement in fields.get_all('Requires-Dist')}
+    assert {'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection'} <= wanted
+    licenses = list(metadata.parent.rglob('LICENSE'))
+    assert licenses and 'Apache License' in licenses[0].read_text()
+
+
+def test_source_distribution_is_complete(built):
+    for folder in ('mim_mm', 'configs', 'tools'):
+        assert sources(folder) <= built['sdist']
+    assert {'LICENSE', 'README.md', 'pyproject.toml', 'setup.py', 'constraints.txt', 'Makefile'} <= built['sdist']
+
+
+def test_config_is_found_by_name_in_an_installed_wheel(built, tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = 'mim_mm::emae/emae_vitb_800e.py'\nmarker = 7\n")
+    code = """
+        from mmengine.config import Config
+        from mmengine.hub import get_config
+        from mim_mm.compat import paths
+        print(paths.repo_root())
+        paths.register_configs()
+        mine, theirs = Config.fromfile('mine.py'), get_config('mim_mm::emae/emae_vitb_800e.py')
+        print(mine.marker, mine.model.type, theirs.model.type, mine.train_cfg.max_epochs, theirs.train_cfg.max_epochs)
+    """
+    code = '\n'.join(line.strip() for line in code.splitlines())
+    output = run('-c', code, cwd=tmp_path, PYTHONPATH=built['installed']).splitlines()
+    assert output[0] == str(built['installed'] / 'mim_mm' / '.mim')
+    marker, mine, theirs, *epochs = output[1].split()
+    assert marker == '7' and mine == theirs and mine.endswith('EMAE') and epochs == ['800', '800']
+
+
+def test_paths_of_the_checkout():
+    assert paths.repo_root() == ROOT
+    assert paths.configs_root().is_dir() and (paths.tools_root() / 'doctor.py').is_file()
+
+
+def test_paths_without_configs_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, 'PACKAGE', tmp_path / 'somewhere' / 'mim_mm')
+    with pytest.raises(FileNotFoundError, match='pip install -e'):
+        paths.repo_root()
+
+
+def test_constraints_pin_exactly_and_once_for_each_python():
+    from packaging import markers
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / 'constraints.txt').read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith('#')]
+    for version in ('3.10', '3.11', '3.12'):
+        environment = {**markers.default_environment(), 'python_version': version}
+        chosen = [r for r in requirements if r.marker is None or r.marker.evaluate(environment)]
+        names = [r.name.lower() for r in chosen]
+        assert len(names) == len(set(names))
+        assert {'torch', 'torchvision', 'onedl-mmcv', 'onedl-mmdetection', 'pytest', 'setuptools'} <= set(names)
+    assert all(re.fullmatch(r'==[\w.]+', str(r.specifier)) for r in requirements)

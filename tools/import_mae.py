@@ -1,0 +1,18 @@
+"""Convert a checkpoint of MAE's official release: ``python tools/import_mae.py mae_pretrain_vit_base.pth OUT.pth``.
+
+OUT.pth is read by ``load_from`` (go on pretraining) and by the downstream recipes.
+"""
+
+import argparse
+
+from mim_mm.checkpoint.mae_release import convert_file
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('source')
+    parser.add_argument('destination')
+    args = parser.parse_args()
+    counts = convert_file(args.source, args.destination)
+    print(f'{args.destination}: {counts["encoder"]} tensors of the encoder, {counts["decoder"]} of the decoder')
+    if not counts['decoder']:
+        print('the file holds no decoder: to go on pretraining, the decoder starts from random weights')

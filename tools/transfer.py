@@ -1,7 +1,7 @@
 """Pretrain, probe, fine-tune, detect and report with one command; calling it again goes on where it stopped.
 
-    tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8
-    tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8 --skip-pretrain epoch_800.pth --dry-run
+tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8
+tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8 --skip-pretrain epoch_800.pth --dry-run
 """
 
 import argparse
@@ -16,7 +16,9 @@ def parse() -> Call:
     )
     add = parser.add_argument
     add('chain', help='chain config, e.g. configs/chains/emae_vitb_800e.py')
-    add('--gpus', type=int, default=1, metavar='N', help='devices of each stage; more than one uses tools/dist_train.sh')
+    add(
+        '--gpus', type=int, default=1, metavar='N', help='devices of each stage; more than one uses tools/dist_train.sh'
+    )
     add('--jobs', type=int, default=1, metavar='N', help='stages that run side by side, each with its own devices')
     add('--work-dir', metavar='DIR', help="in place of the chain's work_dir")
     add('--only', nargs='+', default=(), metavar='STAGE', help='run these stages (and the report)')
@@ -27,7 +29,7 @@ def parse() -> Call:
         help='start from this checkpoint instead of pretraining; STAGE=CKPT where there are several',
     )  # fmt: skip
     add('--dry-run', action='store_true', help='say what would be done and why; do nothing, write nothing')
-    add('--cfg-options', nargs='+', default=(), metavar='STAGE.KEY=VALUE', help='change a stage\'s config')
+    add('--cfg-options', nargs='+', default=(), metavar='STAGE.KEY=VALUE', help="change a stage's config")
     add('--data-root', nargs='+', default=(), metavar='NAME=DIR', help='e.g. imagenet=/data/imagenet coco=/data/coco')
     add('--launcher', help='none, pytorch, slurm or mpi; by default torchrun when --gpus is more than one')
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
@@ -38,4 +40,5 @@ if __name__ == '__main__':
     try:
         sys.exit(run_chain(parse()))
     except ChainError as error:
-        sys.exit(f'error: {error}')
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)

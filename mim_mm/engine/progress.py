@@ -71,7 +71,9 @@ class ProgressHook(Hook):
 
     def __init__(self, interval: Optional[int] = None, min_seconds: float = 0.5):
         if interval is not None and interval < 1:
-            raise ValueError(f"ProgressHook: interval={interval} must be at least 1 iteration, or None for the logger's")
+            raise ValueError(
+                f"ProgressHook: interval={interval} must be at least 1 iteration, or None for the logger's"
+            )
         self.interval = interval
         self.min_seconds = min_seconds
         self._metrics: dict = {}
@@ -130,7 +132,7 @@ class ProgressHook(Hook):
             if not self._warned:
                 self._warned = True
                 path = Path(runner.work_dir) / FILE_NAME
-                warnings.warn(f'{path} cannot be written ({error}); training goes on without it')
+                warnings.warn(f'{path} cannot be written ({error}); training goes on without it', stacklevel=2)
 
     def _snapshot(self, runner, done: int, finished: bool) -> dict:
         loop = self._loop(runner)

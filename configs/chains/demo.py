@@ -1,0 +1,35 @@
+"""The demo: EMAE pretraining and transfer on handwritten digits, beside the same downstream recipes from scratch.
+
+    python tools/make_demo_data.py && tools/transfer.py configs/chains/demo.py --jobs 2
+
+Two arms with equal recipes and seeds; `scratch` starts from a random encoder (frozen, in its linear probe). Stages stand
+in the order that keeps two cores busy: the long ones first. docs/demo.md has times and what came out.
+"""
+
+name = 'demo'
+work_dir = 'work_dirs/demo'
+
+_linear = 'configs/demo/linear.py'
+_finetune = 'configs/demo/finetune.py'
+_mask_rcnn = 'configs/demo/mask_rcnn.py'
+_reconstruction = dict(
+    name='reconstruction',
+    path='reconstruction.png',
+    command='python tools/visualize_reconstruction.py {config} {checkpoint} digits/val --out {path}',
+)
+_detections = dict(
+    name='detections',
+    path='detections.png',
+    command='python tools/draw_detections.py {config} {checkpoint} --out {path}',
+)
+
+stages = dict(
+    pretrain=dict(kind='pretrain', config='configs/demo/pretrain_emae.py', arm='emae', artifacts=[_reconstruction]),
+    coco_scratch=dict(kind='coco', config=_mask_rcnn, init=None, arm='scratch', artifacts=[_detections]),
+    coco_emae=dict(kind='coco', config=_mask_rcnn, init='pretrain', arm='emae', artifacts=[_detections]),
+    finetune_scratch=dict(kind='finetune', config=_finetune, init=None, arm='scratch'),
+    finetune_emae=dict(kind='finetune', config=_finetune, init='pretrain', arm='emae'),
+    linear_scratch=dict(kind='linear', config=_linear, init=None, arm='scratch', seeds=[0, 1, 2]),
+    linear_emae=dict(kind='linear', config=_linear, init='pretrain', arm='emae', seeds=[0, 1, 2]),
+    report=dict(kind='report'),
+)

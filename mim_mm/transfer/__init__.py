@@ -1,0 +1,11 @@
+"""The chain: pretrain, linear probe, fine-tune, detection, report, each stage a process with its own work dir.
+
+Reading order: ``chain.py`` (what the config says), ``survey.py`` (how things stand), ``plan.py`` (what to do with each
+stage), ``launch.py`` (with which command), ``job.py`` (one stage), ``execute.py`` (all of them), ``run.py`` (one call).
+"""
+
+from .chain import Chain, ChainError, Stage, load_chain
+from .manifest import Record, read_record
+from .run import Call, run_chain
+
+__all__ = ['Call', 'Chain', 'ChainError', 'Record', 'Stage', 'load_chain', 'read_record', 'run_chain']

@@ -1,0 +1,223 @@
+"""Reading a chain config: which stages there are, what each starts from, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
+
+from mmengine.config import Config
+
+KINDS = ('pretrain', 'linear', 'finetune', 'coco', 'report')
+CHAIN_KEYS = ('name', 'work_dir', 'stages')
+STAGE_KEYS = ('kind', 'config', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
+ARTIFACT_KEYS = ('name', 'command', 'path')
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+class ChainError(Exception):
+    """A chain, or a call of it, that cannot run; the message names the value, the rule and the fix."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A command run after a stage. ``path`` is what it must leave, relative to the stage's folder."""
+
+    name: str
+    command: Union[str, Tuple[str, ...]]
+    path: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run: a stage of the config with one of its seeds."""
+
+    name: str  # unique, also the folder: `linear`, or `linear-s1` when the stage has several seeds
+    base: str  # as the config calls it
+    kind: str
+    config: Optional[Path]
+    init: Optional[str]  # name of the Stage whose checkpoint this one starts from
+    arm: str
+    seed: int
+    options: Dict[str, Any] = field(default_factory=dict)  # dotted key -> value
+    gpus: Optional[int] = None
+    launcher: Optional[str] = None
+    artifacts: Tuple[Artifact, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chain:
+    name: str
+    work_dir: Path
+    stages: Tuple[Stage, ...]  # parents before children
+    path: Path
+
+    def __getitem__(self, name: str) -> Stage:
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def folder(self, stage: Union[str, Stage]) -> Path:
+        return self.work_dir / (stage if isinstance(stage, str) else stage.name)
+
+    def select(self, names: Iterable[str]) -> List[Stage]:
+        """The stages called so, by the config's name (all seeds of it) or by the name of one run.
+
+        Raises:
+            ChainError: no stage has that name.
+        """
+        chosen = []
+        for name in names:
+            found = [stage for stage in self.stages if name in (stage.base, stage.name)]
+            if not found:
+                raise unknown('stage', name, {s.base: 0 for s in self.stages}, f'chain {self.name}')
+            chosen += [stage for stage in found if stage not in chosen]
+        return chosen
+
+    def summary(self) -> Dict[str, Any]:
+        """``chain.json``: the order and the arms, for the report."""
+        stages = [dict(name=s.name, base=s.base, kind=s.kind, arm=s.arm, seed=s.seed, init=s.init) for s in self.stages]
+        arms = list(dict.fromkeys(s.arm for s in self.stages if s.kind != 'report'))
+        return dict(schema=1, name=self.name, config=str(self.path), stages=stages, arms=arms)
+
+
+def unknown(what: str, value: str, known: Iterable[str], where: str) -> ChainError:
+    """The error for a name that does not exist, with the nearest that does."""
+    known = list(known)
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    hint = f'did you mean {near[0]!r}? ' if near else ''
+    return ChainError(f'{where}: unknown {what} {value!r}; {hint}Known: {", ".join(known)}')
+
+
+def root() -> Path:
+    """The folder that holds ``configs/`` and ``tools/``: the repository, or ``.mim`` of the installed package."""
+    package = Path(__file__).resolve().parents[1]
+    return package.parent if (package.parent / 'tools' / 'transfer.py').is_file() else package / '.mim'
+
+
+def resolve(path: Union[str, Path], what: str) -> Path:
+    """A file named in a chain: absolute, or relative to the repository (or ``.mim``), or to the current folder.
+
+    Raises:
+        ChainError: there is no such file; the message lists where it was looked for.
+    """
+    tried = [Path(path)] if Path(path).is_absolute() else [root() / path, Path.cwd() / path]
+    for candidate in tried:
+        if candidate.is_file():
+            return candidate.resolve()
+    raise ChainError(f'{what}: {str(path)!r} is not a file; looked for {" and ".join(map(str, tried))}')
+
+
+def load_chain(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = None) -> Chain:
+    """Read and check a chain config.
+
+    Args:
+        path: the chain config, relative to the current folder, the repository or ``.mim``.
+        work_dir: takes the place of the config's ``work_dir``.
+
+    Raises:
+        ChainError: a key is unknown, a file is missing, or a stage starts from one that does not come before it.
+    """
+    path = Path(path).resolve() if Path(path).is_file() else resolve(path, 'chain config')
+    content = Config.fromfile(str(path))._cfg_dict.to_dict()
+    where = path.name
+    for key in content:
+        # A variable of the config's own is fine, as in any mmengine config; one that is nearly a key is a misspelt key.
+        if key not in CHAIN_KEYS and difflib.get_close_matches(key, CHAIN_KEYS, n=1, cutoff=0.75):
+            raise unknown('key', key, CHAIN_KEYS, where)
+    name = content.get('name') or path.stem
+    stages = content.get('stages')
+    if not isinstance(stages, dict) or not stages:
+        raise ChainError(f'{where}: stages={stages!r} must be a dict of stage name -> dict(kind=..., config=...)')
+    expanded: Dict[str, List[Stage]] = {}
+    for base, settings in stages.items():
+        expanded[base] = _expand(base, settings, expanded, where)
+    kinds = [settings['kind'] for settings in stages.values()]
+    if 'report' in kinds[:-1]:
+        raise ChainError(f'{where}: the report reads all other stages, so there is one and it is the last; got {kinds}')
+    work_dir = Path(work_dir or content.get('work_dir') or f'work_dirs/{name}')
+    return Chain(name, work_dir, tuple(stage for group in expanded.values() for stage in group), path)
+
+
+def _expand(base: str, settings: Any, before: Dict[str, List[Stage]], where: str) -> List[Stage]:
+    """One Stage per seed. A child of a parent with several seeds starts from the parent's run of its own seed."""
+    where = f'{where}, stage {base!r}'
+    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', str(base)):
+        raise ChainError(f'{where}: the name becomes a folder; use letters, digits, "-" and "_" only')
+    if not isinstance(settings, dict):
+        raise ChainError(f'{where}: must be a dict(kind=..., config=...), got {settings!r}')
+    for key in settings:
+        if key not in STAGE_KEYS:
+            raise unknown('key', key, STAGE_KEYS, where)
+    kind = settings.get('kind')
+    if kind not in KINDS:
+        raise unknown('kind', kind, KINDS, where)
+    if (kind == 'report') != (settings.get('config') is None):
+        raise ChainError(f'{where}: kind {kind!r} {"takes no config" if kind == "report" else "needs config=..."}')
+    launcher = settings.get('launcher')
+    if launcher is not None and launcher not in LAUNCHERS:
+        raise unknown('launcher', launcher, LAUNCHERS, where)
+    gpus = settings.get('gpus')
+    if gpus is not None and (not isinstance(gpus, int) or gpus < 0):
+        raise ChainError(f'{where}: gpus={gpus!r} must be a whole number, 0 or more')
+    seeds = settings.get('seeds', [0])
+    if not isinstance(seeds, (list, tuple)) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+        raise ChainError(f'{where}: seeds={seeds!r} must be a list of whole numbers, e.g. [0, 1, 2]')
+    if len(set(seeds)) < len(seeds):
+        raise ChainError(f'{where}: seeds={list(seeds)} names one twice')
+    options = flatten(settings.get('options') or {}, where)
+    config = None if kind == 'report' else resolve(settings['config'], where)
+    artifacts = tuple(_artifact(item, where) for item in settings.get('artifacts') or ())
+    stages = []
+    for seed in seeds:
+        name = base if len(seeds) == 1 else f'{base}-s{seed}'
+        taken = {stage.name for group in before.values() for stage in group}
+        if name in taken:
+            raise ChainError(f'{where}: two stages would be called {name!r}; rename one')
+        parent = _parent(settings.get('init'), seed, before, where)
+        alone = dict(pretrain=base, report='').get(kind, 'scratch')
+        arm = settings.get('arm') or (parent.arm if parent else alone)
+        init = parent.name if parent else None
+        stages.append(Stage(name, base, kind, config, init, arm, seed, options, gpus, launcher, artifacts))
+    return stages
+
+
+def _parent(init: Optional[str], seed: int, before: Dict[str, List[Stage]], where: str) -> Optional[Stage]:
+    if init is None:
+        return None
+    if init not in before:
+        raise unknown('init', init, before, f'{where}: init must name a stage written above it, or None')
+    group = before[init]
+    if group[0].kind == 'report':
+        raise ChainError(f'{where}: init={init!r} is a report, which leaves no weights')
+    if len(group) == 1:
+        return group[0]
+    for stage in group:
+        if stage.seed == seed:
+            return stage
+    have = [stage.seed for stage in group]
+    raise ChainError(f'{where}: seed {seed} needs {init!r} of seed {seed}, which has seeds {have}; add it there')
+
+
+def _artifact(item: Any, where: str) -> Artifact:
+    if not isinstance(item, dict) or not item.get('name') or not item.get('command'):
+        raise ChainError(f'{where}: an artifact is dict(name=..., command=..., path=...), got {item!r}')
+    for key in item:
+        if key not in ARTIFACT_KEYS:
+            raise unknown('artifact key', key, ARTIFACT_KEYS, where)
+    command = item['command']
+    path = item.get('path') or item['name']
+    return Artifact(item['name'], command if isinstance(command, str) else tuple(map(str, command)), path)
+
+
+def flatten(options: Dict[str, Any], where: str, prefix: str = '') -> Dict[str, Any]:
+    """Nested options as dotted keys: ``dict(a=dict(b=1))`` -> ``{'a.b': 1}``."""
+    if not isinstance(options, dict):
+        raise ChainError(f'{where}: options={options!r} must be a dict of config keys')
+    flat: Dict[str, Any] = {}
+    for key, value in options.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, where, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat

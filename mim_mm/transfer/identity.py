@@ -1,0 +1,192 @@
+"""What makes two runs the same: the part of a config that decides what is learned; which code and versions made them.
+
+A stage is run again when its identity changes and only then, so a key that says how fast a run goes or where its files
+go must not be part of it (a second call with more loader workers would otherwise repeat 800 epochs), and a key that
+decides what is learned must be. What is left out stands in the four tables below and nowhere else; everything that is
+not listed counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Dict, List
+
+from mmengine.config import Config
+
+from mim_mm.engine import guard
+
+from . import chain as chain_file
+
+# Top-level keys that say where a run goes and how it is watched or launched. `resume` and the test loop are here
+# because a chain's training stages decide resuming themselves and take their metrics from validation.
+NOT_LEARNED_KEYS = (
+    'work_dir experiment_name log_level log_processor visualizer vis_backends launcher local_rank env_cfg resume '
+    'model_wrapper_cfg compile find_unused_parameters test_cfg test_dataloader test_evaluator test_pipeline'
+).split()
+# Settings that cost or save time at any depth, and where evaluators drop their files.
+NOT_LEARNED_ANYWHERE = (
+    'num_workers persistent_workers pin_memory prefetch_factor with_cp backend_args file_client_args outfile_prefix'
+).split()
+# Single settings of a group whose other keys do count.
+NOT_LEARNED_PATHS = (
+    'default_hooks.logger default_hooks.timer default_hooks.checkpoint default_hooks.visualization '
+    'default_hooks.runtime_info train_cfg.val_interval train_cfg.val_begin train_cfg.dynamic_intervals'
+).split()
+# Hooks that only look on.
+WATCHING_HOOKS = ('ProgressHook', 'LoggerHook', 'IterTimerHook', 'MemoryProfilerHook', 'EmptyCacheHook')
+
+PACKAGES = dict(
+    torch=['torch'],
+    torchvision=['torchvision'],
+    numpy=['numpy'],
+    mmengine=['onedl-mmengine', 'mmengine', 'mmengine-lite'],
+    mmcv=['onedl-mmcv', 'mmcv', 'mmcv-lite'],
+    mmpretrain=['onedl-mmpretrain', 'mmpretrain'],
+    mmdet=['onedl-mmdetection', 'onedl-mmdet', 'mmdet'],
+    mim_mm=['mim_mm', 'mim-mm'],
+)
+
+
+def resolved_config(path: Path, options: Dict[str, Any], seed: int, auto_scale_lr: bool = False) -> Config:
+    """The config as the training script will see it: bases merged, options applied, seed set.
+
+    Raises:
+        ChainError: the config cannot be read, an option cannot be merged into it, or a key looks misspelt.
+    """
+    try:
+        config = Config.fromfile(str(path))
+        guard.check_options(config, options)
+        config.merge_from_dict(dict(options))
+        guard.check_config(config)
+        config.merge_from_dict({'randomness.seed': seed})
+        if auto_scale_lr and config.get('auto_scale_lr'):
+            config.merge_from_dict({'auto_scale_lr.enable': True})
+    except guard.ConfigError as error:
+        raise chain_file.ChainError(f'config {path}: {error}') from error
+    except Exception as error:  # a config is a program: anything can come out of it
+        raise chain_file.ChainError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
+    return config
+
+
+def data_roots(value: Any) -> List[str]:
+    """Every ``data_root`` of a config, in order of appearance, once each."""
+    roots: List[str] = []
+    if isinstance(value, dict):
+        root = value.get('data_root')
+        roots += [root] if isinstance(root, str) and root else []
+        for item in value.values():
+            roots += data_roots(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            roots += data_roots(item)
+    return list(dict.fromkeys(roots))
+
+
+def learned(config: Config) -> Dict[str, Any]:
+    """The part of a resolved config that decides what is learned, as plain json types.
+
+    Data roots are replaced by their number, because the same images in another folder are the same images: what is in
+    them is compared separately (``datasets.py``). The checkpoint a stage starts from is compared by its content.
+    """
+    content = config.to_dict()
+    roots = sorted(data_roots(content), key=len, reverse=True)
+    names = {root: f'<data {i}>' for i, root in enumerate(data_roots(content))}
+
+    def plain(value: Any, path: str) -> Any:
+        if isinstance(value, dict):
+            if str(value.get('type', '')).split('.')[-1] == 'LoadPretrainedHook':
+                value = {key: item for key, item in value.items() if key != 'checkpoint'}
+            kept = {}
+            for key, item in value.items():
+                inner = f'{path}.{key}' if path else str(key)
+                if inner in NOT_LEARNED_KEYS or inner in NOT_LEARNED_PATHS or key in NOT_LEARNED_ANYWHERE:
+                    continue
+                kept[str(key)] = plain(item, inner)
+            return kept
+        if isinstance(value, (list, tuple)):
+            return [plain(item, path) for item in value if not (path == 'custom_hooks' and _only_watches(item))]
+        if isinstance(value, str):
+            for root in roots:
+                stem = root.rstrip('/')
+                if value == stem or value.startswith(stem + '/'):
+                    inside = value[len(stem) :].strip('/')
+                    return f'{names[root]}/{inside}' if inside else names[root]
+            return value
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if callable(value):  # its repr holds an address, which changes from run to run
+            return f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", type(value).__name__)}'
+        return str(value)
+
+    return plain(content, '')
+
+
+def _only_watches(hook: Any) -> bool:
+    return isinstance(hook, dict) and str(hook.get('type', '')).split('.')[-1] in WATCHING_HOOKS
+
+
+def digest(value: Any) -> str:
+    """sha256 of json-like content; the order of dict keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(',', ':'), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: Any, new: Any, path: str = '') -> List[str]:
+    """Where two configs differ, one line each: ``optimizer.lr: 0.1 -> 0.2``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in list(old) + [key for key in new if key not in old]:
+            inner = f'{path}.{key}' if path else str(key)
+            if key not in new:
+                lines.append(f'{inner}: {_short(old[key])} -> removed')
+            elif key not in old:
+                lines.append(f'{inner}: added {_short(new[key])}')
+            else:
+                lines += differences(old[key], new[key], inner)
+        return lines
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for i, pair in enumerate(zip(old, new)) for line in differences(*pair, f'{path}.{i}')]
+    return [] if old == new else [f'{path}: {_short(old)} -> {_short(new)}']
+
+
+def _short(value: Any, limit: int = 60) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= limit else text[: limit - 3] + '...'
+
+
+def git_state() -> Dict[str, Any]:
+    """Commit and dirty flag of the repository this code lies in, not of the current folder (mmengine records that).
+
+    Both are None when the package is installed without its repository; a repository that merely encloses it, such as
+    one with a virtual environment inside, is not taken for it.
+    """
+    here = Path(__file__).resolve().parents[2]
+
+    def git(*args: str) -> str:
+        run = subprocess.run(['git', '-C', str(here), *args], capture_output=True, text=True, timeout=60, check=True)
+        return run.stdout.strip()
+
+    try:
+        if Path(git('rev-parse', '--show-toplevel')).resolve() != here:
+            return dict(commit=None, dirty=None)
+        return dict(commit=git('rev-parse', 'HEAD'), dirty=bool(git('status', '--porcelain')))
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit yet
+        return dict(commit=None, dirty=None)
+
+
+def versions() -> Dict[str, str]:
+    """Versions of what a result depends on, read from the installed metadata, so that nothing is imported for it."""
+    found = dict(python=platform.python_version())
+    for name, distributions in PACKAGES.items():
+        for distribution in distributions:
+            try:
+                found[name] = f'{metadata.version(distribution)} ({distribution})'
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    return found

@@ -1,0 +1,127 @@
+"""``run.json``: what one stage was made from, how it went and what came out; the report reads nothing else.
+
+Every file here is written to a temporary name in the same folder, synced to the disk and renamed. Written in place, a
+power cut or a full disk in the middle would leave half a manifest, and with it a finished 800-epoch run that nobody can
+tell from an unfinished one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
+
+from mim_mm.checkpoint.atomic import write_atomically
+
+SCHEMA = 1
+RUN_FILE = 'run.json'
+STATUSES = ('done', 'failed', 'running', 'interrupted', 'skipped')
+
+
+def utc_now() -> str:
+    """The time in ISO format, UTC, to the second."""
+    return datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds from a moment written by :func:`utc_now` until now (0 at least)."""
+    started = datetime.strptime(moment, '%Y-%m-%dT%H:%M:%SZ').replace(tzinfo=timezone.utc)
+    return max(0.0, (datetime.now(timezone.utc) - started).total_seconds())
+
+
+def write_json(path: Union[str, Path], content: Any) -> None:
+    """Write json so that a reader finds either the old file or the whole new one, whatever happens in between.
+
+    Raises:
+        OSError: the disk is full or read-only; the old file, if any, is still there.
+    """
+    write_atomically(path, (json.dumps(content, indent=1, default=str) + '\n').encode())
+
+
+class DamagedManifest(Exception):
+    """A ``run.json`` that is there but cannot be used; the message names the file and what is wrong with it."""
+
+
+@dataclass
+class Record:
+    """One ``run.json``. Paths in it are relative to its folder, except ``config`` and the parent's checkpoint."""
+
+    chain: str
+    stage: str
+    kind: str
+    arm: str
+    seed: int
+    status: str
+    schema: int = SCHEMA
+    config: Dict[str, Any] = field(default_factory=dict)  # path, sha256 of what is learned, options
+    parent: Optional[Dict[str, Any]] = None  # stage, checkpoint, sha256
+    git: Dict[str, Any] = field(default_factory=dict)
+    data: Dict[str, Any] = field(default_factory=dict)
+    seeds: Dict[str, int] = field(default_factory=dict)
+    versions: Dict[str, str] = field(default_factory=dict)
+    device: Optional[str] = None
+    started: Optional[str] = None
+    finished: Optional[str] = None
+    wall_s: float = 0.0  # all attempts together
+    command: List[str] = field(default_factory=list)
+    exit_code: Optional[int] = None
+    error: Optional[str] = None
+    metrics: Dict[str, Any] = field(default_factory=dict)
+    progress: Dict[str, Any] = field(default_factory=dict)
+    scalars: Optional[str] = None
+    checkpoint: Optional[str] = None
+    artifacts: Dict[str, str] = field(default_factory=dict)
+    artifact_errors: Dict[str, str] = field(default_factory=dict)
+    gpus: int = 0
+    process: Optional[Dict[str, Any]] = None  # pid, started, host of the running stage: see process.py
+    attempts: List[Dict[str, Any]] = field(default_factory=list)  # started, finished, status, resumed_from, exit_code
+
+    def write(self, folder: Union[str, Path]) -> None:
+        write_json(Path(folder) / RUN_FILE, dataclasses.asdict(self))
+
+
+def read_record(folder: Union[str, Path]) -> Optional[Record]:
+    """The record of a stage folder, or None when the stage has never run.
+
+    Raises:
+        DamagedManifest: the file is not json, is of another schema, or lacks what every record has.
+    """
+    path = Path(folder) / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DamagedManifest(f'{path} cannot be read ({error})') from error
+    if not isinstance(content, dict):
+        raise DamagedManifest(f'{path} holds a {type(content).__name__}, not a record')
+    if content.get('schema') != SCHEMA:
+        raise DamagedManifest(f'{path} has schema {content.get("schema")!r}; this version reads schema {SCHEMA}')
+    known = {f.name: f for f in dataclasses.fields(Record)}
+    missing = [
+        name
+        for name, f in known.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and name not in content
+    ]
+    if missing:
+        raise DamagedManifest(f'{path} lacks {", ".join(missing)}')
+    if content['status'] not in STATUSES:
+        raise DamagedManifest(f'{path} has status {content["status"]!r}; known: {", ".join(STATUSES)}')
+    # Keys of a later version of the same schema are left alone rather than refused.
+    return Record(**{name: value for name, value in content.items() if name in known})
+
+
+def tail(path: Union[str, Path], lines: int = 15, limit: int = 4000) -> str:
+    """The last lines of a log, for the ``error`` of a record; empty when there is no log."""
+    try:
+        with open(path, 'rb') as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 64 * 1024))
+            text = file.read().decode('utf-8', errors='replace')
+    except OSError:
+        return ''
+    return '\n'.join(text.rstrip().splitlines()[-lines:])[-limit:]

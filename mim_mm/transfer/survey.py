@@ -1,0 +1,212 @@
+"""Finding out how things stand in a chain's work dir: the facts on which ``plan.decide`` decides. Writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+
+from mim_mm.checkpoint.atomic import latest_checkpoint
+
+from . import datasets, identity, plan, process
+from .chain import Chain, ChainError, Stage
+from .manifest import RUN_FILE, DamagedManifest, Record, read_record
+
+# Beside run.json: the whole identity of a run, so that a change can be named key by key, and so that a run whose
+# run.json is damaged is still known.
+IDENTITY_FILE = 'identity.json'
+
+
+@dataclasses.dataclass
+class Identity:
+    """What a run is made from; two runs with equal identities are the same run."""
+
+    config: Dict[str, Any]
+    parent: Optional[str]
+    data: Dict[str, Any]
+
+    @property
+    def config_sha256(self) -> str:
+        return identity.digest(self.config)
+
+
+class Survey:
+    """One call's view of a chain.
+
+    Args:
+        chain: with the call's options already merged into its stages.
+        cache: digests of data and checkpoints.
+        selected: names of the stages that may run; the others are looked at only. None selects all.
+        given: stage name -> checkpoint that takes its place.
+        forced: names of stages to run again whatever is there.
+        auto_scale_lr: stages scale their learning rate with their batch.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        cache: datasets.DigestCache,
+        selected: Optional[Sequence[str]] = None,
+        given: Optional[Dict[str, Path]] = None,
+        forced: Sequence[str] = (),
+        auto_scale_lr: bool = False,
+    ):
+        self.chain = chain
+        self.cache = cache
+        self.selected = None if selected is None else set(selected)
+        self.given = given or {}
+        self.forced = set(forced)
+        self.auto_scale_lr = auto_scale_lr
+        self._configs: Dict[str, Config] = {}
+        self._learned: Dict[str, Dict[str, Any]] = {}
+        self._data: Dict[str, Dict[str, Any]] = {}
+
+    @property
+    def stages(self) -> List[Stage]:
+        """The stages that train; the report is not one of them."""
+        return [stage for stage in self.chain.stages if stage.kind != 'report']
+
+    def config(self, stage: Stage) -> Config:
+        if stage.name not in self._configs:
+            self._configs[stage.name] = identity.resolved_config(
+                stage.config, stage.options, stage.seed, self.auto_scale_lr
+            )
+        return self._configs[stage.name]
+
+    def learned(self, stage: Stage) -> Dict[str, Any]:
+        if stage.name not in self._learned:
+            self._learned[stage.name] = identity.learned(self.config(stage))
+        return self._learned[stage.name]
+
+    def data(self, stage: Stage) -> Dict[str, Any]:
+        """Identity of the stage's data; looked at once a call."""
+        if stage.name not in self._data:
+            self._data[stage.name] = datasets.identity(self.config(stage).to_dict(), self.cache)
+        return self._data[stage.name]
+
+    def record(self, stage: Stage) -> Tuple[Optional[Record], Optional[str]]:
+        """The stage's record, and what is wrong with it when it cannot be read."""
+        try:
+            return read_record(self.chain.folder(stage)), None
+        except DamagedManifest as error:
+            return None, str(error)
+
+    def result(self, stage: Stage) -> Optional[Path]:
+        """The final checkpoint of a stage that is done, None when there is none (any more)."""
+        record, _ = self.record(stage)
+        if record is None or record.status != 'done' or not record.checkpoint:
+            return None
+        path = (self.chain.folder(stage) / record.checkpoint).resolve()
+        return path if path.is_file() else None
+
+    def given_checkpoint(self, stage: Stage) -> Optional[Path]:
+        """A checkpoint that stands in for the stage: given in this call, or in an earlier one and recorded."""
+        if stage.name in self.given:
+            return self.given[stage.name]
+        record, _ = self.record(stage)
+        if record and record.status == 'skipped' and record.checkpoint and stage.name not in self.forced:
+            path = Path(record.checkpoint)
+            if not path.is_file():
+                raise ChainError(
+                    f'stage {stage.name!r} was skipped in favour of {path}, which is gone; give it again with '
+                    f'--skip-pretrain, or train the stage with --rerun {stage.base}'
+                )
+            return path
+        return None
+
+    def facts(self, stage: Stage, parent: plan.Parent) -> plan.Facts:
+        """How things stand with one stage, given how they stand with its parent."""
+        folder = self.chain.folder(stage)
+        record, damaged = self.record(stage)
+        given = self.given_checkpoint(stage)
+        selected = self.selected is None or stage.name in self.selected
+        if given or not selected:
+            return plan.Facts(selected=selected, given=str(given) if given else None, record=record, damaged=damaged)
+        made = set(record.artifacts) if record else set()
+        ran = record is not None and record.status != 'skipped'
+        alive, elsewhere = self.running(stage, record)
+        return plan.Facts(
+            record=record,
+            damaged=damaged,
+            used=bool(ran or damaged or (folder.is_dir() and any(p.name != RUN_FILE for p in folder.iterdir()))),
+            alive=alive,
+            elsewhere=elsewhere,
+            changed=self.change(stage, parent, record) if ran or damaged else None,
+            forced=stage.name in self.forced,
+            checkpoint=latest_checkpoint(folder) if folder.is_dir() else None,
+            artifacts_due=tuple(a.name for a in stage.artifacts if a.name not in made),
+            parent=parent,
+        )
+
+    def running(self, stage: Stage, record: Optional[Record]) -> Tuple[bool, Optional[str]]:
+        """Whether the recorded process of a stage runs here, and the other machine it seems to run on."""
+        if record is None or record.status != 'running' or not record.process:
+            return False, None
+        if process.is_here(record.process):
+            return process.leader_alive(record.process), None
+        return False, record.process['host'] if _fresh(self.chain.folder(stage) / 'progress.json') else None
+
+    def change(self, stage: Stage, parent: plan.Parent, record: Optional[Record]) -> Optional[str]:
+        """Why what the stage is made from is not what it was made from; None when it is.
+
+        A parent whose weights are not known (it runs first, or its file is gone) is not compared, nor are data that
+        are not there. Data are looked at last, because listing them can be slow.
+        """
+        document = self._document(stage)
+        if record is None:  # run.json is damaged
+            if document is None:
+                return 'run.json is damaged and nothing else says what the run was'
+            before = document
+            old_sha = identity.digest(before.config)
+        else:
+            old_sha = record.config.get('sha256')
+            before = Identity(document.config if document else {}, (record.parent or {}).get('sha256'), record.data)
+        new = self.learned(stage)
+        if old_sha != identity.digest(new):
+            lines = identity.differences(before.config, new) if before.config else []
+            more = f' and {len(lines) - 2} more' if len(lines) > 2 else ''
+            return f'config changed{": " if lines else ""}{"; ".join(lines[:2])}{more}'
+        if parent.state in (plan.NO_PARENT, plan.READY) and parent.sha256 != before.parent:
+            old, now = ((sha or 'none')[:8] for sha in (before.parent, parent.sha256))
+            return f'parent weights changed: {old} -> {now}'
+        data = datasets.change(before.data, self.data(stage))
+        return f'data changed: {data}' if data else None
+
+    def _document(self, stage: Stage) -> Optional[Identity]:
+        try:
+            content = json.loads((self.chain.folder(stage) / IDENTITY_FILE).read_text(encoding='utf-8'))
+            return Identity(content['config'], content['parent'], content['data'])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def outcome(self, stage: Stage, decision: plan.Decision) -> plan.Parent:
+        """What the children of a stage may count on."""
+        path = None
+        if decision.action == plan.GIVEN:
+            path = self.given_checkpoint(stage)
+        elif decision.action in (plan.SKIP, plan.LEFT):
+            path = self.result(stage)
+        sha = self.cache.file(path) if path else None
+        return plan.outcome_for_child(stage.name, decision, path, sha)
+
+    def plan(self) -> Dict[str, plan.Decision]:
+        """The decision on every training stage, as far as it can be foreseen."""
+        decisions: Dict[str, plan.Decision] = {}
+        outcomes: Dict[str, plan.Parent] = {}
+        for stage in self.stages:
+            parent = outcomes[stage.init] if stage.init else plan.Parent()
+            decisions[stage.name] = plan.decide(self.facts(stage, parent))
+            outcomes[stage.name] = self.outcome(stage, decisions[stage.name])
+        return decisions
+
+
+def _fresh(path: Path) -> bool:
+    """Whether a running process touched the file not long ago."""
+    try:
+        return time.time() - path.stat().st_mtime < process.SILENT_S
+    except OSError:
+        return False

@@ -23,7 +23,7 @@ ABOVE = {
     'data': {'registry'},
     'checkpoint': set(),
     'engine': {'registry', 'compat', 'checkpoint'},
-    'evaluation': {'registry', 'masking', 'targets', 'losses'},
+    'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
     'transfer': {'checkpoint', 'compat', 'engine', 'version'},  # engine: the guards only
     'report': set(),
 }

@@ -43,3 +43,18 @@ def test_run_sheet(path):
     assert f'tools/dist_train.sh configs/{path.parent.name}/{path.name} 8' in sheet
     for line in ('Published: ', 'Cost: ', 'Last run: '):
         assert line in sheet, line
+
+
+@pytest.mark.parametrize(
+    'path',
+    [p for folder in ('linear', 'finetune', 'coco', 'demo') for p in sorted((ROOT / 'configs' / folder).glob('*.py'))],
+    ids=lambda p: f'{p.parent.name}-{p.stem}',
+)
+def test_downstream_models_build_from_our_registry(path):
+    """Without a default scope, as somebody would who reads a config in a script."""
+    cfg = Config.fromfile(path)
+    guard.check_config(cfg)
+    model = MODELS.build(cfg.model)
+    assert sum(p.numel() for p in model.parameters()) > 1e5
+    hook = cfg.custom_hooks[0]
+    assert cfg.model.type == 'EMAE' or hook.type == 'mim_mm.LoadPretrainedHook' and hook.checkpoint is None

@@ -1,4 +1,4 @@
-"""Mask R-CNN with a windowed ViT-B/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer", section 2.
+"""Mask R-CNN with a windowed ViT-B/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer".
 
     tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
 
@@ -14,37 +14,13 @@ Cost: not measured here (ViTDet without fused attention: 10.9 GB an image, about
 Last run: never at full size; a few iterations at reduced size by tests/test_downstream_configs.py.
 """
 
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/datasets/coco_lsj.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/mask_rcnn_vitb_fpn.py',
+    '../_base_/datasets/coco_lsj.py',
+    '../_base_/default_runtime.py',
+]
 default_scope = 'mmdet'
 
-norm = dict(type='SyncBN')
-model = dict(
-    type='mim_mm.MIMMaskRCNN',
-    data_preprocessor=dict(pad_size_divisor=1024),
-    backbone=dict(
-        _delete_=True,
-        type='mim_mm.WindowedViT',
-        arch='base',
-        img_size=1024,
-        window_size=16,
-        rel_pos='shared_bias',
-        pos_embed_mode='fixed',
-        drop_path_rate=0.1,
-        out_indices=(2, 5, 8, 11),
-    ),
-    neck=dict(
-        _delete_=True,
-        type='mim_mm.DeconvPyramid',
-        in_channels=768,
-        fpn=dict(type='FPN', out_channels=256, num_outs=5, norm_cfg=norm),
-    ),
-    rpn_head=dict(num_convs=2),
-    roi_head=dict(
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
-        mask_head=dict(norm_cfg=norm),
-    ),
-    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
-)
 optim_wrapper = dict(
     type='mim_mm.AutocastOptimWrapper',
     optimizer=dict(type='AdamW', lr=1.6e-4, weight_decay=0.2, betas=(0.9, 0.999)),
@@ -64,4 +40,5 @@ log_processor = dict(by_epoch=False)
 env_cfg = dict(cudnn_benchmark=False)  # the number of RoIs changes in every iteration
 custom_hooks = [
     dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
+    dict(type='NumClassCheckHook'),
 ]

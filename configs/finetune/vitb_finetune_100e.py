@@ -1,4 +1,4 @@
-"""Fine-tuning of ViT-B/16 on ImageNet-1k: MAE's protocol (He et al. 2022, table 9; released recipe, FINETUNE.md).
+"""Fine-tuning of ViT-B/16 on ImageNet-1k: MAE's protocol (He et al. 2022, appendix A.1, table 9).
 
     tools/dist_train.sh configs/finetune/vitb_finetune_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
 
@@ -11,29 +11,13 @@ Cost: not measured here.
 Last run: never at full size; a few iterations at reduced size by tests/test_downstream_configs.py.
 """
 
-_base_ = ['../_base_/datasets/imagenet_finetune.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/vitb_finetune.py',
+    '../_base_/datasets/imagenet_finetune.py',
+    '../_base_/default_runtime.py',
+]
 default_scope = 'mmpretrain'
 
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='VisionTransformer',
-        arch='base',
-        img_size=224,
-        patch_size=16,
-        drop_path_rate=0.1,
-        out_type='avg_featmap',
-        final_norm=False,
-    ),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=768,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        init_cfg=[dict(type='TruncNormal', layer='Linear', std=2e-5)],
-    ),
-    train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
-)
 train_dataloader = dict(batch_size=128)
 val_dataloader = dict(batch_size=128)
 optim_wrapper = dict(

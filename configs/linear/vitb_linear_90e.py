@@ -1,4 +1,4 @@
-"""Linear probe of ViT-B/16 on ImageNet-1k: MAE's protocol (He et al. 2022, table 9; figure 9 and appendix A.1).
+"""Linear probe of ViT-B/16 on ImageNet-1k: MAE's protocol (He et al. 2022, appendix A.1, table 10).
 
     tools/dist_train.sh configs/linear/vitb_linear_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
 
@@ -12,21 +12,13 @@ Cost: MAE reports 2 h 20 min on 32 V100; not measured here.
 Last run: never at full size; a few iterations at reduced size by tests/test_downstream_configs.py.
 """
 
-_base_ = ['../_base_/datasets/imagenet_linear.py', '../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/models/vitb_linear.py',
+    '../_base_/datasets/imagenet_linear.py',
+    '../_base_/default_runtime.py',
+]
 default_scope = 'mmpretrain'
 
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(type='VisionTransformer', arch='base', img_size=224, patch_size=16, frozen_stages=12),
-    neck=dict(type='ClsBatchNormNeck', input_features=768),
-    head=dict(
-        type='VisionTransformerClsHead',
-        num_classes=1000,
-        in_channels=768,
-        loss=dict(type='CrossEntropyLoss'),
-        init_cfg=[dict(type='TruncNormal', layer='Linear', std=0.01)],
-    ),
-)
 train_dataloader = dict(batch_size=2048)
 val_dataloader = dict(batch_size=256)
 optim_wrapper = dict(

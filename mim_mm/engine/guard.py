@@ -28,6 +28,7 @@ _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpo
 _LAYOUTS = {
     'imagenet': 'expected {root}/train/<class>/*.JPEG and {root}/val/<class>/*.JPEG',
     'coco': 'expected {root}/annotations/instances_{{train,val}}2017.json, {root}/train2017/ and {root}/val2017/',
+    'demo': 'make it with python tools/make_demo_data.py',
 }
 
 
@@ -134,14 +135,15 @@ def check_data_roots(cfg: Config) -> None:
         ConfigError: naming the loader, the path, the expected layout and how to point elsewhere.
     """
     for loader, dataset in iter_datasets(cfg):
-        root = dataset.get('data_root')
+        root = str(dataset.get('data_root') or '').rstrip('/')
         if not root:
             continue
         kind = 'coco' if str(dataset.get('ann_file', '')).endswith('.json') else 'imagenet'
+        layout = _LAYOUTS['demo' if 'demo' in Path(root).parts else kind].format(root=root)
         if not os.path.isdir(root):
             raise ConfigError(
-                f"{loader}: there is no folder '{root}'; {_LAYOUTS[kind].format(root=root)}. Link or move your data "
-                f'there (ln -s /where/it/is {root}), set {kind.upper()}_ROOT, or pass --data-root DIR.'
+                f"{loader}: there is no folder '{root}'; {layout}. Link or move your data there "
+                f'(ln -s /where/it/is {root}), set {kind.upper()}_ROOT, or pass --data-root DIR.'
             )
         wanted = [dataset.get('ann_file')] if dataset.get('ann_file') else []
         prefix = dataset.get('data_prefix')
@@ -150,7 +152,7 @@ def check_data_roots(cfg: Config) -> None:
         for relative in wanted:
             path = os.path.join(root, str(relative))
             if relative and not os.path.exists(path):
-                raise ConfigError(f"{loader}: '{path}' is missing; {_LAYOUTS[kind].format(root=root)}")
+                raise ConfigError(f"{loader}: '{path}' is missing; {layout}")
 
 
 def resolve_resume(resume: str | None, work_dir: str) -> str | None:

@@ -1,0 +1,35 @@
+# mmdet's Mask R-CNN with a windowed ViT-B/16, deconvolution pyramid and FPN; SyncBN in FPN and heads.
+# On one process SyncBN is BatchNorm; on several it needs GPUs.
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+
+norm = dict(type='SyncBN')
+model = dict(
+    type='mim_mm.MIMMaskRCNN',
+    data_preprocessor=dict(pad_size_divisor=1024),
+    backbone=dict(
+        _delete_=True,
+        type='mim_mm.WindowedViT',
+        arch='base',
+        img_size=1024,
+        window_size=16,
+        rel_pos='shared_bias',
+        pos_embed_mode='fixed',
+        drop_path_rate=0.1,
+        out_indices=(2, 5, 8, 11),
+    ),
+    neck=dict(
+        _delete_=True,
+        type='mim_mm.DeconvPyramid',
+        in_channels=768,
+        fpn=dict(type='FPN', out_channels=256, num_outs=5, norm_cfg=norm),
+    ),
+    rpn_head=dict(num_convs=2),
+    roi_head=dict(
+        # bf16 features, fp32 boxes: see mim_mm/detection/roi_extractor.py
+        bbox_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
+        mask_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
+        mask_head=dict(norm_cfg=norm),
+    ),
+    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
+)

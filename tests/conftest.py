@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread (the suite runs beside other jobs on small machines) and fixed seeds."""
+"""Shared by all tests: one thread (the suite runs beside other jobs on small machines), fixed seeds, clean scopes."""
 
 import os
 
@@ -10,6 +10,7 @@ import random
 import numpy
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 import mim_mm  # noqa: F401  before any test module imports mmdet: provides mmcv._ext
 
@@ -35,3 +36,16 @@ def image_folder(tmp_path):
         pixels = numpy.random.default_rng(i).integers(0, 255, (40, 40, 3), dtype=numpy.uint8)
         Image.fromarray(pixels).save(folder / f'{i}.png')
     return root
+
+
+def _restore_default_scope():
+    # mmengine keeps the default scope in a process-wide table: a test that sets `mmdet` would decide where the next
+    # one looks up its classes
+    before = dict(DefaultScope._instance_dict)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)
+
+
+scope_of_the_test = pytest.fixture(autouse=True)(_restore_default_scope)
+scope_of_the_module = pytest.fixture(autouse=True, scope='module')(_restore_default_scope)

@@ -58,7 +58,7 @@ def test_a_working_installation(tmp_path, imagenet, coco):
 def test_text_report_and_missing_data(tmp_path):
     done = run(tmp_path, IMAGENET_ROOT=tmp_path / 'none', COCO_ROOT='')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f'export IMAGENET_ROOT=' in done.stdout and f'{tmp_path / "none"} does not exist' in done.stdout
+    assert 'export IMAGENET_ROOT=' in done.stdout and f'{tmp_path / "none"} does not exist' in done.stdout
     assert 'data/coco does not exist' in done.stdout
     assert 'training can run' in done.stdout.splitlines()[-1]
 

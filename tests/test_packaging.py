@@ -17,7 +17,17 @@ from mim_mm.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = shutil.ignore_patterns(
-    '.git', '.venv*', 'work_dirs', 'wheelhouse*', 'data', 'build', 'dist', '*.egg-info', '__pycache__', '.pytest_cache', '.mim'
+    '.git',
+    '.venv*',
+    'work_dirs',
+    'wheelhouse',
+    'data',
+    'build',
+    'dist',
+    '*.egg-info',
+    '__pycache__',
+    '.pytest_cache',
+    '.mim',
 )
 pytestmark = pytest.mark.skipif(
     not (ROOT / 'pyproject.toml').is_file(), reason='the tests run from an installed package, not from a checkout'
@@ -71,8 +81,7 @@ def built(tmp_path_factory):
 
 def test_wheel_carries_package_configs_and_tools(built):
     assert built['name'] == f'mim_mm-{__version__}-py3-none-any.whl'
-    package = {name for name in sources('mim_mm') if name.endswith('.py')}
-    assert package and package <= built['wheel']
+    assert sources('mim_mm') <= built['wheel']  # modules and data files
     for folder in ('configs', 'tools'):
         wanted = {f'mim_mm/.mim/{name}' for name in sources(folder)}
         assert wanted and wanted <= built['wheel']
@@ -146,3 +155,20 @@ def test_constraints_pin_exactly_and_once_for_each_python():
         assert len(names) == len(set(names))
         assert {'torch', 'torchvision', 'onedl-mmcv', 'onedl-mmdetection', 'pytest', 'setuptools'} <= set(names)
     assert all(re.fullmatch(r'==[\w.]+', str(r.specifier)) for r in requirements)
+
+
+def test_wheelhouse_refuses_other_pythons(tmp_path):
+    script = ROOT / 'tools' / 'wheelhouse.sh'
+    for arguments in (['3.9', tmp_path / 'house'], ['3.12'], ['3.12', tmp_path / 'house', '--fast']):
+        done = subprocess.run(['bash', str(script), *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 2 and 'PYTHON_VERSION DIR [--full]' in done.stderr
+    assert not (tmp_path / 'house').exists()
+
+
+def test_wheelhouse_names_are_pinned():
+    # the script walks the pins; a name that is not among them would be left out without a word
+    script = (ROOT / 'tools' / 'wheelhouse.sh').read_text()
+    pinned = {line.split('==')[0] for line in (ROOT / 'constraints.txt').read_text().splitlines()}
+    for variable in ('needed', 'skipped'):
+        names = re.search(rf"^{variable}='([^']*)'", script, re.M).group(1).split()
+        assert names and set(names) <= pinned

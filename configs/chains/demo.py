@@ -2,8 +2,8 @@
 
     python tools/make_demo_data.py && tools/transfer.py configs/chains/demo.py --jobs 2
 
-Two arms with equal recipes and seeds; `scratch` starts from a random encoder (frozen, in its linear probe). Stages stand
-in the order that keeps two cores busy: the long ones first. docs/demo.md has times and what came out.
+Two arms with equal recipes and seeds; `scratch` starts from a random encoder (frozen, in its linear probe). Stages
+stand in the order that keeps two cores busy: the long ones first. docs/demo.md has times and what came out.
 """
 
 name = 'demo'

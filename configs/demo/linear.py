@@ -1,18 +1,19 @@
 """Demo, linear probe on single digits: frozen encoder, mean of its tokens, BatchNorm without affine, one linear layer.
 
-    python tools/train.py configs/demo/linear.py --cfg-options custom_hooks.0.checkpoint=CKPT
+python tools/train.py configs/demo/linear.py --cfg-options custom_hooks.0.checkpoint=CKPT
 """
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
 data_root = '{{$DEMO_ROOT:data/demo}}/digits/'
-epochs = 30
+epochs = 25
 
 custom_hooks = [
     dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95)
 ]
 data_preprocessor = dict(num_classes=10, mean=[110.0] * 3, std=[64.0] * 3, to_rgb=False)
 model = dict(
+    _scope_='mmpretrain',
     type='ImageClassifier',
     backbone=dict(
         type='VisionTransformer',
@@ -25,18 +26,18 @@ model = dict(
     neck=dict(type='ClsBatchNormNeck', input_features=128),
     head=dict(type='LinearClsHead', num_classes=10, in_channels=128, loss=dict(type='CrossEntropyLoss')),
 )
-pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+transforms = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CustomDataset', data_root=data_root + 'train', pipeline=pipeline),
+    dataset=dict(type='CustomDataset', data_root=data_root + 'train', pipeline=transforms),
 )
 val_dataloader = dict(
     batch_size=120,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root=data_root + 'val', pipeline=pipeline),
+    dataset=dict(type='CustomDataset', data_root=data_root + 'val', pipeline=transforms),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
@@ -47,4 +48,4 @@ param_scheduler = dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, co
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
-default_hooks = dict(logger=dict(type='LoggerHook', interval=10), checkpoint=dict(type='CheckpointHook', interval=epochs))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=epochs))

@@ -1,14 +1,14 @@
-"""Demo, Mask R-CNN on digit scenes (128 px, 2 to 6 digits each): both arms use this file, with and without a checkpoint.
+"""Demo, Mask R-CNN on digit scenes (128 px, 2 to 6 digits each): both arms use this file, one with a checkpoint.
 
     python tools/train.py configs/demo/mask_rcnn.py --cfg-options custom_hooks.0.checkpoint=CKPT
 
-Cost: see docs/demo.md. A small Mask R-CNN: strides 4, 8, 16 from one ViT map, GroupNorm, class-agnostic boxes and masks.
+Cost: see docs/demo.md. A small Mask R-CNN: strides 4, 8, 16 from one ViT map, GroupNorm, class-agnostic heads.
 """
 
 _base_ = ['../_base_/default_runtime.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 default_scope = 'mmdet'
 data_root = '{{$DEMO_ROOT:data/demo}}/coco/'
-max_iters = 320
+max_iters = 280
 width = 64
 norm = dict(type='GN', num_groups=8)
 
@@ -119,6 +119,6 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', interval=max_iters, by_epoch=False),
+    logger=dict(interval=10, log_metric_by_epoch=False),
+    checkpoint=dict(interval=max_iters, by_epoch=False),
 )

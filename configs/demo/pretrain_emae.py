@@ -1,6 +1,6 @@
 """Demo, EMAE pretraining on unlabelled digits: 4 parts, a small ViT, grey pictures.
 
-    python tools/train.py configs/demo/pretrain_emae.py
+python tools/train.py configs/demo/pretrain_emae.py
 """
 
 _base_ = ['../_base_/default_runtime.py']
@@ -31,7 +31,7 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='UnlabelledImages',
-        data_root=data_root + 'digits/train',
+        data_root=data_root + 'unlabelled',
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='mmpretrain.RandomResizedCrop', scale=32, crop_ratio_range=(0.6, 1.0)),
@@ -52,6 +52,6 @@ log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 custom_hooks = [dict(type='MaskSeedHook'), dict(type='AgreementWatchHook')]
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(type='CheckpointHook', interval=max_iters, by_epoch=False),
+    logger=dict(interval=10, log_metric_by_epoch=False),
+    checkpoint=dict(interval=max_iters, by_epoch=False),
 )

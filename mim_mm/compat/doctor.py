@@ -96,7 +96,11 @@ def _check_imports():
     name, version = _distribution(('mmengine',))
     if version and importlib.util.find_spec('pkg_resources') is None:
         yield Finding(
-            'versions', 'pkg_resources', PROBLEM, f'missing, and mmengine {version} needs it', "pip install 'setuptools<81'"
+            'versions',
+            'pkg_resources',
+            PROBLEM,
+            f'missing, and mmengine {version} needs it',
+            "pip install 'setuptools<81'",
         )
     fixes = {
         'cv2': 'pip install --force-reinstall --no-deps opencv-python-headless  # the one without libGL',
@@ -167,7 +171,7 @@ def check_devices():
             f'{properties.name}, {properties.total_memory / GIB:.0f} GiB, capability {properties.major}.'
             f'{properties.minor}; fp16 yes, bf16 {"yes" if native else "emulated and slow"}'
         )
-        fix = '' if native else "use fp16: --cfg-options optim_wrapper.dtype=float16"
+        fix = '' if native else 'use fp16: --cfg-options optim_wrapper.type=AmpOptimWrapper'
         yield Finding('devices', f'gpu {index}', OK if native else WARNING, value, fix)
     flags = _cpu_flags()
     bf16 = [flag for flag in ('amx_bf16', 'avx512_bf16', 'bf16') if flag in flags]

@@ -218,7 +218,9 @@ def _attend(value, shapes, locations, weights):
     return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
 
 
-def ms_deform_attn_forward(value, spatial_shapes, level_start_index, sampling_locations, attention_weights, im2col_step):
+def ms_deform_attn_forward(
+    value, spatial_shapes, level_start_index, sampling_locations, attention_weights, im2col_step
+):
     """Multi-scale deformable attention (Zhu et al., Deformable DETR, 2021).
 
     value (B, keys, heads, D), locations (B, queries, heads, levels, points, 2) in [0, 1] as x, y, weights without the

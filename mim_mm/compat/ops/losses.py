@@ -25,7 +25,7 @@ def sigmoid_focal_loss_forward(input, target, weight, output, gamma, alpha):
     logits = input.to(compute_dtype(input))
     positive = _one_hot(target, logits)
     signed = torch.where(positive, logits, -logits)  # p_t = sigmoid(signed)
-    loss = -torch.sigmoid(-signed) ** gamma * F.logsigmoid(signed)
+    loss = -(torch.sigmoid(-signed) ** gamma) * F.logsigmoid(signed)
     loss = torch.where(positive, alpha * loss, (1 - alpha) * loss)
     if weight.numel():
         loss = loss * _row_weight(weight, target, logits.shape[1], logits.dtype)[:, None]

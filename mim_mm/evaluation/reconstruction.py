@@ -1,0 +1,122 @@
+"""What a pretrained model makes of images: the arrays behind the reconstruction figure."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from mim_mm.checkpoint.read import read_checkpoint
+from mim_mm.registry import MODELS
+from mim_mm.targets import patchify, unpatchify
+
+__all__ = ['disagreement', 'load_pretraining_model', 'read_images', 'reconstruct_files']
+
+
+def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[nn.Module, Config]:
+    """A pretraining model with *all* of a checkpoint's weights, in eval mode, on the CPU, and its config.
+
+    Raises ValueError when weights are missing, the decoder's above all: an exported encoder loads into a pretraining
+    model without complaint, and its pictures would be those of a random decoder.
+    """
+    cfg = Config.fromfile(str(config))
+    init_default_scope(cfg.get('default_scope', 'mim_mm'))
+    model = MODELS.build(cfg.model)
+    state = read_checkpoint(checkpoint)
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    decoder = [key for key in missing if key.startswith('decoder.')]
+    if decoder:
+        raise ValueError(
+            f'{checkpoint} lacks {len(decoder)} weights of the decoder ({decoder[0]}, ...), so there is nothing to '
+            'reconstruct with; give a checkpoint of the pretraining run, not an exported encoder'
+        )
+    if missing:
+        raise ValueError(f'{checkpoint} lacks {missing[:3]} ({len(missing)} in all): is it a checkpoint of {config}?')
+    wrong = [key for key in own if own[key].shape != state[key].shape]
+    if wrong:
+        raise ValueError(
+            f'{checkpoint}: {wrong[0]} has shape {tuple(state[wrong[0]].shape)}, {config} wants '
+            f'{tuple(own[wrong[0]].shape)}; use the config the checkpoint was trained with'
+        )
+    model.load_state_dict(state, strict=False)
+    model.eval()
+    return model, cfg
+
+
+def read_images(files: list, height: int, width: int) -> Tensor:
+    """RGB uint8 (B, 3, height, width); other sizes are resized. FileNotFoundError names what is unreadable."""
+    images = []
+    for file in files:
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if image is None:
+            raise FileNotFoundError(f'{file} is not an image that OpenCV can read')
+        if image.shape[:2] != (height, width):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        images.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
+    return torch.stack(images)
+
+
+def disagreement(pred: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference between parts, patch by patch.
+
+    Args:
+        pred: (B, K, N, P).
+        mask: (B, K, N), True where hidden. Only pairs of parts to which a patch is hidden count.
+
+    Returns:
+        (B, N), mean over those pairs and over P; NaN where no pair has the patch hidden (always for K = 1).
+    """
+    total = pred.new_zeros(mask[:, 0].shape)
+    count = torch.zeros_like(total)
+    for a, b in combinations(range(mask.shape[1]), 2):
+        both = mask[:, a] & mask[:, b]
+        total += (pred[:, a] - pred[:, b]).abs().mean(-1) * both
+        count += both
+    return torch.where(count > 0, total / count.clamp(min=1), torch.full_like(total, float('nan')))
+
+
+@torch.no_grad()
+def reconstruct_files(model: nn.Module, files: list, seed: int = 0) -> list[dict]:
+    """For each file a dict of arrays for :func:`mim_mm.report.figures_reconstruction.draw_reconstructions`.
+
+    Keys: ``original`` (H, W, 3) in 0..1; ``visible`` (K, H, W, 3), NaN where hidden; ``reconstructed`` (K, H, W, 3):
+    visible patches as they are, hidden ones as predicted, brought back to pixels with the *true* mean and spread of
+    each patch where the model predicts normalised ones (then ``borrowed`` is True); ``disagreement`` (rows, columns).
+    """
+    grid, patch = model.grid, model.grid.patch_size
+    rows, columns = grid.height, grid.width
+    raw = read_images(files, rows * patch, columns * patch)
+    images = model.data_preprocessor(dict(inputs=raw), False)['inputs']
+    out = model.reconstruct(images, generator=torch.Generator().manual_seed(seed))
+    hidden = out['plan'].mask[..., None]
+    true = patchify(images.float(), patch)[:, None]
+    guess = out['pred'] * out['std'][:, None] + out['mean'][:, None]
+    shown = dict(reconstructed=torch.where(hidden, guess, true), visible=torch.where(hidden, torch.nan, true))
+    scale = getattr(model.data_preprocessor, 'std', 1.0)
+    shift = getattr(model.data_preprocessor, 'mean', 0.0)
+
+    def pixels(patches: Tensor) -> np.ndarray:
+        picture = unpatchify(patches.flatten(0, 1), patch, (rows, columns)) * scale + shift
+        picture = (picture / 255).clamp(0, 1).permute(0, 2, 3, 1)
+        return picture.unflatten(0, patches.shape[:2]).numpy()
+
+    pictures = {name: pixels(value) for name, value in shown.items()}
+    maps = disagreement(out['pred'], out['plan'].mask).unflatten(1, (rows, columns)).numpy()
+    original = raw.permute(0, 2, 3, 1).numpy() / 255
+    return [
+        dict(
+            original=original[i],
+            visible=pictures['visible'][i],
+            reconstructed=pictures['reconstructed'][i],
+            disagreement=maps[i],
+            borrowed=bool(model.norm_pix),
+        )
+        for i in range(len(files))
+    ]

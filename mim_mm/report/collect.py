@@ -1,0 +1,193 @@
+"""Read what a chain left behind: ``chain.json``, one ``run.json`` a run, and the files these name. Nothing else.
+
+Nothing here trusts a file: a damaged or missing ``run.json`` becomes a :class:`Run` whose ``status`` says so, because a
+report that dies on the one stage that went wrong hides exactly what its reader came for.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ['Chain', 'Run', 'collect', 'read_scalars']
+
+UNREADABLE, MISSING = 'unreadable', 'missing'
+_OBJECTS = ('config', 'parent', 'git', 'progress', 'metrics', 'artifacts')
+STATUSES = ('done', 'failed', 'running', 'interrupted', 'skipped', UNREADABLE, MISSING)
+
+
+@dataclass
+class Run:
+    """One run of one stage. ``raw`` is what run.json holds; ``error`` says why there is no result, if there is none."""
+
+    name: str
+    folder: Path
+    stage: str
+    kind: str = 'unknown'
+    arm: str | None = None
+    seed: int | None = None
+    status: str = MISSING
+    error: str | None = None
+    metrics: dict = field(default_factory=dict)
+    raw: dict = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        return self.status == 'done'
+
+    def file(self, relative: str | None) -> Path | None:
+        """A file named in run.json, looked for from the run's folder, then the chain's; None when it is not there."""
+        if not relative:
+            return None
+        for base in (self.folder, self.folder.parent):
+            if (base / relative).is_file():
+                return base / relative
+        return None
+
+    @property
+    def scalars(self) -> Path | None:
+        return self.file(self.raw.get('scalars'))
+
+    @property
+    def artifacts(self) -> dict:
+        """Pictures made after the stage: ``{name: path}``, those that exist."""
+        named = self.raw.get('artifacts')
+        found = {name: self.file(path) for name, path in named.items()} if isinstance(named, dict) else {}
+        return {name: path for name, path in found.items() if path is not None}
+
+
+@dataclass
+class Chain:
+    """A chain's runs in the order in which the chain lists its stages."""
+
+    name: str
+    folder: Path
+    arms: list
+    runs: list
+    notes: list = field(default_factory=list)
+
+    def of(self, kind: str, arm: str | None = None, done: bool = False) -> list:
+        """Runs of one kind, optionally of one arm and only finished ones."""
+        return [r for r in self.runs if r.kind == kind and (arm is None or r.arm == arm) and (r.done or not done)]
+
+
+def _load_object(path: Path) -> dict:
+    """A JSON object; ValueError names the file and what is wrong with it."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{path.name} cannot be read: {error}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path.name} must hold a JSON object, it holds a {type(content).__name__}')
+    return content
+
+
+def _text(value) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return '\n'.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _numbers(metrics) -> dict:
+    """The plain numbers of a metrics object (a bool is no number)."""
+    if not isinstance(metrics, dict):
+        return {}
+    return {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def read_run(folder: Path, listed: dict | None = None) -> Run:
+    """The run in ``folder``; ``listed`` is what chain.json says about it, used where run.json does not speak."""
+    listed = listed or {}
+    base = dict(name=folder.name, folder=folder, stage=listed.get('stage') or folder.name)
+    base.update(kind=listed.get('kind') or 'unknown', arm=listed.get('arm'), seed=listed.get('seed'))
+    path = folder / 'run.json'
+    if not path.is_file():
+        return Run(**base, status=MISSING, error='this stage has no run.json: it was never started')
+    try:
+        raw = _load_object(path)
+    except ValueError as error:
+        return Run(**base, status=UNREADABLE, error=str(error))
+    for key in ('stage', 'kind', 'arm', 'seed'):
+        base[key] = raw.get(key, base[key])
+    status = raw.get('status')
+    error = _text(raw.get('error'))
+    wrong = [key for key in _OBJECTS if not isinstance(raw.get(key), (dict, type(None)))]
+    if wrong:
+        status, error = UNREADABLE, f'run.json: {", ".join(wrong)} must be an object or null'
+        raw = {key: value for key, value in raw.items() if key not in wrong}
+        return Run(**base, status=status, error=error, raw=raw)
+    if status not in STATUSES:
+        status, error = UNREADABLE, f'run.json has status {status!r}; known are {", ".join(STATUSES[:5])}'
+    return Run(**base, status=status, error=error, metrics=_numbers(raw.get('metrics')), raw=raw)
+
+
+def _listed_runs(chain: dict) -> list[tuple[str, dict]]:
+    """(folder name, facts) for every run chain.json promises; accepts stage names alone or objects."""
+    listed = []
+    stages = chain.get('stages') or []
+    stages = [dict(value, name=name) for name, value in stages.items()] if isinstance(stages, dict) else stages
+    for stage in stages:
+        stage = dict(name=stage) if isinstance(stage, str) else dict(stage)
+        name, seeds = stage.get('name'), stage.get('seeds') or []
+        facts = dict(stage=stage.get('base') or name, **{key: stage.get(key) for key in ('kind', 'arm', 'seed')})
+        if len(seeds) > 1:
+            listed += [(f'{name}-s{seed}', dict(facts, seed=seed)) for seed in seeds]
+        else:
+            listed.append((name, facts))
+    return [(name, facts) for name, facts in listed if name]
+
+
+def collect(work_dir: str | Path) -> Chain:
+    """Everything a report needs from ``work_dir``.
+
+    Raises FileNotFoundError when there is neither a chain.json nor a run.json: an empty page would look like a result.
+    """
+    folder = Path(work_dir)
+    found = sorted(p.parent.name for p in folder.glob('*/run.json')) if folder.is_dir() else []
+    chain, notes = {}, []
+    if (folder / 'chain.json').is_file():
+        try:
+            chain = _load_object(folder / 'chain.json')
+        except ValueError as error:
+            notes.append(f'{error}. The stages below are those that left a run.json, in alphabetical order.')
+    elif found:
+        notes.append('There is no chain.json: the stages below are those that left a run.json, in alphabetical order.')
+    listed = _listed_runs(chain)
+    if not listed and not found:
+        raise FileNotFoundError(
+            f'{folder} holds no chain.json and no <stage>/run.json, so there is nothing to report; give the work_dir '
+            'of a chain that was started with tools/transfer.py'
+        )
+    known = {name for name, _ in listed}
+    runs = [read_run(folder / name, facts) for name, facts in listed]
+    runs += [read_run(folder / name) for name in found if name not in known]
+    seen = [run.arm for run in runs if run.arm]
+    arms = [arm for arm in chain.get('arms') or [] if isinstance(arm, str)]
+    arms += [arm for arm in dict.fromkeys(seen) if arm not in arms]
+    return Chain(name=str(chain.get('name') or folder.name), folder=folder, arms=arms, runs=runs, notes=notes)
+
+
+def read_scalars(path: Path | None) -> dict:
+    """mmengine's ``scalars.json`` (one JSON object a line) as ``{key: ([step, ...], [value, ...])}``.
+
+    ``step`` is the iteration in training lines. Validation lines carry mmengine's own step (epoch in epoch-based runs).
+    A resumed run writes some steps twice: the later line wins. Lines cut off by a kill are passed over.
+    """
+    series: dict[str, dict] = {}
+    if path is None or not Path(path).is_file():
+        return {}
+    for line in Path(path).read_text(errors='replace').splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if not isinstance(row, dict):
+            continue
+        step = row.get('step', row.get('iter'))
+        if not isinstance(step, (int, float)):
+            continue
+        for key, value in _numbers(row).items():
+            if key not in ('step', 'iter'):
+                series.setdefault(key, {})[step] = value
+    return {key: (sorted(points), [points[s] for s in sorted(points)]) for key, points in series.items()}

@@ -1,0 +1,190 @@
+"""Put the page together: ``report.html`` and ``report.md`` in the chain's work dir, pictures in ``report/``."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from pathlib import Path
+
+from .collect import Chain, Run, collect
+from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
+from .figures import draw_curves
+from .tables import HEADLINE, METRICS, PASS, arms_table, duration, floors_table, protocol_notes, runs_table, summarise
+
+__all__ = ['build_blocks', 'write_report']
+
+CAPTIONS = {
+    'reconstruction': 'Original, what each part sees, what each part makes of the rest, and where the parts disagree.',
+    'detections': 'Held-out scenes: what the detector finds, and the truth.',
+}
+
+
+def _instant(text) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text).replace('Z', '+00:00'))
+    except ValueError:
+        return None
+
+
+def _distinct(values) -> list[str]:
+    """Different non-empty values as text, in order of appearance; dicts as ``name value, name value``."""
+    texts = []
+    for value in values:
+        if isinstance(value, dict):
+            value = ', '.join(f'{k} {v}' for k, v in value.items() if not isinstance(v, list))
+        if value not in (None, '', [], {}) and str(value) not in texts:
+            texts.append(str(value))
+    return texts
+
+
+def _data(run: Run) -> list[str]:
+    """What a run read, a line an entry: ``train/train2017 (2400 files, sha256 e530b669)``."""
+    lines = []
+    data = run.raw.get('data')
+    for name, facts in data.items() if isinstance(data, dict) else ():
+        if not isinstance(facts, dict):
+            lines.append(f'{name} {facts}')
+            continue
+        files = f'{facts["files"]} files, ' if 'files' in facts else ''
+        lines.append(f'{name} ({files}sha256 {str(facts.get("sha256"))[:8]})')
+    return lines
+
+
+def _elapsed(chain: Chain) -> str:
+    """First start to last end of the runs that were not the report itself."""
+    runs = [run for run in chain.runs if run.kind != 'report']
+    starts = [t for t in (_instant(run.raw.get('started')) for run in runs) if t]
+    ends = [t for t in (_instant(run.raw.get('finished')) for run in runs) if t]
+    busy = sum(run.raw['wall_s'] for run in runs if isinstance(run.raw.get('wall_s'), (int, float)))
+    text = f'{duration(busy)} of runs'
+    try:
+        return f'{text}; {duration((max(ends) - min(starts)).total_seconds())} from the first start to the last end'
+    except (TypeError, ValueError):  # no times at all, or some with and some without a zone
+        return text
+
+
+def _what_ran(chain: Chain) -> list:
+    runs = [run for run in chain.runs if run.kind != 'report']
+    done = sum(run.done for run in runs)
+    others = {}
+    for run in runs:
+        if not run.done:
+            others[run.status] = others.get(run.status, 0) + 1
+    rest = ''.join(f', {count} {status}' for status, count in others.items())
+    git = [run.raw.get('git') or {} for run in runs if run.raw.get('git')]
+    states = [' with uncommitted changes' if g.get('dirty') else ', clean' for g in git]
+    commits = [f'{str(g.get("commit"))[:12]}{state}' for g, state in zip(git, states)]
+    seeds = _distinct(run.raw.get('seeds') or ('' if run.seed is None else f'seed {run.seed}') for run in runs)
+    facts = [
+        ('Runs', [f'{done} of {len(runs)} done{rest}']),
+        ('Hardware', _distinct(run.raw.get('device') for run in runs)),
+        ('Time', [_elapsed(chain)]),
+        ('Seeds', seeds),
+        ('Code', _distinct(commits)),
+        ('Data', _distinct(line for run in runs for line in _data(run))),
+        ('Versions', _distinct(run.raw.get('versions') for run in runs)),
+    ]
+    rows = [[Cell(name, 'quiet'), Cell('; '.join(values) or 'not recorded')] for name, values in facts]
+    blocks = [Table(['fact', 'value'], rows, numeric=False)]
+    if len(set(commits)) > 1:
+        blocks.append(Text('The runs of this chain were made with different states of the code.', 'bad'))
+    return blocks
+
+
+def _signed(value: float) -> str:
+    return f'{value:+.1f}'.replace('-', '−')
+
+
+def _difference(chain: Chain) -> Text | None:
+    """Pretrained minus scratch as it came out, with the caution it needs."""
+    if len(chain.arms) < 2 or 'scratch' not in chain.arms:
+        return None
+    parts = []
+    for metric in METRICS:
+        if metric.name not in HEADLINE:
+            continue
+        base = summarise(chain, metric, 'scratch').mean
+        for arm in chain.arms:
+            value = summarise(chain, metric, arm).mean
+            if arm != 'scratch' and None not in (base, value):
+                parts.append(f'{metric.title} {arm} − scratch {_signed(value - base)}')
+    if not parts:
+        return None
+    return Text(
+        'Whether pretraining raises a figure is reported as it comes out: ' + '; '.join(parts) + ' points. A '
+        'difference between single runs says little: compare it with the spread over seeds where the table has one. '
+        'In the linear probe, scratch is a frozen random encoder.'
+    )
+
+
+def _pictures(chain: Chain) -> list:
+    blocks = []
+    for run in chain.runs:
+        for name, path in run.artifacts.items():
+            if path.suffix.lower() in ('.png', '.jpg', '.jpeg'):
+                caption = next((text for key, text in CAPTIONS.items() if key in name), name)
+                blocks.append(Picture(path, f'{caption} (`{run.name}`)'))
+    return [Heading('Pictures'), *blocks] if blocks else []
+
+
+def _problems(chain: Chain) -> list:
+    blocks = []
+    for run in chain.runs:
+        if not run.done and run.kind != 'report':
+            blocks += [Text(f'`{run.name}`: {run.status}', 'bad'), Pre(run.error or 'no error was recorded')]
+            continue
+        failed = run.raw.get('artifact_errors')
+        for name, error in failed.items() if isinstance(failed, dict) else ():
+            blocks += [Text(f'`{run.name}`: the result stands, but {name} could not be made', 'bad'), Pre(str(error))]
+        if run.done and run.error:
+            blocks += [Text(f'`{run.name}`: done, with a note'), Pre(run.error)]
+    return [Heading('What went wrong'), *blocks] if blocks else []
+
+
+def _headline(chain: Chain) -> Text:
+    """The page in a line: how many runs are done, and how many floors hold."""
+    runs = [run for run in chain.runs if run.kind != 'report']
+    done = sum(run.done for run in runs)
+    text, bad = f'{done} of {len(runs)} runs done', done < len(runs)
+    floors = floors_table(chain)
+    if floors:
+        passed = sum(row[-1].text == PASS for row in floors.rows)
+        text, bad = f'{text}; {passed} of {len(floors.rows)} floors reached', bad or passed < len(floors.rows)
+    return Text(f'{text}. Written {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.', 'bad' if bad else 'quiet')
+
+
+def build_blocks(chain: Chain, figures: Path) -> list:
+    """All blocks of the page; draws the curves into ``figures``."""
+    blocks = [_headline(chain), *(Text(note, 'bad') for note in chain.notes)]
+    blocks += [Heading('Result'), arms_table(chain)]
+    blocks += filter(None, [_difference(chain)])
+    floors = floors_table(chain)
+    if floors:
+        blocks += [Heading('Floors'), floors]
+    notes = protocol_notes(chain)
+    if notes:
+        blocks += [Heading('Beside the published numbers'), *map(Text, notes)]
+    blocks += [Heading('What ran'), *_what_ran(chain)]
+    blocks += _problems(chain) + _pictures(chain)
+    curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures)]
+    if curves:
+        blocks += [Heading('Curves'), *curves]
+    return [*blocks, Heading('Runs'), runs_table(chain)]
+
+
+def _write(path: Path, text: str) -> None:
+    """Rename into place: a reader never sees half a page."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+
+
+def write_report(work_dir: str | Path) -> tuple[Path, Path]:
+    """Write and return (report.html, report.md). FileNotFoundError when there is nothing to report (see collect)."""
+    chain = collect(work_dir)
+    blocks = build_blocks(chain, chain.folder / 'report')
+    title = f'{chain.name}: pretraining and transfer'
+    page, markdown = chain.folder / 'report.html', chain.folder / 'report.md'
+    _write(page, to_html(title, blocks))
+    _write(markdown, to_markdown(title, blocks, chain.folder))
+    return page, markdown

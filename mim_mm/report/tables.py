@@ -1,0 +1,222 @@
+"""The numbers of a chain as tables: both arms, the acceptance floors, published results beside them, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from .collect import Chain, Run
+from .document import Cell, Table
+from .published import SOURCES, matching_rows, recipe_of
+
+__all__ = ['FLOORS', 'METRICS', 'Summary', 'arms_table', 'floors_table', 'metric_of', 'runs_table', 'summarise']
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column: ``key`` is the name in run.json, ``factor`` takes it to per cent (mmdet's AP is 0..1)."""
+
+    name: str
+    title: str
+    kind: str
+    key: str
+    factor: float
+
+
+METRICS = (
+    Metric('linear_top1', 'Linear top-1', 'linear', 'accuracy/top1', 1.0),
+    Metric('finetune_top1', 'Fine-tune top-1', 'finetune', 'accuracy/top1', 1.0),
+    Metric('bbox_mAP', 'Box AP', 'coco', 'coco/bbox_mAP', 100.0),
+    Metric('bbox_mAP_50', 'AP50', 'coco', 'coco/bbox_mAP_50', 100.0),
+    Metric('bbox_mAP_75', 'AP75', 'coco', 'coco/bbox_mAP_75', 100.0),
+    Metric('segm_mAP', 'Mask AP', 'coco', 'coco/segm_mAP', 100.0),
+    Metric('segm_mAP_50', 'AP50', 'coco', 'coco/segm_mAP_50', 100.0),
+    Metric('segm_mAP_75', 'AP75', 'coco', 'coco/segm_mAP_75', 100.0),
+)
+PASS = 'pass'
+HEADLINE = ('linear_top1', 'finetune_top1', 'bbox_mAP', 'segm_mAP')
+_BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A value every listed arm must reach, or (``over`` given) by how many points ``arms[0]`` must exceed ``over``."""
+
+    text: str
+    metric: str
+    minimum: float
+    arms: tuple
+    over: str | None = None
+    seeds: int = 1
+
+
+FLOORS = {
+    'demo': (
+        Floor('Box AP of both arms', 'bbox_mAP', 50.0, ('emae', 'scratch')),
+        Floor('Mask AP of both arms', 'segm_mAP', 50.0, ('emae', 'scratch')),
+        Floor('Linear top-1, EMAE over the random encoder', 'linear_top1', 5.0, ('emae',), over='scratch', seeds=3),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and sample deviation (n - 1; None for n < 2) of ``values`` in per cent, out of ``expected`` runs."""
+
+    values: tuple
+    expected: int
+    states: tuple = ()
+
+    @property
+    def mean(self) -> float | None:
+        return mean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        return stdev(self.values) if len(self.values) > 1 else None
+
+    def __str__(self) -> str:
+        if not self.values:
+            return ', '.join(dict.fromkeys(self.states)) or 'not run'
+        text = f'{self.mean:.1f}' + (f' ± {self.std:.1f}' if self.std is not None else '')
+        if len(self.values) < self.expected:
+            text += f' ({len(self.values)} of {self.expected} runs)'
+        return text
+
+
+def metric_of(run: Run, metric: Metric) -> float | None:
+    """The metric of one finished run in per cent; None when absent or -1 (COCO's mark for "nothing to measure")."""
+    value = run.metrics.get(metric.key) if run.done else None
+    return None if value is None or value < 0 or value != value else value * metric.factor
+
+
+def summarise(chain: Chain, metric: Metric, arm: str) -> Summary:
+    """All runs of the metric's kind in one arm, as one :class:`Summary`."""
+    runs = chain.of(metric.kind, arm)
+    values = tuple(v for v in (metric_of(run, metric) for run in runs) if v is not None)
+    states = tuple('no such metric' if run.done else run.status for run in runs if metric_of(run, metric) is None)
+    return Summary(values, len(runs), states)
+
+
+def chain_recipe(chain: Chain) -> dict | None:
+    """The pretraining recipe of the chain by its config's name; None when it is not one with published results."""
+    for run in chain.of('pretrain'):
+        recipe = recipe_of((run.raw.get('config') or {}).get('path'))
+        if recipe:
+            return recipe
+    return None
+
+
+def arms_table(chain: Chain) -> Table:
+    """One row an arm; below, where backbone and epochs match, one row a published method."""
+    used = [m for m in METRICS if chain.of(m.kind)]
+    rows = []
+    for arm in chain.arms:
+        cells = []
+        for metric in used:
+            summary = summarise(chain, metric, arm)
+            cells.append(Cell(str(summary), 'strong' if summary.values else 'bad' if summary.states else 'quiet'))
+        rows.append([Cell(arm, 'strong'), *cells])
+    for entry in matching_rows(chain_recipe(chain)):
+        values = [entry['values'].get(m.name) for m in used]
+        texts = [Cell('–' if v is None else f'{v:.1f}', 'quiet') for v in values]
+        rows.append([Cell(f'published: {entry["label"]} [{entry["source"]}]', 'quiet'), *texts])
+    return Table(
+        ['arm', *(m.title for m in used)],
+        rows,
+        'Per cent. Mean ± sample standard deviation where an arm has several seeds; a single number is one run.',
+    )
+
+
+def protocol_notes(chain: Chain) -> list[str]:
+    """What stands between these numbers and the published ones; empty when none are shown."""
+    recipe = chain_recipe(chain)
+    entries = matching_rows(recipe)
+    if not entries:
+        return []
+    sources = ', '.join(f'{s}: {SOURCES.get(s, s)}' for s in dict.fromkeys(e['source'] for e in entries))
+    notes = [
+        f'Published rows ({sources}) are for {recipe["backbone"]} with {recipe["epochs"]} epochs on ImageNet-1k and '
+        'COCO 2017, chosen by the name of the pretraining recipe. The supervised row stands for the arm from scratch.',
+    ]
+    for run in chain.runs:
+        options = (run.raw.get('config') or {}).get('options') or {}
+        options = {k: v for k, v in options.items() if not _harmless(k)}
+        if options and run.kind != 'report':
+            changed = ', '.join(f'{k}={v}' for k, v in options.items())
+            notes.append(f'`{run.name}` changed its recipe ({changed}): not comparable with the published row.')
+        progress = run.raw.get('progress') or {}
+        reached, planned = progress.get('iter'), progress.get('max_iters')
+        if run.done and isinstance(reached, int) and isinstance(planned, int) and reached < planned:
+            notes.append(f'`{run.name}` stopped at iteration {reached} of {planned}.')
+    return notes
+
+
+def _harmless(option: str) -> bool:
+    """Options that say where things lie or how they are logged, not what is learned."""
+    return option.startswith(('custom_hooks.0.checkpoint', 'work_dir', 'data_root', 'default_hooks.logger', 'log_'))
+
+
+def floors_table(chain: Chain) -> Table | None:
+    """Measured value, floor and verdict for chains that have floors; None for the others."""
+    rows = []
+    for floor in FLOORS.get(chain.name, ()):
+        metric = _BY_NAME[floor.metric]
+        found = {arm: summarise(chain, metric, arm) for arm in (*floor.arms, *filter(None, [floor.over]))}
+        text = ', '.join(f'{arm} {summary}' for arm, summary in found.items())
+        enough = all(len(s.values) >= max(floor.seeds, s.expected) for s in found.values())
+        if not enough:
+            verdict = Cell('not measured', 'bad')
+            measured = None
+        elif floor.over:
+            measured = found[floor.arms[0]].mean - found[floor.over].mean
+            text += f'; difference {measured:+.1f}'
+        else:
+            measured = min(s.mean for s in found.values())
+        if measured is not None:
+            passed = measured >= floor.minimum
+            verdict = Cell(PASS if passed else 'FAIL', 'good' if passed else 'bad')
+        wanted = f'{"+" if floor.over else ""}{floor.minimum:.1f}'
+        rows.append([Cell(floor.text), Cell(f'at least {wanted}'), Cell(text), verdict])
+    if not rows:
+        return None
+    return Table(['floor', 'wanted', 'measured', 'verdict'], rows, 'Computed from the runs below.', numeric=False)
+
+
+def duration(seconds) -> str:
+    """``75.2`` -> ``1 min 15 s``; a dash for what is not a number."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        return '–'
+    seconds = int(round(seconds))
+    hours, minutes = seconds // 3600, seconds % 3600 // 60
+    if hours:
+        return f'{hours} h {minutes:02d} min'
+    return f'{minutes} min {seconds % 60:02d} s' if minutes else f'{seconds} s'
+
+
+def _from_configs(path) -> str:
+    """A config's path without what lies above ``configs/`` (the place of the checkout tells nobody anything)."""
+    return 'configs/' + str(path).rsplit('/configs/', 1)[1] if '/configs/' in str(path) else str(path or '–')
+
+
+def _short(sha) -> str:
+    return str(sha)[:8] if sha else '–'
+
+
+def runs_table(chain: Chain) -> Table:
+    """One row a run: state, time, result, and where it came from."""
+    rows = []
+    for run in chain.runs:
+        config, parent, git = (run.raw.get(key) or {} for key in ('config', 'parent', 'git'))
+        used = [m for m in METRICS if m.kind == run.kind and m.name in HEADLINE and metric_of(run, m) is not None]
+        result = ', '.join(f'{m.title} {metric_of(run, m):.1f}' for m in used)
+        config_text = f'{_from_configs(config.get("path"))} ({_short(config.get("sha256"))})' if config else '–'
+        parent_text = f'{parent.get("stage")} ({_short(parent.get("sha256"))})' if parent else '–'
+        commit = _short(git.get('commit')) + (' + changes' if git.get('dirty') else '')
+        state = 'good' if run.done else 'quiet' if run.kind == 'report' else 'bad'
+        status = 'this page' if run.kind == 'report' and run.status == 'running' else run.status
+        cells = (run.name, run.kind, run.arm or '–', '–' if run.seed is None else str(run.seed))
+        row = [*map(Cell, cells), Cell(status, state), Cell(duration(run.raw.get('wall_s'))), Cell(result or '–')]
+        rows.append([*row, *(Cell(text, 'quiet') for text in (config_text, parent_text, commit))])
+    head = ['run', 'kind', 'arm', 'seed', 'status', 'time', 'result', 'config (sha256)', 'encoder (sha256)', 'commit']
+    return Table(head, rows, 'Every run with its provenance, from the run.json files.', numeric=False, small=True)

@@ -1,0 +1,31 @@
+"""Draw what a detector finds, and the truth, on images of its test set.
+
+python tools/draw_detections.py configs/demo/mask_rcnn.py CKPT [IMAGE...] --out figure.png
+"""
+
+import argparse
+
+import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+from mim_mm.checkpoint.read import LoadError
+from mim_mm.evaluation.detections import detect_scenes
+from mim_mm.report.figures_detections import draw_detections
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='detection config')
+    parser.add_argument('checkpoint', help='checkpoint trained with it')
+    parser.add_argument('images', nargs='*', help='file names in the test set (default: its first images)')
+    parser.add_argument('--out', required=True, help='PNG to write')
+    parser.add_argument('--count', type=int, default=6, help='images when none is named (default: %(default)s)')
+    parser.add_argument('--score', type=float, default=0.5, help='draw what scores above this (default: %(default)s)')
+    args = parser.parse_args()
+    try:
+        result = detect_scenes(args.config, args.checkpoint, args.images, args.count, args.score)
+        print(draw_detections(result, args.out))
+    except (FileNotFoundError, ValueError, LoadError) as error:
+        raise SystemExit(f'error: {error}') from None
+
+
+if __name__ == '__main__':
+    main()

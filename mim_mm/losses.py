@@ -11,16 +11,23 @@ import torch
 from torch import Tensor
 
 
-def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, per_image_mean: bool = False) -> Tensor:
     """Mean squared error of hidden patches: ``sum m * mean_P (pred - target)^2 / sum m``.
 
     The denominator is the number of hidden (image, part, patch) triples of the batch, so every hidden patch counts the
     same. With K = 1 this is MAE's loss (He et al. 2022); with K parts it is ``L_whole`` of EMAE (Li et al. 2024).
 
+    Where the images of a batch hide different numbers of patches the two ways to average differ. Over all patches, the
+    default, is what the fixed-length loss does: a prediction has the same weight in whichever image it stands, and an
+    image weighs as much as it has to predict. Averaging within each image first would give a patch of an image that
+    hides 50 % 1.8 times the weight of one in an image that hides 90 %, and so pull against the masker that chose to
+    hide more there.
+
     Args:
         pred: (B, K, N, P); values at visible patches are ignored.
         target: (B, N, P).
         mask: bool (B, K, N).
+        per_image_mean: average within each image first, then over the images that hide anything.
 
     Returns:
         A scalar.
@@ -28,8 +35,26 @@ def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     _check(pred, mask)
     with torch.autocast(pred.device.type, enabled=False):
         # Masked before squaring, so that not even a NaN at a visible place reaches value or gradient.
-        error = (pred.float() - target.float()[:, None]).masked_fill(~mask[..., None], 0)
-        return error.square().mean(dim=-1).sum() / mask.sum()
+        error = (pred.float() - target.float()[:, None]).masked_fill(~mask[..., None], 0).square().mean(dim=-1)
+        if not per_image_mean:
+            return error.sum() / mask.sum()
+        count = mask.sum(dim=(1, 2))
+        return (error.sum(dim=(1, 2)) / count.clamp(min=1)).sum() / (count > 0).sum()
+
+
+def mean_over_hidden(errors: Tensor, image: Tensor, batch: int, per_image_mean: bool = False) -> Tensor:
+    """The mean that :func:`reconstruction_loss` takes, of errors packed one after the other.
+
+    Args:
+        errors: (H,), one for each hidden (image, part, patch).
+        image: long (H,), the image of each.
+        batch: B.
+        per_image_mean: as there.
+    """
+    if not per_image_mean:
+        return errors.mean()
+    count = torch.zeros(batch, device=errors.device).index_add_(0, image, torch.ones_like(errors, dtype=torch.float32))
+    return (errors / count[image]).sum() / (count > 0).sum()
 
 
 def hidden_errors(pred: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -48,6 +73,21 @@ def hidden_errors(pred: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     with torch.autocast(pred.device.type, enabled=False):
         wanted = target.float().gather(1, index).view(batch, parts, length, -1)
         return (pred.float() - wanted).square().mean(dim=-1)
+
+
+def packed_errors(pred: Tensor, target: Tensor, place: Tensor) -> Tensor:
+    """:func:`hidden_errors` of predictions that come one after the other, as those of a ragged plan do.
+
+    Args:
+        pred: (H, P).
+        target: (B, N, P).
+        place: long (H,), the patch that each predicts, as an index into (B, N) flattened.
+
+    Returns:
+        (H,).
+    """
+    with torch.autocast(pred.device.type, enabled=False):
+        return (pred.float() - target.float().flatten(0, 1)[place]).square().mean(dim=-1)
 
 
 def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap') -> Tensor:

@@ -5,7 +5,14 @@ import itertools
 import pytest
 import torch
 
-from mim_mm.losses import agreement_loss, hidden_errors, reconstruction_loss, self_consistency_loss
+from mim_mm.losses import (
+    agreement_loss,
+    hidden_errors,
+    mean_over_hidden,
+    packed_errors,
+    reconstruction_loss,
+    self_consistency_loss,
+)
 from mim_mm.masking import ParallelMasking
 
 
@@ -123,6 +130,30 @@ def test_hidden_errors_average_to_the_reconstruction_loss():
     hidden = plan.order[..., 2:]
     dense = pred.gather(2, hidden[..., None].expand(-1, -1, -1, 3))
     torch.testing.assert_close(hidden_errors(dense, target, hidden).mean(), reconstruction_loss(pred, target, plan.mask))
+
+
+def test_the_two_ways_to_average_over_images_of_unequal_length():
+    torch.manual_seed(0)
+    pred, target, mask = torch.randn(3, 2, 4, 5), torch.randn(3, 4, 5), torch.rand(3, 2, 4) < 0.5
+    mask[1] = False  # an image that hides nothing is no image of the mean
+    assert mask[0].sum() != mask[2].sum()
+    errors, images, places = [], [], []
+    for b in range(3):
+        for k in range(2):
+            for n in range(4):
+                if mask[b, k, n]:
+                    errors.append(((pred[b, k, n] - target[b, n]) ** 2).mean().item())
+                    images.append(b)
+                    places.append(b * 4 + n)
+    of_image = [[e for e, i in zip(errors, images) if i == b] for b in (0, 2)]
+    per_image = sum(sum(e) / len(e) for e in of_image) / 2
+    over_all = sum(errors) / len(errors)
+    assert abs(per_image - over_all) > 1e-4
+    found = packed_errors(pred[mask], target, torch.tensor(places))
+    assert found.tolist() == pytest.approx(errors, rel=1e-5)
+    for option, wanted in ((False, over_all), (True, per_image)):
+        assert reconstruction_loss(pred, target, mask, option).item() == pytest.approx(wanted, rel=1e-5)
+        assert mean_over_hidden(found, torch.tensor(images), 3, option).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_a_perfect_prediction_costs_nothing():

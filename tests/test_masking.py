@@ -1,5 +1,6 @@
 """Mask plans against Algorithm 1 of EMAE and MAE's shuffling, restated with plain loops."""
 
+import numpy
 import pytest
 import torch
 
@@ -27,9 +28,12 @@ MASKERS = [
     ParallelMasking(2),
     ParallelMasking(4),
     ParallelMasking(8),
+    ParallelMasking(5),
+    ParallelMasking(16),
     IndependentMasking(4),
     IndependentMasking(3, ratio=0.5),
     ComplementaryMasking(4),
+    ComplementaryMasking(3),
 ]
 
 
@@ -97,9 +101,31 @@ def test_complementary_parts_complete_each_other():
     assert (plan.visible[:, 0, 4:] == -1).all()
 
 
-def test_a_count_that_does_not_divide_is_refused_with_the_nearest_that_do():
-    with pytest.raises(ValueError, match=r'196 patches.*num_parts=5.*num_parts=4 or 7'):
-        ParallelMasking(5)(tokens(1, 196))
+@pytest.mark.parametrize('num_parts, patches', [(5, 16), (3, 16), (5, 196), (15, 16), (16, 16)])
+def test_parallel_parts_differ_by_at_most_one_patch_where_k_does_not_divide(num_parts, patches):
+    noise = torch.rand(2, patches, generator=generator(3))
+    plan = ParallelMasking(num_parts)(tokens(2, patches), generator(3))
+    assert plan.partition and not plan.ragged and plan.uniform == (patches % num_parts == 0)
+    assert sum(plan.num_visible) == patches and max(plan.num_visible) - min(plan.num_visible) <= 1
+    for b in range(2):
+        pieces = numpy.array_split(noise[b].argsort().numpy(), num_parts)  # the extra patches go to the first pieces
+        for i, piece in enumerate(pieces):
+            assert plan.visible[b, i, : len(piece)].tolist() == piece.tolist() and plan.lengths[b, i] == len(piece)
+            hidden = numpy.concatenate([other for j, other in enumerate(pieces) if j != i])
+            assert plan.order[b, i, len(piece) :].tolist() == hidden.tolist()
+        assert (~plan.mask[b]).sum(dim=0).tolist() == [1] * patches
+
+
+@pytest.mark.parametrize('masker', [ParallelMasking, ComplementaryMasking])
+def test_more_parts_than_patches_are_refused(masker):
+    with pytest.raises(ValueError, match=r'16 patches.*num_parts=17.*between 2 and 16'):
+        masker(17)(tokens())
+
+
+def test_complementary_parts_follow_the_one_rounding_rule():
+    plan = ComplementaryMasking(3)(tokens(), generator())
+    assert plan.num_visible == (16 - num_hidden(16, 1 - 1 / 3), num_hidden(16, 1 - 1 / 3)) == (5, 11)
+    assert torch.equal(plan.mask[:, 0], ~plan.mask[:, 1])
 
 
 @pytest.mark.parametrize('ratio', [0.0, 1.0, 1.5, -0.1])
@@ -121,3 +147,85 @@ def test_a_plan_checks_its_parts():
         MaskPlan(order, (2, 5))
     with pytest.raises(ValueError, match='long tensor'):
         MaskPlan(order.float(), (2, 2))
+
+
+LENGTHS = [[4, 0, 2], [1, 6, 0], [4, 3, 2]]
+
+
+def random_order(batch=3, parts=3, patches=6):
+    return torch.rand(batch, parts, patches, generator=generator()).argsort(dim=-1)
+
+
+@pytest.mark.parametrize('lengths', [LENGTHS, torch.tensor(LENGTHS), torch.tensor(LENGTHS, dtype=torch.int32)])
+def test_ragged_plans_show_what_their_lengths_say(lengths):
+    order = random_order()
+    plan = MaskPlan.from_lengths(order, lengths)
+    assert plan.ragged and not plan.uniform and plan.num_visible == (4, 6, 2)
+    assert plan.lengths.tolist() == LENGTHS and plan.lengths.dtype == torch.long and plan.visible.shape == (3, 3, 6)
+    everything = []
+    for b in range(3):
+        for k in range(3):
+            seen = order[b, k, : LENGTHS[b][k]].tolist()
+            hidden = order[b, k, LENGTHS[b][k] :].tolist() if LENGTHS[b][k] else []
+            assert plan.visible[b, k].tolist() == seen + [-1] * (6 - len(seen))
+            assert plan.mask[b, k].nonzero().flatten().tolist() == sorted(hidden)
+            everything += [(b * 3 + k) * 6 + n for n in hidden]
+    assert plan.hidden_index().tolist() == everything
+    assert plan.rows() == ([0, 2, 3, 4, 6, 7, 8], [4, 2, 1, 6, 4, 3, 2])
+
+
+def test_one_length_an_image_holds_for_all_its_parts():
+    plan = MaskPlan.from_lengths(random_order(), torch.tensor([1, 2, 3]))
+    assert plan.lengths.tolist() == [[1] * 3, [2] * 3, [3] * 3]
+
+
+def test_equal_lengths_keep_the_static_shape():
+    order = random_order()
+    plan = MaskPlan.from_lengths(order, [[4, 1, 2]] * 3, partition=True)
+    assert not plan.ragged and plan.per_image is None and plan.num_visible == (4, 1, 2) and plan.partition
+    assert MaskPlan.from_lengths(order, [2, 2, 2]).uniform
+    # A part that no image has fits no static shape.
+    assert MaskPlan.from_lengths(order, [[4, 0, 2]] * 3).ragged
+
+
+@pytest.mark.parametrize('masker', MASKERS, ids=lambda m: type(m).__name__)
+def test_the_hidden_index_lists_the_mask(masker):
+    plan = masker(tokens(), generator())
+    assert sorted(plan.hidden_index().tolist()) == plan.mask.flatten().nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_random_ragged_plans_keep_the_invariants(seed):
+    draw = generator(seed)
+    batch, parts, patches = (int(torch.randint(1, high, (), generator=draw)) for high in (6, 5, 20))
+    lengths = torch.randint(0, patches + 1, (batch, parts), generator=draw)
+    lengths[:, 0] = lengths[:, 0].clamp(min=1)
+    order = torch.rand(batch, parts, patches, generator=draw).argsort(dim=-1)
+    plan = MaskPlan.from_lengths(order, lengths)
+    assert torch.equal(plan.lengths, lengths)
+    hidden = torch.where(lengths > 0, patches - lengths, 0)
+    assert torch.equal(plan.mask.sum(-1), hidden) and len(plan.hidden_index()) == hidden.sum()
+    assert torch.equal((plan.visible >= 0).sum(-1), lengths)
+
+
+@pytest.mark.parametrize(
+    'lengths, message',
+    [
+        ([[1, 2, 7], [1, 1, 1], [1, 1, 1]], 'between 1 and 7.*1 to 6'),
+        ([[1, 2, -1], [1, 1, 1], [1, 1, 1]], 'between -1 and 2'),
+        ([[1, 2, 3], [0, 0, 0], [1, 1, 1]], r'images \[1\] have no part'),
+        ([[1, 2, 3]], r'shape \(1, 3\).*\(3, 3, 6\)'),
+        ([[0.5] * 3] * 3, 'float32.*whole numbers'),
+    ],
+)
+def test_lengths_that_make_no_sense_are_refused(lengths, message):
+    with pytest.raises(ValueError, match=message):
+        MaskPlan.from_lengths(random_order(), lengths)
+
+
+def test_per_image_lengths_must_agree_with_the_rest_of_the_plan():
+    order, lengths = random_order(), torch.tensor(LENGTHS)
+    with pytest.raises(ValueError, match='not the largest lengths'):
+        MaskPlan(order, (4, 4, 4), per_image=lengths)
+    with pytest.raises(ValueError, match='long CPU tensor'):
+        MaskPlan(order, (4, 6, 2), per_image=lengths.int())

@@ -50,7 +50,7 @@ class EMAE(MAE):
         # ConsistencyRampHook fills this in; a tensor, so that changing it neither syncs nor recompiles.
         self.register_buffer('consistency_scale', torch.ones(()), persistent=False)
 
-    def compare(self, predictions: list[Tensor], target: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
+    def compare(self, predictions: Tensor, target: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
         """Adds ``loss_consistency`` (weighted) and ``consistency`` (the bare term) to what :class:`MAE` returns."""
         out = super().compare(predictions, target, plan)
         out['loss_whole'] = self.whole_weight * out['loss_whole']
@@ -60,15 +60,10 @@ class EMAE(MAE):
             out['consistency'] = consistency.detach()
         return out
 
-    def consistency(self, predictions: list[Tensor], plan: MaskPlan) -> Tensor:
-        """The bare consistency term: static slices for parallel masks, the general form for any others."""
-        if plan.partition:
-            value = agreement_loss(predictions[0])
+    def consistency(self, predictions: Tensor, plan: MaskPlan) -> Tensor:
+        """The bare consistency term: static slices for equal parallel masks, the general form for others."""
+        if plan.partition and plan.uniform:
+            value = agreement_loss(predictions)
             parts = plan.num_parts
             return value * ((parts - 2) / parts) if self.normalizer == 'all' else value
-        batch, parts, patches = plan.order.shape
-        dense = predictions[0].new_zeros(batch, parts, patches, predictions[0].shape[-1])
-        for pred, (group, length) in zip(predictions, plan.equal_length_groups(), strict=True):
-            index = plan.order[:, group, length:, None].expand(-1, -1, -1, pred.shape[-1])
-            dense[:, group] = dense[:, group].scatter(2, index, pred)
-        return self_consistency_loss(dense, plan.mask, self.normalizer)
+        return self_consistency_loss(self.spread(predictions, plan), plan.mask, self.normalizer)

@@ -7,7 +7,8 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mim_mm.encoders import adapter_of
-from mim_mm.losses import hidden_errors
+from mim_mm.encoders.packed import pack_plan
+from mim_mm.losses import hidden_errors, mean_over_hidden, packed_errors
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
 from mim_mm.targets import patch_statistics, patchify, pixel_target
@@ -18,7 +19,8 @@ class MAE(BaseModel):
     """Encode the visible patches, predict the pixels of the hidden ones.
 
     With ``RandomMasking`` (K = 1) this is MAE; with a masker of K parts all parts run as one batch of B*K images and
-    the loss is averaged over all hidden (part, patch) pairs.
+    the loss is averaged over all hidden (part, patch) pairs. A masker that shows each image a different number of
+    patches (a ragged plan) trains just so, its tokens packed without padding.
 
     Args:
         backbone: config of an mmpretrain ``VisionTransformer`` (``mmpretrain.VisionTransformer``) or ``HiViT``. Its
@@ -28,6 +30,8 @@ class MAE(BaseModel):
         norm_pix: compare with patches standardised by their own statistics, as MAE's recipe does.
         norm_eps: variance floor of that; see :func:`mim_mm.targets.pixel_target`.
         pos_embed: 'sincos' (fixed, as MAE) or 'learned'.
+        per_image_mean: average the errors within each image first; only with ragged plans does that differ from the
+            default, see :func:`mim_mm.losses.reconstruction_loss`.
         data_preprocessor: config of mmengine's or mmpretrain's preprocessor; normalises uint8 batches on the device.
     """
 
@@ -39,6 +43,7 @@ class MAE(BaseModel):
         norm_pix: bool = True,
         norm_eps: float = 1e-6,
         pos_embed: str = 'sincos',
+        per_image_mean: bool = False,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -52,6 +57,7 @@ class MAE(BaseModel):
         self.norm_pix = norm_pix
         self.norm_eps = norm_eps
         self.pos_embed = pos_embed
+        self.per_image_mean = per_image_mean
         # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
         self.mask_generator: torch.Generator | None = None
         self.encoder.prepare(self.backbone, pos_embed)
@@ -83,40 +89,87 @@ class MAE(BaseModel):
             mean of each patch would score. Scalars that stay on the device.
         """
         tokens = self.encoder.embed(self.backbone, inputs)
-        plan = self.masker(tokens.detach(), self.mask_generator)
+        plan = self.draw_plan(tokens, self.mask_generator)
         predictions = self.predict_hidden(tokens, plan)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
         return self.compare(predictions, target, plan)
 
-    def predict_hidden(self, tokens: Tensor, plan: MaskPlan) -> list[Tensor]:
+    def draw_plan(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
+        """What the masker hides of images with the embedded patches ``tokens`` (B, N, D); no gradient flows into it.
+
+        A masker with ``needs_attention`` gets the attention of the class token too, from a pass of the whole image
+        through the backbone.
+        """
+        tokens = tokens.detach()
+        if not getattr(self.masker, 'needs_attention', False):
+            return self.masker(tokens, generator)
+        from mim_mm.encoders.attention import cls_attention  # only these maskers need it
+
+        with torch.no_grad():
+            attention = cls_attention(self.backbone, tokens)
+        return self.masker(tokens, generator, attention=attention)
+
+    def predict_hidden(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
         """Encode and decode under a plan.
 
         Args:
             tokens: (B, N, D) from the encoder's embedding.
 
         Returns:
-            For each group of parts of equal length (one group unless the plan is uneven) the predictions
-            (B, parts of the group, M, P) in the order of ``plan.order[..., V:]``.
+            Under a uniform plan (B, K, M, P), the patches in the order of ``plan.order[..., V:]``; under any other
+            what :meth:`predict_packed` returns.
         """
-        predictions = []
-        for parts, length in plan.equal_length_groups():
-            order = plan.order if len(parts) == plan.num_parts else plan.order[:, parts]
-            latent = self.encoder.encode(self.backbone, tokens, order[..., :length])
-            hidden = self.decoder(latent, order.flatten(0, 1), length)
-            predictions.append(hidden.unflatten(0, order.shape[:2]))
-        return predictions
+        if not plan.uniform:
+            return self.predict_packed(tokens, plan)
+        length = plan.num_visible[0]
+        latent = self.encoder.encode(self.backbone, tokens, plan.order[..., :length])
+        hidden = self.decoder(latent, plan.order.flatten(0, 1), length, plan.num_patches)
+        return hidden.unflatten(0, plan.order.shape[:2])
 
-    def compare(self, predictions: list[Tensor], target: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
-        """Mean squared error over all hidden (image, part, patch) triples of the batch."""
+    def predict_packed(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
+        """Encode and decode under any plan, parts of all lengths in one batch without padding.
+
+        Args:
+            tokens: (B, N, D) from the encoder's embedding.
+
+        Returns:
+            (H, P), the hidden patches in the order of ``plan.hidden_index()``.
+        """
+        packing = pack_plan(plan, self.grid.num_prefix)
+        latent = self.encoder.encode_packed(self.backbone, tokens, packing)
+        return self.decoder.forward_packed(latent, packing)
+
+    def spread(self, predictions: Tensor, plan: MaskPlan) -> Tensor:
+        """What :meth:`predict_hidden` returned as (B, K, N, P) in patch order, 0 where nothing was predicted."""
+        values = predictions.shape[-1]
+        if plan.uniform:
+            dense = predictions.new_zeros(*plan.order.shape[:2], plan.num_patches, values)
+            index = plan.order[..., plan.num_visible[0] :, None].expand_as(predictions)
+            return dense.scatter(2, index, predictions)
+        dense = predictions.new_zeros(plan.order.numel(), values)
+        return dense.index_copy(0, plan.hidden_index(), predictions).view(*plan.order.shape, values)
+
+    def compare(self, predictions: Tensor, target: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
+        """Mean squared error over all hidden (image, part, patch) triples of the batch.
+
+        Args:
+            predictions: from :meth:`predict_hidden`.
+            target: (B, N, P).
+        """
         # An image's patch mean is what it would take to look right without knowing any detail.
         flat = (target - target.mean(dim=-1, keepdim=True)).square().mean(dim=-1, keepdim=True)
-        errors, trivial = [], []
-        for pred, (parts, length) in zip(predictions, plan.equal_length_groups(), strict=True):
-            hidden = plan.order[:, parts, length:] if len(predictions) > 1 else plan.order[..., length:]
-            errors.append(hidden_errors(pred, target, hidden).flatten())
-            trivial.append(flat.gather(1, hidden.flatten(1)[..., None]).flatten())
-        mse = torch.cat(errors).mean()
-        return {'loss_whole': mse, 'mse': mse.detach(), 'mse_patch_mean': torch.cat(trivial).mean()}
+        if plan.uniform:
+            hidden = plan.order[..., plan.num_visible[0] :]
+            mse = hidden_errors(predictions, target, hidden).mean()
+            trivial = flat.gather(1, hidden.flatten(1)[..., None]).mean()
+        else:
+            index = plan.hidden_index()
+            image = index // plan.order[0].numel()
+            place = image * plan.num_patches + index % plan.num_patches
+            errors = packed_errors(predictions, target, place)
+            mse = mean_over_hidden(errors, image, len(target), self.per_image_mean)
+            trivial = mean_over_hidden(flat.flatten()[place], image, len(target), self.per_image_mean)
+        return {'loss_whole': mse, 'mse': mse.detach(), 'mse_patch_mean': trivial}
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, generator: torch.Generator | None = None) -> dict:
@@ -130,15 +183,9 @@ class MAE(BaseModel):
             ``std`` (B, N, 1) which turn target space into normalised pixels (0 and 1 without ``norm_pix``); ``images``.
         """
         tokens = self.encoder.embed(self.backbone, inputs)
-        plan = self.masker(tokens, generator)
+        plan = self.draw_plan(tokens, generator)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
-        pred = target.new_zeros(*plan.order.shape, target.shape[-1])
-        for hidden_pred, (parts, length) in zip(
-            self.predict_hidden(tokens, plan), plan.equal_length_groups(), strict=True
-        ):
-            for column, part in enumerate(parts):
-                index = plan.order[:, part, length:, None].expand(-1, -1, target.shape[-1])
-                pred[:, part].scatter_(1, index, hidden_pred[:, column].to(pred.dtype))
+        pred = self.spread(self.predict_hidden(tokens, plan), plan).to(target.dtype)
         mean, std = patch_statistics(patchify(inputs.float(), self.grid.patch_size), self.norm_eps)
         if not self.norm_pix:
             mean, std = mean.zero_(), std.fill_(1)

@@ -13,6 +13,7 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from mim_mm.encoders.base import Grid
+from mim_mm.encoders.packed import Packing
 from mim_mm.encoders.positions import init_linears, sincos_table
 from mim_mm.registry import MODELS
 
@@ -73,32 +74,62 @@ class MAEDecoder(BaseModule):
         init_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, latent: Tensor, order: Tensor, num_visible: int) -> Tensor:
+    def forward(self, latent: Tensor, order: Tensor, num_visible: int, num_patches: int | None = None) -> Tensor:
         """Predict the hidden patches of each part.
 
         Args:
             latent: (B*K, P+V, D), prefix tokens first, patches in the order of ``order[..., :V]``.
             order: long (B*K, N), see :class:`mim_mm.masking.MaskPlan`.
             num_visible: V.
+            num_patches: N, where ``order`` leaves out patches that are thrown away; these get no token at all.
 
         Returns:
             (B*K, N-V, out_dims) in the order of ``order[..., V:]``.
         """
         rows, patches = order.shape
-        prefix = self.num_prefix
-        if patches != self.decoder_pos_embed.shape[1] - prefix:
-            raise ValueError(
-                f'the plan has {patches} patches, the decoder positions for '
-                f'{self.decoder_pos_embed.shape[1] - prefix}: feed images of the size the backbone was built for (img_size)'
-            )
+        self._check_size(num_patches or patches)
         x = self.decoder_embed(self.decoder_norm_in(latent))
         hidden = self.mask_token.to(x.dtype).expand(rows, patches - num_visible, -1)
-        x = torch.cat([x, hidden], dim=1)
+        x = self._run_blocks(torch.cat([x, hidden], dim=1), order)
+        return self.decoder_pred(self.ln1(x[:, self.num_prefix + num_visible :]))
+
+    def forward_packed(self, latent: Tensor, packing: Packing) -> Tensor:
+        """Predict the hidden patches of parts that see different numbers of patches.
+
+        Every part has P+N tokens here, however few the encoder saw, so the batch is rectangular: only its entrance and
+        the head, which runs on hidden patches alone, are packed.
+
+        Args:
+            latent: (T, D) from ``encode_packed``.
+
+        Returns:
+            (H, out_dims) in the order of ``MaskPlan.hidden_index``.
+        """
+        rows, patches = packing.order.shape
+        self._check_size(patches)
+        x = self.decoder_embed(self.decoder_norm_in(latent))
+        # Mask tokens everywhere, then latents written over the first places: gathering both from one list would make
+        # the backward pass add thousands of gradients into the one line of the mask token, one by one.
+        blank = self.mask_token[0].to(x.dtype).expand(rows * (self.num_prefix + patches), -1)
+        x = blank.index_copy(0, packing.destination, x)
+        x = self._run_blocks(x.unflatten(0, (rows, -1)), packing.order)
+        return self.decoder_pred(self.ln1(x.flatten(0, 1).index_select(0, packing.hidden)))
+
+    def _check_size(self, patches: int) -> None:
+        known = self.decoder_pos_embed.shape[1] - self.num_prefix
+        if patches != known:
+            raise ValueError(
+                f'the plan has {patches} patches, the decoder positions for {known}: '
+                'feed images of the size the backbone was built for (img_size)'
+            )
+
+    def _run_blocks(self, x: Tensor, order: Tensor) -> Tensor:
+        """Positions in the order of the tokens, then the blocks: (rows, P+N, D') to the same."""
         table = self.decoder_pos_embed[0].to(x.dtype)
-        positions = table[prefix:][order]
-        if prefix:
-            positions = torch.cat([table[:prefix].expand(rows, -1, -1), positions], dim=1)
+        positions = table[self.num_prefix :][order]
+        if self.num_prefix:
+            positions = torch.cat([table[: self.num_prefix].expand(len(x), -1, -1), positions], dim=1)
         x = x + positions
         for block in self.decoder_blocks:
             x = block(x)
-        return self.decoder_pred(self.ln1(x[:, prefix + num_visible :]))
+        return x

@@ -1,4 +1,4 @@
-"""What an algorithm may ask of a backbone, whichever class it is: four functions, one file per class.
+"""What an algorithm may ask of a backbone, whichever class it is: a few functions, one file per class.
 
 The backbone stays the plain mmpretrain module, so its weights load elsewhere without this package. A further backbone
 is supported by a file beside ``vit.py`` that adds its class to ``ADAPTERS``. (A table looked up once, and not
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor, nn
+
+from mim_mm.encoders.packed import Packing
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,15 @@ class Grid:
         return height // self.patch_size, width // self.patch_size
 
 
+def _cannot_pack(backbone: nn.Module, tokens: Tensor, packing: Packing) -> Tensor:
+    raise NotImplementedError(
+        f'the adapter of {type(backbone).__name__} has no encode_packed, which parts of unequal length need: add it '
+        '(see mim_mm/encoders/vit.py), or use a masker with one number of visible patches for all images and parts'
+    )
+
+
 class Adapter(NamedTuple):
-    """What an algorithm may ask of a backbone, as four functions of it.
+    """What an algorithm may ask of a backbone, as functions of it.
 
     Attributes:
         describe: ``(backbone) -> Grid``.
@@ -63,12 +72,15 @@ class Adapter(NamedTuple):
             without class token.
         encode: ``(backbone, tokens (B, N, D), visible long (B, K, V)) -> (B*K, P+V, D)``; all parts as one batch, prefix
             tokens first, the patches in the order of ``visible``.
+        encode_packed: ``(backbone, tokens (B, N, D), packing) -> (T, D)``; the same for sequences of any lengths, laid
+            end to end as :class:`mim_mm.encoders.packed.Packing` says. Optional.
     """
 
     describe: Callable[[nn.Module], Grid]
     prepare: Callable[[nn.Module, str], None]
     embed: Callable[[nn.Module, Tensor], Tensor]
     encode: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    encode_packed: Callable[[nn.Module, Tensor, Packing], Tensor] = _cannot_pack
 
 
 ADAPTERS: dict[type[nn.Module], Adapter] = {}

@@ -7,9 +7,11 @@ Dropping therefore happens after the position embedding, as iTPN's pixel branch 
 from __future__ import annotations
 
 from mmpretrain.models import HiViT
+from mmpretrain.models.backbones.hivit import BlockWithRPE
 from torch import Tensor, nn
 
 from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
+from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 
 
@@ -65,4 +67,22 @@ def encode(backbone: HiViT, tokens: Tensor, visible: Tensor) -> Tensor:
     return x
 
 
-ADAPTERS[HiViT] = Adapter(describe, prepare, embed, encode)
+def _packed_block(block: BlockWithRPE, x: Tensor, packing: Packing) -> Tensor:
+    """What a block of the main stage does to each sequence, for all of them packed as (T, D)."""
+    attn = block.attn
+    qkv = attn.qkv(block.norm1(x)).view(len(x), 3, attn.num_heads, -1)
+    y = attend(qkv, packing, scale=attn.scale, dropout=attn.attn_drop.p if attn.training else 0.0)
+    y = attn.proj_drop(attn.proj(y))
+    x = x + drop_path(y if block.gamma_1 is None else block.gamma_1 * y, block.drop_path, packing)
+    y = block.mlp(block.norm2(x))
+    return x + drop_path(y if block.gamma_2 is None else block.gamma_2 * y, block.drop_path, packing)
+
+
+def encode_packed(backbone: HiViT, tokens: Tensor, packing: Packing) -> Tensor:
+    x = backbone.pos_drop(pack_tokens(tokens, packing))
+    for block in backbone.blocks[-backbone.num_main_blocks :]:
+        x = _packed_block(block, x, packing)
+    return x
+
+
+ADAPTERS[HiViT] = Adapter(describe, prepare, embed, encode, encode_packed)

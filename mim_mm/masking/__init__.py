@@ -1,7 +1,30 @@
 """What is hidden: the MaskPlan and one file per masking strategy."""
 
+from mim_mm.masking.adaptive import AdaptiveRatio
+from mim_mm.masking.attention import AttentionMasking, AttMask
+from mim_mm.masking.block import BlockMasking
+from mim_mm.masking.grid import GridMasking
 from mim_mm.masking.parallel import ComplementaryMasking, ParallelMasking
 from mim_mm.masking.plan import MaskPlan, num_hidden
 from mim_mm.masking.random import IndependentMasking, RandomMasking
+from mim_mm.masking.salience import SalienceMasking, salience
+from mim_mm.masking.salience_parallel import SalienceParallelMasking
 
-__all__ = ['ComplementaryMasking', 'IndependentMasking', 'MaskPlan', 'ParallelMasking', 'RandomMasking', 'num_hidden']
+# `mim_mm.masking.salience` is the function; the file of that name is reached by `from mim_mm.masking.salience import`.
+
+__all__ = [
+    'AdaptiveRatio',
+    'AttMask',
+    'AttentionMasking',
+    'BlockMasking',
+    'ComplementaryMasking',
+    'GridMasking',
+    'IndependentMasking',
+    'MaskPlan',
+    'ParallelMasking',
+    'RandomMasking',
+    'SalienceMasking',
+    'SalienceParallelMasking',
+    'num_hidden',
+    'salience',
+]

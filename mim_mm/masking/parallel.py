@@ -9,37 +9,33 @@ from mim_mm.masking.plan import MaskPlan, draw_uniform
 from mim_mm.registry import MODELS
 
 
-def _check_divides(num_patches: int, num_parts: int) -> int:
-    """N / K, or an error that names the nearest K that fit."""
-    if num_patches % num_parts:
-        fitting = [k for k in range(2, num_patches + 1) if num_patches % k == 0]
-        below = [k for k in fitting if k < num_parts][-1:]
-        above = [k for k in fitting if k > num_parts][:1]
-        raise ValueError(
-            f'{num_patches} patches cannot be cut into num_parts={num_parts} equal parts, and no patch may be dropped: '
-            f'use num_parts={" or ".join(map(str, below + above))}, or another image or patch size'
-        )
-    return num_patches // num_parts
+def _permute(tokens: Tensor, generator: torch.Generator | None, num_parts: int) -> Tensor:
+    """Long (B, N): one random permutation of each image's patches.
 
-
-def _cut_permutation(tokens: Tensor, generator: torch.Generator | None, num_parts: int) -> Tensor:
-    """Long (B, K, N/K): one random permutation of each image's patches, cut in K groups."""
+    Raises:
+        ValueError: if there are more parts than patches.
+    """
     batch, patches = tokens.shape[:2]
-    size = _check_divides(patches, num_parts)
-    return draw_uniform((batch, patches), tokens, generator).argsort(dim=1).view(batch, num_parts, size)
+    if num_parts > patches:
+        raise ValueError(
+            f'{patches} patches cannot be cut into num_parts={num_parts}, some of which would see nothing: '
+            f'use num_parts between 2 and {patches}, or larger images or smaller patches'
+        )
+    return draw_uniform((batch, patches), tokens, generator).argsort(dim=1)
 
 
 @MODELS.register_module()
 class ParallelMasking:
     """Cut each image into K disjoint parts of N/K random patches; part i sees ``ids[i*N/K:(i+1)*N/K]``.
 
-    The K visible sets cover the image, so every patch is encoded once a step and predicted K-1 times.
+    The K visible sets cover the image, so every patch is encoded once a step and predicted K-1 times. The paper takes
+    only K that divide N; with any other K the first N mod K parts see one patch more than the rest.
 
     Args:
         num_parts: K; 4, 7 and 14 in the paper.
 
     Raises:
-        ValueError: when called on N patches that K does not divide.
+        ValueError: when called on fewer than K patches.
     """
 
     def __init__(self, num_parts: int = 4) -> None:
@@ -49,8 +45,14 @@ class ParallelMasking:
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K parts."""
-        groups = _cut_permutation(tokens, generator, self.num_parts)
-        batch, parts, size = groups.shape
+        ids, parts = _permute(tokens, generator, self.num_parts), self.num_parts
+        batch, patches = ids.shape
+        if patches % parts:
+            pieces = ids.tensor_split(parts, dim=1)
+            turns = [torch.cat([pieces[k], *pieces[:k], *pieces[k + 1 :]], dim=1) for k in range(parts)]
+            return MaskPlan(torch.stack(turns, dim=1), tuple(piece.shape[1] for piece in pieces), partition=True)
+        size = patches // parts
+        groups = ids.view(batch, parts, size)
         # Part k: its own group first, then the other groups in ascending number.
         turns = [[k] + [g for g in range(parts) if g != k] for k in range(parts)]
         order = groups[:, torch.tensor(turns, device=groups.device)].reshape(batch, parts, parts * size)
@@ -61,7 +63,7 @@ class ParallelMasking:
 class ComplementaryMasking:
     """Two parts: the first sees N/K random patches, the second all the others (an ablation row of EMAE).
 
-    The parts differ in length, so they are encoded one after the other.
+    N/K is rounded down. The parts differ in length, so they are encoded packed.
 
     Args:
         num_parts: K of the share 1/K that the first part sees.
@@ -74,7 +76,7 @@ class ComplementaryMasking:
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D); returns a plan with 2 parts of N/K and N - N/K visible patches."""
-        groups = _cut_permutation(tokens, generator, self.num_parts)
-        ids, size = groups.flatten(1), groups.shape[2]
+        ids = _permute(tokens, generator, self.num_parts)
+        size = ids.shape[1] // self.num_parts
         order = torch.stack([ids, torch.cat([ids[:, size:], ids[:, :size]], dim=1)], dim=1)
         return MaskPlan(order, (size, ids.shape[1] - size))

@@ -7,6 +7,7 @@ business. True in a mask means hidden.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,15 +39,20 @@ class MaskPlan:
     Attributes:
         order: long (B, K, N), for every part a permutation of 0..N-1 whose first entries are the visible patches.
         num_visible: how many patches each of the K parts sees. A tuple of Python ints, equal for all images of the
-            batch, so that shapes stay static.
-        partition: True when the parts were cut from one permutation in equal groups (parallel masking): then every
-            patch is hidden in exactly K-1 parts and the hidden groups stand in ``order`` in ascending part number,
-            which lets the losses work on static slices.
+            batch, so that shapes stay static. In a ragged plan the largest number among the images.
+        partition: True when the parts were cut from one permutation (parallel masking): then every patch is visible
+            in exactly one part, and the hidden groups stand in ``order`` in ascending part number, which lets the
+            losses of a uniform plan work on static slices.
+        per_image: long (B, K) on the CPU, the visible patches of each part of each image, or None where ``num_visible``
+            says it all. 0 means that the image does not have that part: nothing of it is visible or hidden, and what
+            stands in ``order`` there is ignored. On the host, so that shapes are known without waiting for the device.
+            Made by :meth:`from_lengths`.
     """
 
     order: Tensor
     num_visible: tuple[int, ...]
     partition: bool = False
+    per_image: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.order.dim() != 3 or self.order.dtype != torch.long:
@@ -56,7 +62,9 @@ class MaskPlan:
         parts, patches = self.order.shape[1:]
         if len(self.num_visible) != parts:
             raise ValueError(f'num_visible has {len(self.num_visible)} entries, order has {parts} parts: give one each')
-        if not all(0 < v <= patches for v in self.num_visible):
+        if self.per_image is not None:
+            _check_per_image(self.per_image, self.order, self.num_visible)
+        elif not all(0 < v <= patches for v in self.num_visible):
             raise ValueError(f'num_visible is {self.num_visible}: every part must see between 1 and {patches} patches')
 
     @classmethod
@@ -69,6 +77,35 @@ class MaskPlan:
         """
         return cls(scores.argsort(dim=-1), (num_visible,) * scores.shape[1])
 
+    @classmethod
+    def from_lengths(cls, order: Tensor, lengths: Tensor | Sequence, partition: bool = False) -> MaskPlan:
+        """The plan that shows, of each part of each image, the first ``lengths`` patches of ``order``.
+
+        Lengths that are the same for all images give a plan of static shape, any others a ragged one.
+
+        Args:
+            order: long (B, K, N), see :class:`MaskPlan`.
+            lengths: integers (B, K), or (B,) for the same number in all parts of an image; 0 = the image does not have
+                that part. A list or a CPU tensor; a tensor of another device is waited for, once, here.
+            partition: see :class:`MaskPlan`.
+
+        Raises:
+            ValueError: if a length lies outside 0..N, or an image has no part at all.
+        """
+        host = torch.as_tensor(lengths).detach().cpu()
+        if host.is_floating_point() or host.dtype == torch.bool:
+            raise ValueError(f'lengths has dtype {host.dtype}: give whole numbers of patches, e.g. lengths.long()')
+        if host.dim() == 1 and order.dim() == 3:
+            host = host[:, None].expand(-1, order.shape[1])
+        host = host.long().contiguous()
+        if host.dim() != 2 or host.shape != order.shape[:2]:
+            raise ValueError(
+                f'lengths has shape {tuple(host.shape)}, order {tuple(order.shape)}: give (B, K) or (B,) lengths'
+            )
+        if host.min() > 0 and (host == host[0]).all():
+            return cls(order, tuple(host[0].tolist()), partition)
+        return cls(order, tuple(host.amax(dim=0).tolist()), partition, host)
+
     @property
     def num_parts(self) -> int:
         return self.order.shape[1]
@@ -78,9 +115,14 @@ class MaskPlan:
         return self.order.shape[2]
 
     @property
+    def ragged(self) -> bool:
+        """Whether images differ in their lengths or parts are absent, so that no batch of static shape holds them."""
+        return self.per_image is not None
+
+    @property
     def uniform(self) -> bool:
-        """Whether all parts see the same number of patches."""
-        return len(set(self.num_visible)) == 1
+        """Whether all parts of all images see the same number of patches."""
+        return not self.ragged and len(set(self.num_visible)) == 1
 
     @property
     def visible(self) -> Tensor:
@@ -90,28 +132,88 @@ class MaskPlan:
         if self.uniform:
             return visible
         rank = torch.arange(longest, device=self.order.device)
-        lengths = torch.tensor(self.num_visible, device=self.order.device)
-        return visible.masked_fill(rank >= lengths[:, None], -1)
+        return visible.masked_fill(rank >= self.lengths[..., None], -1)
 
     @property
     def lengths(self) -> Tensor:
-        """Long (B, K), the number of visible patches."""
+        """Long (B, K), the number of visible patches, on the device of ``order``; 0 = absent."""
+        if self.per_image is not None:
+            return to_device(self.per_image, self.order.device)
         lengths = torch.tensor(self.num_visible, device=self.order.device)
         return lengths.expand(self.order.shape[:2])
 
     @property
     def mask(self) -> Tensor:
-        """Bool (B, K, N) in patch order, True = hidden."""
-        lengths = torch.tensor(self.num_visible, device=self.order.device)
-        hidden = torch.arange(self.num_patches, device=self.order.device) >= lengths[:, None]
+        """Bool (B, K, N) in patch order, True = hidden; all False in an absent part."""
+        lengths = self.lengths[..., None]
+        hidden = torch.arange(self.num_patches, device=self.order.device) >= lengths
+        if self.ragged:
+            hidden = hidden & (lengths > 0)
         return torch.zeros_like(self.order, dtype=torch.bool).scatter_(2, self.order, hidden.expand_as(self.order))
 
-    def equal_length_groups(self) -> list[tuple[list[int], int]]:
-        """``[(parts, V), ...]``: the parts that can be run as one batch, with their common number of visible patches."""
-        return [
-            ([k for k, v in enumerate(self.num_visible) if v == length], length)
-            for length in sorted(set(self.num_visible))
-        ]
+    def rows(self) -> tuple[list[int], list[int]]:
+        """The parts that exist, image by image: their places ``b * K + k``, and what each sees. Host ints."""
+        if self.per_image is None:
+            lengths = list(self.num_visible) * self.order.shape[0]
+        else:
+            lengths = self.per_image.flatten().tolist()
+        present = [row for row, length in enumerate(lengths) if length]
+        return present, [lengths[row] for row in present]
+
+    def hidden_index(self) -> Tensor:
+        """Long (H,), every hidden (image, part, patch) as an index into (B, K, N) flattened.
+
+        Image by image, part by part, then in the order of ``order``.
+        """
+        rows, visible = self.rows()
+        patches, device = self.num_patches, self.order.device
+        row, place = ragged_places([patches - v for v in visible], device)
+        base = host_index([r * patches for r in rows], device)[row]
+        start = host_index(visible, device)[row]
+        return base + self.order.flatten()[base + start + place]
+
+
+def _check_per_image(per_image: Tensor, order: Tensor, num_visible: tuple[int, ...]) -> None:
+    batch, parts, patches = order.shape
+    if per_image.dtype != torch.long or per_image.device.type != 'cpu' or per_image.shape != (batch, parts):
+        raise ValueError(
+            f'per_image must be a long CPU tensor ({batch}, {parts}), got {per_image.dtype} of shape '
+            f'{tuple(per_image.shape)} on {per_image.device}: make the plan with MaskPlan.from_lengths'
+        )
+    if per_image.min() < 0 or per_image.max() > patches:
+        raise ValueError(
+            f'lengths lie between {per_image.min()} and {per_image.max()}: a part sees 1 to {patches} patches, '
+            '0 = the image does not have it'
+        )
+    empty = (per_image == 0).all(dim=1).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f'images {empty} have no part at all: every image needs one part that sees a patch')
+    if tuple(per_image.amax(dim=0).tolist()) != tuple(num_visible):
+        raise ValueError(f'num_visible is {num_visible}, not the largest lengths: make the plan with from_lengths')
+
+
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """A copy of a CPU tensor that the host does not wait for: pinned memory is copied behind the running kernels."""
+    if device.type != 'cuda' or torch.compiler.is_compiling():
+        return host.to(device)
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def host_index(values: Sequence[int], device: torch.device) -> Tensor:
+    """Python ints as a long tensor of a device, without a wait."""
+    return to_device(torch.tensor(values, dtype=torch.long), device)
+
+
+def ragged_places(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For sequences laid end to end: long (T,) number of the sequence of each entry, and its place in that sequence.
+
+    Args:
+        lengths: S host ints, T in all. Their sum being known to the host, nothing waits for the device.
+    """
+    counts = host_index(lengths, device)
+    total = sum(lengths)
+    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=device), counts, output_size=total)
+    return sequence, torch.arange(total, device=device) - (counts.cumsum(0) - counts)[sequence]
 
 
 def draw_uniform(shape: tuple[int, ...], tokens: Tensor, generator: torch.Generator | None) -> Tensor:

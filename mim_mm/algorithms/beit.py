@@ -1,0 +1,44 @@
+"""BEiT: BERT Pre-Training of Image Transformers (Bao et al., ICLR 2022, arXiv 2106.08254), for any mask plan."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class BEiT(VisualTokens):
+    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches (mean over all of them).
+
+    Backbone, head and tokenizer are mmpretrain's (``BEiTPretrainViT``, ``BEiTV1Head``, ``DALL-E``).
+
+    Args:
+        backbone: ``mmpretrain.BEiTPretrainViT``.
+        masker: ``BlockMasking`` in the paper.
+        vocabulary: number of visual tokens, 8192 for DALL-E.
+        **kwargs: ``tokenizer``, ``tokenizer_checkpoint`` and the others of :class:`VisualTokens`.
+    """
+
+    def __init__(self, backbone: dict, masker: dict, vocabulary: int = 8192, **kwargs) -> None:
+        super().__init__(backbone, masker, **kwargs)
+        if self.encoder.encode is None:
+            raise ValueError(f'{type(self.backbone).__name__} has no mask token: use mmpretrain.BEiTPretrainViT')
+        _, channels = self.encoder.output(self.backbone)
+        self.head = MODELS.build(
+            dict(
+                type='mmpretrain.BEiTV1Head',
+                embed_dims=channels,
+                num_embed=vocabulary,
+                loss=dict(type='mmpretrain.CrossEntropyLoss'),
+            )
+        )
+
+    def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
+        """``loss_tokens`` of one step; ``inputs`` as in :meth:`VisualTokens.token_logits`."""
+        wanted = self.token_logits(inputs)
+        plan = self.plan_images(inputs[0], self.mask_generator)
+        mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
+        tokens = self.backbone(images, self.units_of(*images.shape[-2:]).expand(mask))[-1]
+        return {'loss_tokens': self.head.loss(tokens, wanted, mask)}

@@ -1,0 +1,91 @@
+"""CAE: Context Autoencoder for Self-Supervised Representation Learning (Chen et al., IJCV 2023, arXiv 2202.03026)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.masking import MaskPlan
+from mim_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class CAE(VisualTokens):
+    """The encoder sees visible patches; mask tokens enter in a regressor that predicts the latents of the hidden ones.
+
+    ``loss = CE(visual tokens) + align_weight * MSE(regressed latents, latents of the hidden patches)``; the second
+    target comes from a copy of the encoder that sees the hidden patches only. As released, the copy is renewed inside
+    the step after its use, so it is one step behind. Encoder, regressor, decoder and losses are mmpretrain's
+    (``CAEPretrainViT``, ``CAENeck``, ``CAEHead``, ``CAELoss``).
+
+    The encoder drops patches with one index for the whole batch: every image must hide the same number.
+
+    Args:
+        backbone: ``mmpretrain.CAEPretrainViT``.
+        masker: ``BlockMasking`` with half of the patches in the paper.
+        neck: options of ``CAENeck`` (depths, heads, ``num_classes`` for the vocabulary); width comes from the backbone.
+        align_weight: 2 in the paper.
+        **kwargs: ``tokenizer``, ``tokenizer_checkpoint`` and the others of :class:`VisualTokens`.
+    """
+
+    def __init__(self, backbone: dict, masker: dict, neck: dict, align_weight: float = 2.0, **kwargs) -> None:
+        super().__init__(backbone, masker, **kwargs)
+        if self.encoder.encode is not None:
+            raise ValueError(
+                f'{type(self.backbone).__name__} does not drop hidden patches: use mmpretrain.CAEPretrainViT'
+            )
+        _, channels = self.encoder.output(self.backbone)
+        self.neck = MODELS.build(
+            dict(type='mmpretrain.CAENeck', embed_dims=channels, layer_scale_init_value=0.1) | neck
+        )
+        self.head = MODELS.build(
+            dict(type='mmpretrain.CAEHead', loss=dict(type='mmpretrain.CAELoss', lambd=align_weight))
+        )
+        self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """mmpretrain's initialisation; the teacher starts as a copy of the encoder."""
+        super().init_weights()
+        self.renew_teacher()
+
+    @torch.no_grad()
+    def renew_teacher(self) -> None:
+        """Copy the encoder's weights."""
+        for own, encoder in zip(self.teacher.parameters(), self.backbone.parameters(), strict=True):
+            own.copy_(encoder)
+
+    def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
+        """``loss_tokens`` and ``loss_align`` (weighted); ``inputs`` as in :meth:`VisualTokens.token_logits`."""
+        wanted = self.token_logits(inputs)
+        plan = self.plan_images(inputs[0], self.mask_generator)
+        self.neck.mask_token_num = self.count_hidden(plan)
+        mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
+        latent = self.backbone(images, mask)[:, 1:]
+        with torch.no_grad():
+            latent_target = self.teacher(images, ~mask)[:, 1:]
+            self.renew_teacher()
+        positions = self.backbone.pos_embed[:, 1:].expand(len(mask), -1, -1)
+        hidden, visible = (positions[m].view(len(mask), -1, positions.shape[-1]) for m in (mask, ~mask))
+        logits, latent_pred = self.neck(latent, hidden, visible)
+        with torch.autocast(images.device.type, enabled=False):
+            tokens, align = self.head.loss(
+                logits.float().flatten(0, 1), wanted, latent_pred.float(), latent_target.float(), mask
+            )
+        return {'loss_tokens': tokens, 'loss_align': align}
+
+    @staticmethod
+    def count_hidden(plan: MaskPlan) -> int:
+        """Hidden patches of every part of every image.
+
+        Raises:
+            ValueError: if they differ.
+        """
+        if not plan.uniform:
+            raise ValueError(
+                "CAE's encoder needs the same number of hidden patches in every image and part, and this masker varies "
+                "it: use AdaptiveRatio(scope='per_batch') or a fixed ratio; SimMIM and BEiT take any"
+            )
+        return plan.num_patches - plan.num_visible[0]

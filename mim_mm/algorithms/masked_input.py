@@ -1,0 +1,110 @@
+"""What SimMIM, BEiT and CAE share: a masker decides about units of the image, the backbone gets the mask itself."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from mim_mm.encoders.base import Grid
+from mim_mm.encoders.input_tokens import MaskUnits, input_adapter_of
+from mim_mm.encoders.positions import plain_drop_path
+from mim_mm.masking import MaskPlan
+from mim_mm.masking.plan import host_index
+from mim_mm.registry import MODELS
+
+
+class MaskedInput(BaseModel):
+    """A backbone with mask tokens and any masker. Methods derive from it and add target and loss.
+
+    The masker is called exactly as by MAE: with the tokens of the units, (B, N, D), and a generator. A plan of K parts
+    is run as B*K images; ratios that differ between images cost nothing here, since the sequence keeps its length.
+
+    Weights are initialised by ``init_weights``, which mmengine's Runner calls, as in mmpretrain.
+
+    Args:
+        backbone: config of a backbone that :mod:`mim_mm.encoders.input_tokens` knows. Saved as ``backbone.*``.
+        masker: config of a masking strategy; its ratio and block sizes count units.
+        mask_unit: side of the squares that are hidden, in pixels; None means one patch.
+        data_preprocessor: as mmengine's models.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        masker: dict,
+        mask_unit: int | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.masker = MODELS.build(masker)
+        self.encoder = input_adapter_of(self.backbone)
+        plain_drop_path(self.backbone)
+        tokens = self.encoder.describe(self.backbone)
+        self.patch_size = tokens.patch_size
+        self.mask_unit = mask_unit or tokens.patch_size
+        units = self.units_of(tokens.height * tokens.patch_size, tokens.width * tokens.patch_size)
+        # The grid that plans live on; its patches are the mask units.
+        self.grid = Grid(
+            units.rows, units.columns, self.mask_unit, tokens.in_channels, tokens.embed_dims, tokens.num_prefix
+        )
+        # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
+        self.mask_generator: torch.Generator | None = None
+
+    def units_of(self, height: int, width: int) -> MaskUnits:
+        """The mask units of an image of height x width px."""
+        return MaskUnits.cover(height, width, self.patch_size, self.mask_unit)
+
+    def forward(self, inputs, data_samples: list | None = None, mode: str = 'tensor'):
+        """``mode='loss'`` for training, ``'tensor'`` for the features of the whole, unmasked image."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'tensor':
+            return self.backbone(inputs, None)
+        raise ValueError(
+            f"mode is '{mode}': a pretraining model has 'loss' and 'tensor'; evaluate its encoder by transfer"
+        )
+
+    @torch.no_grad()
+    def plan_images(self, images: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
+        """The masks of a batch of images (B, C, H, W), over units.
+
+        The patch embedding is run for it once more, without gradient: that is 0.2 % of the FLOPs of a ViT-B step, and
+        mmpretrain's backbones stay as they are. Maskers with ``needs_attention`` get the class token's attention
+        to the whole image, averaged over each unit.
+
+        Raises:
+            ValueError: if the masker needs attention and the backbone has no class token, or throws patches away.
+        """
+        units = self.units_of(*images.shape[-2:])
+        tokens = self.encoder.embed(self.backbone, images)
+        if getattr(self.masker, 'needs_attention', False):
+            if self.encoder.attention is None:
+                raise ValueError(
+                    f'{type(self.masker).__name__} follows the class token, which {type(self.backbone).__name__} '
+                    'lacks: use a ViT, or a masker that needs no attention (SalienceMasking)'
+                )
+            attention = units.pool(self.encoder.attention(self.backbone, tokens)[..., None])[..., 0]
+            plan = self.masker(units.pool(tokens), generator, attention=attention)
+        else:
+            plan = self.masker(units.pool(tokens), generator)
+        if getattr(plan, 'num_thrown', 0):
+            raise ValueError(
+                f'{type(self.masker).__name__} throws {plan.num_thrown} patches away, but this backbone keeps its '
+                'whole sequence: set throw_ratio=0, or use MAE'
+            )
+        return plan
+
+    @staticmethod
+    def masked_parts(plan: MaskPlan, *per_image: Tensor) -> tuple[Tensor, ...]:
+        """The masks of the R parts that exist, bool (R, N), and tensors (B, ...) repeated to (R, ...) for them.
+
+        R is B for a plan of one part, B*K for K parts, less the parts that an image does not have.
+        """
+        mask = plan.mask.flatten(0, 1)
+        if plan.num_parts == 1:
+            return mask, *per_image
+        rows = host_index(plan.rows()[0], mask.device)
+        return mask[rows], *(tensor[rows // plan.num_parts] for tensor in per_image)

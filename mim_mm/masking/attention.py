@@ -1,0 +1,282 @@
+"""Masks driven by the attention of the class token: AM and AMT, and AttMask.
+
+AM / AMT: Gui et al., Good Helper Is around You: Attention-Driven Masked Image Modeling, AAAI 2023, arXiv 2211.15362.
+AttMask: Kakogeorgiou et al., What to Hide from Your Students, ECCV 2022, arXiv 2203.12719.
+
+All need ``attention`` (B, N), the class token's row of the last block's attention averaged over heads, which
+``mim_mm.encoders.attention.cls_attention`` computes; algorithms pass it to maskers whose ``needs_attention`` is true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mim_mm.masking.adaptive import RandomWarmUp
+from mim_mm.masking.grid import grid_shape
+from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
+from mim_mm.registry import MODELS
+
+# A patch of no attention at all is drawn last, in random order, instead of never.
+SMALLEST_WEIGHT = 1e-12
+MAX_SAMPLES = 16
+
+
+def check_attention(attention: Tensor | None, tokens: Tensor, masker: object) -> Tensor:
+    """``attention`` as fp32 without gradient.
+
+    Raises:
+        ValueError: if it is missing or does not belong to the tokens.
+    """
+    if attention is None:
+        raise ValueError(
+            f'{type(masker).__name__} needs attention=(B, N): the algorithm provides it as mim_mm.encoders.attention.'
+            'cls_attention(backbone, tokens), for a masker whose needs_attention is true'
+        )
+    if attention.shape != tokens.shape[:2]:
+        raise ValueError(
+            f'attention is {tuple(attention.shape)}, tokens {tuple(tokens.shape)}: give one number for every patch, '
+            'averaged over heads and without the class token'
+        )
+    return attention.detach().float()
+
+
+@dataclass(frozen=True)
+class ThrowingPlan(MaskPlan):
+    """A plan in which some patches are neither visible nor hidden: nobody encodes, decodes or predicts them.
+
+    ``order`` is long (B, K, N-T) here, visible and then hidden patches only, so that whatever follows it never meets a
+    thrown patch. ``mask`` (B, K, N) is False at thrown patches: losses over it leave them out. Only methods that drop
+    tokens can throw any.
+
+    Attributes:
+        all_patches: N.
+    """
+
+    all_patches: int = 0
+
+    @property
+    def num_patches(self) -> int:
+        return self.all_patches
+
+    @property
+    def num_thrown(self) -> int:
+        """T."""
+        return self.all_patches - self.order.shape[2]
+
+    @property
+    def mask(self) -> Tensor:
+        hidden = self.order[..., self.num_visible[0] :]
+        return self.order.new_zeros(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(2, hidden, True)
+
+    @property
+    def thrown(self) -> Tensor:
+        """Bool (B, K, N) in patch order, True = thrown."""
+        return self.order.new_ones(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(
+            2, self.order, False
+        )
+
+
+@MODELS.register_module()
+class AttentionMasking(RandomWarmUp):
+    """Attention-driven masking (AM) and, with ``throw_ratio``, masking and throwing (AMT); one part an image.
+
+    Patches are drawn one after the other without replacement, with probability proportional to their attention among
+    those that remain. The first ``ceil(N * mask_ratio)`` are hidden, the next ``floor(N * (mask_ratio + throw_ratio))``
+    less that many thrown away, the rest visible: high attention tends to be hidden, medium thrown, low visible.
+
+    The source draws from maps that it stores for every training image each 40 epochs and crops along with the image
+    (:func:`crop_map`, for whoever stores maps). Here the attention is that of the model on the very crop, each step,
+    which costs a pass of the whole image through the encoder.
+
+    Args:
+        mask_ratio: share of hidden patches; 0.75 (AM), 0.45 (AMT).
+        throw_ratio: share of thrown patches; 0 (AM), 0.40 (AMT): 89 hidden, 77 thrown, 30 visible of 196 (the source
+            rounds down: 88 and 78). Above 0 the plan is a :class:`ThrowingPlan`.
+        random_epochs: epochs of random masks first; 41 in the source, which stores its first maps after epoch 40
+            (counted from 0).
+        random_ratio: share of hidden patches in those epochs; nothing is thrown.
+        as_released: use only the top left 2 x 2 patches of the map, stretched over the image: what the published crop
+            makes of 96 % of all crops because it divides pixel offsets by the image size as integers. For comparison
+            with published numbers only.
+        grid: rows and columns, for ``as_released``; None takes the square.
+    """
+
+    def __init__(
+        self,
+        mask_ratio: float = 0.75,
+        throw_ratio: float = 0.0,
+        random_epochs: int = 0,
+        random_ratio: float = 0.75,
+        as_released: bool = False,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(random_epochs)
+        if not 0 < mask_ratio < 1 or not 0 <= throw_ratio < 1 - mask_ratio:
+            raise ValueError(
+                f'mask_ratio={mask_ratio}, throw_ratio={throw_ratio}: mask_ratio must lie between 0 and 1 and the two '
+                'together stay below 1, e.g. 0.75 and 0 (AM) or 0.45 and 0.40 (AMT)'
+            )
+        if not 0 < random_ratio < 1:
+            raise ValueError(f'random_ratio is {random_ratio}: it must lie between 0 and 1, e.g. 0.75')
+        self.mask_ratio, self.throw_ratio, self.random_ratio = mask_ratio, throw_ratio, random_ratio
+        self.as_released, self.grid = as_released, grid
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether to compute attention for the next call: not during the warm-up, which would waste it."""
+        return not self.warming_up
+
+    def __call__(
+        self, tokens: Tensor, generator: torch.Generator | None = None, attention: Tensor | None = None
+    ) -> MaskPlan:
+        """``tokens`` (B, N, D), of which only shape and device matter; ``attention`` (B, N) >= 0; a plan with K = 1."""
+        batch, patches = tokens.shape[:2]
+        drawn = draw_uniform((batch, patches), tokens, generator)
+        if self.warming_up:
+            return MaskPlan.from_scores(drawn[:, None], patches - num_hidden(patches, self.random_ratio))
+        weights = check_attention(attention, tokens, self)
+        if self.as_released:
+            rows, columns = grid_shape(patches, self.grid)
+            weights = _resized(weights.view(batch, rows, columns)[:, :2, :2], (rows, columns)).flatten(1)
+        # The k-th smallest of exponential times with rates w is the k-th draw without replacement in proportion to w.
+        share = weights / weights.sum(dim=1, keepdim=True).clamp(min=SMALLEST_WEIGHT)
+        times = -torch.log1p(-drawn) / share.clamp(min=SMALLEST_WEIGHT)
+        ranks = times.argsort(dim=1)
+        hidden, thrown = self._counts(patches)
+        order = torch.cat([ranks[:, hidden + thrown :], ranks[:, :hidden]], dim=1)[:, None]
+        visible = (patches - hidden - thrown,)
+        return ThrowingPlan(order, visible, all_patches=patches) if thrown else MaskPlan(order, visible)
+
+    def _counts(self, patches: int) -> tuple[int, int]:
+        """How many patches are hidden and thrown; hidden by the rule of the project, both together rounded down."""
+        hidden = num_hidden(patches, self.mask_ratio)
+        if not self.throw_ratio:
+            return hidden, 0
+        together = min(int(patches * (self.mask_ratio + self.throw_ratio) + 1e-9), patches - 1)
+        return hidden, max(0, together - hidden)
+
+
+@MODELS.register_module()
+class AttMask:
+    """Hide what the class token attends to most (high), least (low), or most but for some hints; one part an image.
+
+    Args:
+        variant: 'high', 'low' or 'hint'. 'hint' hides as 'high' and then shows ``int(N * show_max * r')`` patches drawn
+            from the ``int(N * show_max)`` most attended ones, r' being a second draw of the ratio.
+        ratio: share of hidden patches, or (low, high) of a uniform draw, made once a call for the whole batch. (0.1,
+            0.5) in the source, for iBOT; methods that drop tokens want about 0.75.
+        masking_prob: probability that an image is masked at all. 0.5 in the source, where the other half serves iBOT's
+            loss on class tokens; reconstruction has nothing to learn from an image it sees whole, hence 1 here. Below 1
+            the plan is ragged, and at least one image of the batch is masked.
+        show_max: share of the most attended patches that hints come from; 0.1 in the source.
+    """
+
+    needs_attention = True
+
+    def __init__(
+        self,
+        variant: str = 'high',
+        ratio: float | tuple[float, float] = (0.1, 0.5),
+        masking_prob: float = 1.0,
+        show_max: float = 0.1,
+    ) -> None:
+        if variant not in ('high', 'low', 'hint'):
+            raise ValueError(f"variant is '{variant}': use 'high', 'low' or 'hint'")
+        low, high = (ratio, ratio) if isinstance(ratio, (int, float)) else ratio
+        if not 0 < low <= high < 1:
+            raise ValueError(f'ratio is {ratio}: give one number in (0, 1), or (low, high), e.g. 0.75 or (0.1, 0.5)')
+        if not 0 < masking_prob <= 1 or not 0 < show_max < 1:
+            raise ValueError(f'masking_prob={masking_prob} must lie in (0, 1], show_max={show_max} in (0, 1)')
+        self.variant, self.ratio = variant, (low, high)
+        self.masking_prob, self.show_max = masking_prob, show_max
+
+    def __call__(
+        self, tokens: Tensor, generator: torch.Generator | None = None, attention: Tensor | None = None
+    ) -> MaskPlan:
+        """``tokens`` (B, N, D), of which only shape and device matter; ``attention`` (B, N); a plan with K = 1."""
+        batch, patches = tokens.shape[:2]
+        attention = check_attention(attention, tokens, self)
+        hidden = num_hidden(patches, self._draw_ratio(tokens, generator))
+        # Visible first: the patches to hide last.
+        order = attention.argsort(dim=1, descending=self.variant == 'low')
+        if self.variant == 'hint':
+            pool = min(int(patches * self.show_max), hidden - 1)
+            shown = min(int(patches * self.show_max * self._draw_ratio(tokens, generator)), pool)
+            mixed = draw_uniform((batch, pool), tokens, generator).argsort(dim=1)
+            top = order[:, patches - pool :].gather(1, mixed)
+            order = torch.cat([top[:, :shown], order[:, : patches - pool], top[:, shown:]], dim=1)
+            hidden -= shown
+        if self.masking_prob == 1:
+            return MaskPlan(order[:, None], (patches - hidden,))
+        gate = draw_uniform((batch,), tokens, generator).cpu()
+        masked = (gate < self.masking_prob) | (gate == gate.min())
+        return MaskPlan.from_lengths(order[:, None], torch.where(masked, patches - hidden, patches))
+
+    def _draw_ratio(self, tokens: Tensor, generator: torch.Generator | None) -> float:
+        low, high = self.ratio
+        return low if low == high else low + (high - low) * draw_uniform((1,), tokens, generator).item()
+
+
+def _resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Maps (B, H, W) stretched to pixels, bilinear, and averaged over each patch: (B, rows, columns)."""
+    size = [side * MAX_SAMPLES for side in grid]
+    pixels = F.interpolate(maps[:, None], size=size, mode='bilinear', align_corners=False)
+    return F.avg_pool2d(pixels, MAX_SAMPLES)[:, 0]
+
+
+def crop_map(
+    maps: Tensor,
+    boxes: Tensor,
+    sizes: Tensor,
+    flip: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+    as_released: bool = False,
+) -> Tensor:
+    """The part of a stored attention map that a random crop of its image shows, on the patches of the crop.
+
+    The crop (top, left, height, width) of an image of H x W pixels shows rows ``h * top / H`` to ``h * (top + height) /
+    H`` of a map of h rows, and columns alike; that window is resampled bilinearly (16 points along a side of a patch,
+    averaged) and mirrored where the crop was.
+
+    Args:
+        maps: (B, h, w), attention over the whole image.
+        boxes: (B, 4) crops as top, left, height, width in pixels (torchvision's order).
+        sizes: (B, 2) height and width of the images in pixels.
+        flip: bool (B,), True where the crop was mirrored left to right.
+        grid: rows and columns of patches of the crop; None takes those of the map.
+        as_released: the window of the published code instead, rows ``top // H`` to ``(top + height) // H + 2``: integer
+            division leaves the top left 2 x 2 cells, or 3 where a crop reaches the far border.
+
+    Returns:
+        (B, rows, columns), fp32.
+    """
+    height, width = maps.shape[1:]
+    grid = grid or (height, width)
+    boxes, sizes = boxes.double().cpu(), sizes.double().cpu()
+    if boxes.shape != (len(maps), 4) or sizes.shape != (len(maps), 2):
+        raise ValueError(f'boxes is {tuple(boxes.shape)}, sizes {tuple(sizes.shape)}: B maps need (B, 4) and (B, 2)')
+    start, stop = boxes[:, :2] / sizes, (boxes[:, :2] + boxes[:, 2:]) / sizes
+    if as_released:
+        start, stop = start.floor().long(), stop.floor().long() + 2
+        windows = [m[a:b, c:d] for m, (a, c), (b, d) in zip(maps.float(), start.tolist(), stop.tolist())]
+        out = torch.cat([_resized(window[None], grid) for window in windows])
+    else:
+        axes = [
+            (torch.arange(cells * MAX_SAMPLES) + 0.5) / (cells * MAX_SAMPLES) * (b - a)[:, None] + a[:, None]
+            for cells, a, b in zip(grid, start.unbind(1), stop.unbind(1))
+        ]
+        rows, columns = (2 * axis.to(maps.device).float() - 1 for axis in axes)
+        places = torch.stack(
+            [
+                columns[:, None, :].expand(-1, rows.shape[1], -1),
+                rows[:, :, None].expand(-1, -1, columns.shape[1]),
+            ],
+            dim=-1,
+        )
+        sampled = F.grid_sample(maps.float()[:, None], places, padding_mode='border', align_corners=False)
+        out = F.avg_pool2d(sampled, MAX_SAMPLES)[:, 0]
+    return out if flip is None else torch.where(flip.to(out.device)[:, None, None], out.flip(-1), out)

@@ -1,0 +1,122 @@
+"""Block-wise masking (Bao et al., BEiT, ICLR 2022, Algorithm 1; iBOT's blocks are the same with its own counts)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mim_mm.masking.grid import grid_shape
+from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
+from mim_mm.registry import MODELS
+
+FILLS = ('random', 'blocks', 'none')
+# Proposals drawn at once; a mask of 75 patches takes about 10 to 25.
+ROUND = 16
+# BEiT gives up after 10 proposals in a row that do not fit. With fill='blocks' (CAE), which the sources let run without
+# end, the rest is filled at random after this many.
+PATIENCE = {'random': 10, 'none': 10, 'blocks': 500}
+
+
+@MODELS.register_module()
+class BlockMasking:
+    """Hide rectangles until ``ceil(N * ratio)`` patches are hidden; one part an image.
+
+    A proposal has an area uniform in [min_block, patches still to hide] and an aspect ratio (height / width) uniform
+    in the logarithm over [min_aspect, 1 / min_aspect]; ``height = round(sqrt(area * aspect))``, ``width = round(sqrt(area / aspect))``,
+    both smaller than the grid; its corner is uniform over all places where it fits, the last row and column included.
+    It is taken if it adds at least one patch and no more than are still to hide. After 10 proposals in a row that are
+    not taken the mask is finished, so BEiT's masks stay a little below 75 of 196.
+
+    The defaults are BEiT's. iBOT: ``ratio`` in U(0.1, 0.5) and ``fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
+    BootMAE: ``ratio=120/196, max_block=60, fill='blocks'`` for its block part.
+
+    Args:
+        ratio: share of hidden patches; 75 of 196 in BEiT.
+        min_block: smallest area proposed; None takes iBOT's ``(min(rows, columns) // 3) ** 2``, which is BEiT's 16 on
+            14 x 14 patches and fits other grids.
+        max_block: largest area proposed; None, as BEiT: no limit but the count.
+        min_aspect: smallest height / width.
+        fill: what happens to patches that the blocks left over. 'random' hides single patches drawn at random, so that
+            all images hide the same number and shapes are static; 'blocks' goes on with blocks to the exact number
+            (CAE, mmpretrain); 'none' leaves them visible as BEiT does: the plan is ragged.
+        grid: rows and columns; None takes the square.
+    """
+
+    def __init__(
+        self,
+        ratio: float = 75 / 196,
+        min_block: int | None = None,
+        max_block: int | None = None,
+        min_aspect: float = 0.3,
+        fill: str = 'random',
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        if not 0 < ratio < 1:
+            raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 75/196')
+        if fill not in FILLS:
+            raise ValueError(f"fill is '{fill}': use one of {FILLS}")
+        if not 0 < min_aspect <= 1:
+            raise ValueError(f'min_aspect is {min_aspect}: height / width is in [min_aspect, 1 / min_aspect], e.g. 0.3')
+        if min_block is not None and min_block < 1 or max_block is not None and max_block < (min_block or 1):
+            raise ValueError(f'min_block={min_block}, max_block={max_block}: need 1 <= min_block <= max_block')
+        self.ratio, self.fill, self.grid = ratio, fill, grid
+        self.min_block, self.max_block, self.min_aspect = min_block, max_block, min_aspect
+
+    def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
+        """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1.
+
+        Blocks are placed on the CPU from numbers that the generator draws, so its device decides nothing else; a
+        generator on a GPU costs a wait for every 16 proposals.
+        """
+        batch, patches = tokens.shape[:2]
+        wanted = num_hidden(patches, self.ratio)
+        hidden = self._place(batch, grid_shape(patches, self.grid), wanted, tokens, generator)
+        noise = draw_uniform((batch, patches), tokens, generator)
+        # Visible before hidden, either in random order: what is left over of the visible ones tops the hidden ones up.
+        order = (hidden.flatten(1).to(tokens.device) + noise).argsort(dim=1)[:, None]
+        if self.fill == 'none':
+            return MaskPlan.from_lengths(order, (patches - hidden.flatten(1).sum(dim=1)).tolist())
+        return MaskPlan(order, (patches - wanted,))
+
+    def _place(
+        self, batch: int, shape: tuple[int, int], wanted: int, tokens: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Bool (B, rows, columns) on the CPU, True where a block lies; all images of the batch side by side."""
+        rows, columns = shape
+        smallest = max(1, (min(shape) // 3) ** 2) if self.min_block is None else self.min_block
+        if smallest > (rows - 1) * (columns - 1):
+            raise ValueError(
+                f'min_block is {smallest}, but a block must be smaller than the grid of {rows} x {columns} on either '
+                f'side: use min_block={max(1, (min(shape) // 3) ** 2)} or None'
+            )
+        hidden = torch.zeros(batch, rows, columns, dtype=torch.bool)
+        left = torch.full((batch,), wanted)
+        refused = torch.zeros(batch, dtype=torch.long)
+        row, column = torch.arange(rows)[:, None], torch.arange(columns)
+        while True:
+            numbers = draw_uniform((ROUND, 4, batch), tokens, generator).cpu().double()
+            for area, aspect, top, side in numbers.unbind(0):
+                active = (left > 0) & (refused < PATIENCE[self.fill])
+                if not active.any():
+                    return hidden
+                upper = left if self.max_block is None else left.clamp(max=self.max_block)
+                height, width = self._sides(area, aspect, smallest, upper)
+                top = (top * (rows - height + 1)).floor().view(-1, 1, 1)
+                side = (side * (columns - width + 1)).floor().view(-1, 1, 1)
+                block = (row >= top) & (row < top + height.view(-1, 1, 1))
+                block = block & (column >= side) & (column < side + width.view(-1, 1, 1)) & ~hidden
+                added = block.flatten(1).sum(dim=1)
+                taken = active & (height < rows) & (width < columns) & (added > 0) & (added <= upper)
+                hidden |= block & taken.view(-1, 1, 1)
+                left = left - added * taken
+                refused = torch.where(taken, 0, refused + 1)
+
+    def _sides(self, area: Tensor, aspect: Tensor, smallest: int, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Height and width (B,) of proposals from uniform numbers; where fewer than ``smallest`` patches are left, the
+        area lies between the two all the same, as in the source."""
+        area = smallest + (upper - smallest) * area
+        span = math.log(self.min_aspect)
+        aspect = (span - 2 * span * aspect).exp()
+        return (area * aspect).sqrt().round(), (area / aspect).sqrt().round()

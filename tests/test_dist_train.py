@@ -22,7 +22,8 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     for name in ('class0', 'class1'):
         (image_folder / name).rename(image_folder / 'train' / name)
     command = ['tools/dist_train.sh', 'configs/emae/emae_vitb_800e.py', '2', '--work-dir', str(tmp_path / 'run'),
-               '--data-root', str(image_folder), '--auto-scale-lr', '--seed', '3', '--cfg-options', *OPTIONS]  # fmt: skip
+               '--data-root', str(image_folder), '--auto-scale-lr', '--seed', '3',
+               '--cfg-options', *OPTIONS]  # fmt: skip
     done = run(command, PORT='29613')
     assert done.returncode == 0, done.stderr[-3000:]
     log = done.stdout + done.stderr
@@ -83,5 +84,13 @@ def test_launchers_pass_the_environment_and_arguments_on(tmp_path):
     done = run(['tools/slurm_train.sh', 'gpu', 'job', 'c.py', 'wd', '--amp'], PATH=f'{tmp_path}:{os.environ["PATH"]}',
                GPUS='16', GPUS_PER_NODE='8')  # fmt: skip
     words = done.stdout.split('\n')
-    for word in ('--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8', '--launcher=slurm', '--amp', 'wd'):
+    for word in (
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+        '--launcher=slurm',
+        '--amp',
+        'wd',
+    ):
         assert word in words, done.stdout

@@ -26,7 +26,7 @@ class _PlainViTDetector:
         if found != wanted:
             raise ValueError(
                 f'the neck gives maps of strides {found} (x, y), the anchors are made for {wanted}: correct '
-                'model.rpn_head.anchor_generator.strides and both roi_extractors\' featmap_strides, or the scales of the neck'
+                "model.rpn_head.anchor_generator.strides and both roi_extractors' featmap_strides, or the neck's scales"
             )
         return maps
 

@@ -169,7 +169,7 @@ class ProgressHook(Hook):
 
 
 def _device_name() -> str:
-    """The accelerator's own name (``NVIDIA H100``), the processor's and the threads used, or mmengine's kind of device."""
+    """The accelerator's own name (``NVIDIA H100``), the processor's and its threads, or the kind of device."""
     kind = get_device()
     if kind == 'cuda':
         return torch.cuda.get_device_name()

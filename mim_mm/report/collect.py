@@ -174,7 +174,7 @@ def collect(work_dir: str | Path) -> Chain:
 
 
 def read_scalars(paths: list[Path]) -> dict:
-    """mmengine's ``scalars.json`` files (one JSON object a line), oldest first, as ``{key: ([step, ...], [value, ...])}``.
+    """mmengine's ``scalars.json`` files (one JSON object a line), oldest first: ``{key: ([step, ...], [value, ...])}``.
 
     ``step`` is the iteration in training lines. Validation lines carry mmengine's own step (epoch in epoch-based runs).
     A resumed run writes some steps twice: the later line wins. Lines cut off by a kill are passed over.

@@ -121,7 +121,8 @@ def test_test_py_evaluates_a_checkpoint(image_folder, tmp_path):
     torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
     words = [f'{k}={str(v).replace(" ", "")}' for k, v in options.items()]
     done = run([sys.executable, 'tools/test.py', 'configs/linear/vitb_linear_90e.py', str(tmp_path / 'a.pth'),
-                '--work-dir', str(tmp_path / 'w'), '--data-root', str(image_folder), '--cfg-options', *words])  # fmt: skip
+                '--work-dir', str(tmp_path / 'w'), '--data-root', str(image_folder),
+                '--cfg-options', *words])  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'accuracy/top1: 60.0000' in done.stdout + done.stderr
     missing = run([sys.executable, 'tools/test.py', 'configs/linear/vitb_linear_90e.py', 'no.pth', '--data-root',

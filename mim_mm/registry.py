@@ -10,6 +10,11 @@ import pkgutil
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
+from mim_mm.compat.paths import register_configs
+
+# From here on ``_base_='mim_mm::emae/emae_vitb_800e.py'`` works as well.
+register_configs()
+
 
 def _child(parent: Registry, *rooms: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])

@@ -23,7 +23,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch
 
 def test_plain_types_survive_a_safe_load(tmp_path):
     content = dict(
-        meta=ConfigDict(epoch=np.int64(3), lr=np.float64(0.5), names=('a', 'b'), table=np.arange(3), words=np.array(['x'])),
+        meta=ConfigDict(
+            epoch=np.int64(3), lr=np.float64(0.5), names=('a', 'b'), table=np.arange(3), words=np.array(['x'])
+        ),
         message_hub=dict(log_scalars={'train/loss': HistoryBuffer([1.0, 2.0], [1, 2])}),
         state_dict={'w': torch.ones(2)},
     )

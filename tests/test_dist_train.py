@@ -22,7 +22,8 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     for name in ('class0', 'class1'):
         (image_folder / name).rename(image_folder / 'train' / name)
     command = ['tools/dist_train.sh', 'configs/emae/emae_vitb_800e.py', '2', '--work-dir', str(tmp_path / 'run'),
-               '--data-root', str(image_folder), '--auto-scale-lr', '--seed', '3', '--cfg-options', *OPTIONS]  # fmt: skip
+               '--data-root', str(image_folder), '--auto-scale-lr', '--seed', '3',
+               '--cfg-options', *OPTIONS]  # fmt: skip
     done = run(command, PORT='29613')
     assert done.returncode == 0, done.stderr[-3000:]
     log = done.stdout + done.stderr
@@ -83,5 +84,47 @@ def test_launchers_pass_the_environment_and_arguments_on(tmp_path):
     done = run(['tools/slurm_train.sh', 'gpu', 'job', 'c.py', 'wd', '--amp'], PATH=f'{tmp_path}:{os.environ["PATH"]}',
                GPUS='16', GPUS_PER_NODE='8')  # fmt: skip
     words = done.stdout.split('\n')
-    for word in ('--job-name=job', '--gres=gpu:8', '--ntasks=16', '--ntasks-per-node=8', '--launcher=slurm', '--amp', 'wd'):
+    for word in (
+        '--job-name=job',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+        '--launcher=slurm',
+        '--amp',
+        'wd',
+    ):
         assert word in words, done.stdout
+
+
+def test_test_py_evaluates_a_checkpoint(image_folder, tmp_path):
+    """A classifier whose head says class 1 whatever it sees scores the share of class 1."""
+    from mmengine.config import Config
+
+    from mim_mm.registry import MODELS
+
+    (image_folder / 'train').mkdir()
+    (image_folder / 'class0').rename(image_folder / 'train/class0')
+    (image_folder / 'class1').rename(image_folder / 'train/class1')
+    (image_folder / 'train/class0/0.png').rename(image_folder / 'train/class1/more.png')
+    (image_folder / 'val').symlink_to(image_folder / 'train')
+    options = {
+        'model.backbone.arch': 'deit-tiny', 'model.backbone.img_size': 32, 'model.backbone.patch_size': 8,
+        'model.neck.input_features': 192, 'model.head.in_channels': 192, 'model.head.num_classes': 2,
+        'test_dataloader.dataset.pipeline.1.scale': 36, 'test_dataloader.dataset.pipeline.2.crop_size': 32,
+        'test_dataloader.num_workers': 0, 'test_dataloader.persistent_workers': False, 'test_evaluator.topk': [1],
+    }  # fmt: skip
+    cfg = Config.fromfile(ROOT / 'configs/linear/vitb_linear_90e.py')
+    cfg.merge_from_dict(options)
+    model = MODELS.build(cfg.model)
+    model.head.layers.head.weight.data.zero_()
+    model.head.layers.head.bias.data = torch.tensor([0.0, 1.0])
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'a.pth')
+    words = [f'{k}={str(v).replace(" ", "")}' for k, v in options.items()]
+    done = run([sys.executable, 'tools/test.py', 'configs/linear/vitb_linear_90e.py', str(tmp_path / 'a.pth'),
+                '--work-dir', str(tmp_path / 'w'), '--data-root', str(image_folder),
+                '--cfg-options', *words])  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'accuracy/top1: 60.0000' in done.stdout + done.stderr
+    missing = run([sys.executable, 'tools/test.py', 'configs/linear/vitb_linear_90e.py', 'no.pth', '--data-root',
+                   str(image_folder)])  # fmt: skip
+    assert missing.returncode == 2 and "no checkpoint 'no.pth'" in missing.stderr

@@ -55,12 +55,18 @@ def test_a_working_installation(tmp_path, imagenet, coco):
     assert {'torch', 'mmcv', 'python', 'cpu', 'free'} <= set(found)
 
 
-def test_text_report_and_missing_data(tmp_path):
-    done = run(tmp_path, IMAGENET_ROOT=tmp_path / 'none', COCO_ROOT='')
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert 'export IMAGENET_ROOT=' in done.stdout and f'{tmp_path / "none"} does not exist' in done.stdout
-    assert 'data/coco does not exist' in done.stdout
-    assert 'training can run' in done.stdout.splitlines()[-1]
+def test_text_report_and_missing_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('IMAGENET_ROOT', str(tmp_path / 'none'))
+    monkeypatch.setenv('COCO_ROOT', '')
+    findings = [*doctor.check_python(), *doctor.check_data()]
+    lines = doctor.as_text(findings).splitlines()
+    assert lines[0] == 'versions' and lines[1].startswith('  ok   python')
+    (at,) = [i for i, line in enumerate(lines) if f'{tmp_path / "none"} does not exist' in line]
+    assert lines[at].startswith(' warn  imagenet') and 'fix: lay it out as' in lines[at + 1]
+    assert 'export IMAGENET_ROOT=' in lines[at + 1]
+    assert any('data/coco does not exist' in line for line in lines)
+    assert lines[-1] == 'training can run (2 warnings)' and doctor.can_train(findings)
 
 
 def test_a_package_that_does_not_import_fails_the_run(tmp_path):

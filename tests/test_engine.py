@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from mim_mm.engine import guard, schedule
-from mim_mm.engine.pretrain_hooks import AgreementWatchHook, mask_seed
 from mim_mm.engine.precision import AutocastOptimWrapper
+from mim_mm.engine.pretrain_hooks import AgreementWatchHook, mask_seed
 from mim_mm.registry import HOOKS, OPTIM_WRAPPERS
 
 
@@ -38,7 +38,11 @@ def test_misspelt_top_level_keys_stop_with_the_nearest(typo, meant):
 
 
 def test_own_variables_pass():
-    guard.check_config(config(data_root='a', train_pipeline=[dict(type='X')], test_pipeline=[], epochs=3, base_batch=4096, bgr_mean=[1]))
+    guard.check_config(
+        config(
+            data_root='a', train_pipeline=[dict(type='X')], test_pipeline=[], epochs=3, base_batch=4096, bgr_mean=[1]
+        )
+    )
 
 
 def test_misspelt_default_hooks_stop():
@@ -58,7 +62,9 @@ def test_a_missing_data_root_says_how_to_lay_it_out(tmp_path):
     with pytest.raises(guard.ConfigError, match=r"no folder 'nowhere'.*train/<class>.*IMAGENET_ROOT.*--data-root"):
         guard.check_data_roots(config())
     cfg = config()
-    dataset = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='annotations/a.json', data_prefix=dict(img='x/'))
+    dataset = dict(
+        type='CocoDataset', data_root=str(tmp_path), ann_file='annotations/a.json', data_prefix=dict(img='x/')
+    )
     cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=2, dataset=dataset)
     with pytest.raises(guard.ConfigError, match=r'annotations/a.json. is missing.*instances_'):
         guard.check_data_roots(cfg)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mim_mm'
 ABOVE = {
     '__init__': {'compat', 'version'},
     'version': set(),
-    'registry': set(),
+    'registry': {'compat'},
     'compat': {'version'},
     'masking': {'registry'},
     'encoders': {'registry', 'masking'},

@@ -1,6 +1,6 @@
 """Weights of MAE's official release, encoder and decoder, under our names.
 
-Names of the release: ``patch_embed.proj``, ``blocks.i.{norm1,attn,norm2,mlp.fc1,mlp.fc2}``, ``norm`` and for the decoder
+Names of the release: ``patch_embed.proj``, ``blocks.i.{norm1,attn,norm2,mlp.fc1,mlp.fc2}``, ``norm``; for the decoder
 ``decoder_embed, mask_token, decoder_pos_embed, decoder_blocks.i.*, decoder_norm, decoder_pred``. Position tables are
 taken from the file: the release orders their channels differently from the tables that are generated here.
 """

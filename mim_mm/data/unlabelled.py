@@ -24,7 +24,7 @@ def list_images(root: str | Path) -> list[str]:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"no folder '{root}': put images there (any depth, {', '.join(IMAGE_SUFFIXES)}), or point data_root at yours"
+            f"no folder '{root}': put images there (any depth, {', '.join(IMAGE_SUFFIXES)}), or set data_root"
         )
     found = []
     for folder, subfolders, files in os.walk(root, followlinks=True):

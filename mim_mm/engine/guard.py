@@ -171,11 +171,13 @@ def resolve_resume(resume: str | None, work_dir: str) -> str | None:
         found = latest_checkpoint(work_dir)
         if found is None and resume == 'latest':
             raise ConfigError(
-                f"--resume: no whole checkpoint in '{work_dir}': give the work dir of the run to go on with (--work-dir), "
+                f"--resume: no whole checkpoint in '{work_dir}': name the work dir of the run (--work-dir), "
                 'a checkpoint (--resume PATH), or --resume auto to start afresh where there is none'
             )
         return None if found is None else str(found)
     if not is_whole(resume):
         state = 'is cut off' if Path(resume).is_file() else 'does not exist'
-        raise ConfigError(f"--resume: '{resume}' {state}; leave the path out to take the newest whole one of the work dir")
+        raise ConfigError(
+            f"--resume: '{resume}' {state}; leave the path out to take the newest whole one of the work dir"
+        )
     return resume

@@ -109,7 +109,9 @@ def train_main(argv: list[str] | None = None) -> None:
         help="go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT",
     )  # fmt: skip
     parser.add_argument('--amp', action='store_true', help='train under bf16 autocast')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size'
+    )
     args = parser.parse_args(argv)
     try:
         cfg = load_config(args)
@@ -134,7 +136,9 @@ def test_main(argv: list[str] | None = None) -> None:
         if not os.path.isfile(args.checkpoint):
             raise guard.ConfigError(f"there is no checkpoint '{args.checkpoint}'")
         if cfg.get('test_evaluator') is None:
-            raise guard.ConfigError(f'{args.config} has no test_evaluator: pretraining is evaluated by tools/transfer.py')
+            raise guard.ConfigError(
+                f'{args.config} has no test_evaluator: pretraining is evaluated by tools/transfer.py'
+            )
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     cfg.load_from, cfg.resume = args.checkpoint, False

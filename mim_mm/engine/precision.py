@@ -48,7 +48,7 @@ class AutocastOptimWrapper(OptimWrapper):
         if dtype != 'bfloat16':
             raise ValueError(
                 f"dtype is '{dtype}': this wrapper has no loss scaler, which only bfloat16 can do without; "
-                "for fp16 use optim_wrapper.type=AmpOptimWrapper"
+                'for fp16 use optim_wrapper.type=AmpOptimWrapper'
             )
         if on_cpu not in (True, False, 'auto'):
             raise ValueError(f"on_cpu is {on_cpu!r}: use True, False or 'auto'")

@@ -95,7 +95,7 @@ class AgreementWatchHook(Hook):
         self.looks = self.looks + 1 if self.collapsed(mse, trivial, consistency) else 0
         if self.looks == self.patience:
             runner.logger.warning(
-                f'The parts agree (mean difference {consistency / 2:.4f}) but do not reconstruct: mse {mse:.4f} against '
+                f'The parts agree (difference {consistency / 2:.4f}) but do not reconstruct: mse {mse:.4f} against '
                 f'{trivial:.4f} for predicting each patch by its mean, {self.patience} looks in a row. The consistency '
                 'term has collapsed: lower model.consistency_weight (0.1), or add a ConsistencyRampHook.'
             )
@@ -121,6 +121,6 @@ class FiniteLossHook(Hook):
         values = {key: float(value) for key, value in outputs.items()}
         if not all(math.isfinite(value) for value in values.values()):
             raise FloatingPointError(
-                f'iteration {runner.iter + 1}: {values} is not finite, and no step from here can be trusted. Resume from '
-                'an earlier checkpoint (--resume PATH) with a lower lr or --cfg-options optim_wrapper.clip_grad.max_norm=1'
+                f'iteration {runner.iter + 1}: {values} is not finite; no step from here can be trusted. Resume from '
+                'an earlier checkpoint (--resume PATH) with a lower lr, or set optim_wrapper.clip_grad.max_norm=1'
             )

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import time
 import warnings
 from pathlib import Path
 from typing import Optional
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
@@ -167,12 +169,17 @@ class ProgressHook(Hook):
 
 
 def _device_name() -> str:
-    """The accelerator's own name (``NVIDIA H100``), or the kind of device mmengine trains on."""
+    """The accelerator's own name (``NVIDIA H100``), the processor's and its threads, or the kind of device."""
     kind = get_device()
     if kind == 'cuda':
-        import torch
-
         return torch.cuda.get_device_name()
+    if kind == 'cpu':
+        try:
+            lines = Path('/proc/cpuinfo').read_text().splitlines()
+            model = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+        except (OSError, StopIteration):
+            model = platform.machine()
+        return f'cpu: {model}, {torch.get_num_threads()} thread(s)'
     return kind
 
 

@@ -46,8 +46,13 @@ class Run:
         return None
 
     @property
-    def scalars(self) -> Path | None:
-        return self.file(self.raw.get('scalars'))
+    def scalars(self) -> list[Path]:
+        """mmengine's scalar logs, oldest first: run.json names the newest, a resumed run has one for each attempt."""
+        newest = self.file(self.raw.get('scalars'))
+        if newest is None:
+            return []
+        attempts = sorted(self.folder.glob('*/vis_data/scalars.json'))
+        return attempts if newest in attempts else [newest]
 
     @property
     def artifacts(self) -> dict:
@@ -168,16 +173,14 @@ def collect(work_dir: str | Path) -> Chain:
     return Chain(name=str(chain.get('name') or folder.name), folder=folder, arms=arms, runs=runs, notes=notes)
 
 
-def read_scalars(path: Path | None) -> dict:
-    """mmengine's ``scalars.json`` (one JSON object a line) as ``{key: ([step, ...], [value, ...])}``.
+def read_scalars(paths: list[Path]) -> dict:
+    """mmengine's ``scalars.json`` files (one JSON object a line), oldest first: ``{key: ([step, ...], [value, ...])}``.
 
     ``step`` is the iteration in training lines. Validation lines carry mmengine's own step (epoch in epoch-based runs).
     A resumed run writes some steps twice: the later line wins. Lines cut off by a kill are passed over.
     """
     series: dict[str, dict] = {}
-    if path is None or not Path(path).is_file():
-        return {}
-    for line in Path(path).read_text(errors='replace').splitlines():
+    for line in (line for path in paths for line in Path(path).read_text(errors='replace').splitlines()):
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

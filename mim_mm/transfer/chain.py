@@ -10,6 +10,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
 from mmengine.config import Config
 
+from mim_mm.compat.paths import repo_root
+
 KINDS = ('pretrain', 'linear', 'finetune', 'coco', 'report')
 CHAIN_KEYS = ('name', 'work_dir', 'stages')
 STAGE_KEYS = ('kind', 'config', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
@@ -89,19 +91,13 @@ def unknown(what: str, value: str, known: Iterable[str], where: str) -> ChainErr
     return ChainError(f'{where}: unknown {what} {value!r}; {hint}Known: {", ".join(known)}')
 
 
-def root() -> Path:
-    """The folder that holds ``configs/`` and ``tools/``: the repository, or ``.mim`` of the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    return package.parent if (package.parent / 'tools' / 'transfer.py').is_file() else package / '.mim'
-
-
 def resolve(path: Union[str, Path], what: str) -> Path:
     """A file named in a chain: absolute, or relative to the repository (or ``.mim``), or to the current folder.
 
     Raises:
         ChainError: there is no such file; the message lists where it was looked for.
     """
-    tried = [Path(path)] if Path(path).is_absolute() else [root() / path, Path.cwd() / path]
+    tried = [Path(path)] if Path(path).is_absolute() else [repo_root() / path, Path.cwd() / path]
     for candidate in tried:
         if candidate.is_file():
             return candidate.resolve()

@@ -12,7 +12,9 @@ from typing import Any, Dict, List, Optional
 
 from mmengine.config import Config, DictAction
 
-from .chain import Artifact, ChainError, Stage, root
+from mim_mm.compat.paths import repo_root
+
+from .chain import Artifact, ChainError, Stage
 
 LOAD_HOOK = 'LoadPretrainedHook'
 
@@ -26,7 +28,7 @@ class Scripts:
 
     @classmethod
     def default(cls) -> 'Scripts':
-        return cls(root() / 'tools' / 'train.py', root() / 'tools' / 'dist_train.sh')
+        return cls(repo_root() / 'tools' / 'train.py', repo_root() / 'tools' / 'dist_train.sh')
 
 
 def format_option(key: str, value: Any) -> str:
@@ -132,7 +134,7 @@ def artifact_command(artifact: Artifact, stage: Stage, folder: Path, checkpoint:
     parts = shlex.split(artifact.command) if isinstance(artifact.command, str) else list(artifact.command)
     resolved = folder / stage.config.name  # mmengine's dump of the run's config, options included
     config = resolved if resolved.is_file() else stage.config
-    values = dict(work_dir=folder, config=config, checkpoint=checkpoint, path=folder / artifact.path, root=root())
+    values = dict(work_dir=folder, config=config, checkpoint=checkpoint, path=folder / artifact.path, root=repo_root())
     try:
         parts = [part.format(**values) for part in parts]
     except (KeyError, IndexError, ValueError) as error:
@@ -140,7 +142,10 @@ def artifact_command(artifact: Artifact, stage: Stage, folder: Path, checkpoint:
         raise ChainError(
             f'artifact {artifact.name!r} of stage {stage.name!r}: {error} in its command; known: {known}'
         ) from error
-    parts = [str(root() / part) if part.startswith('tools/') and (root() / part).is_file() else part for part in parts]
+    parts = [
+        str(repo_root() / part) if part.startswith('tools/') and (repo_root() / part).is_file() else part
+        for part in parts
+    ]
     return [sys.executable if parts[0] in ('python', 'python3') else parts[0], *parts[1:]]
 
 

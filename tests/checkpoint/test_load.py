@@ -274,7 +274,7 @@ def train(work_dir, checkpoint, epochs=1, **kwargs):
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
         custom_hooks=[dict(type='mim_mm.LoadPretrainedHook', checkpoint=checkpoint and str(checkpoint))],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+        default_hooks=dict(checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1)),
         experiment_name=f'load_{work_dir.name}_{epochs}_{checkpoint and checkpoint.stem}',
         **kwargs,
     )

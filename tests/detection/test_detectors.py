@@ -134,3 +134,14 @@ def test_layer_depth_needs_a_backbone_that_knows_it():
     model.backbone = torch.nn.Identity()
     with pytest.raises(NotImplementedError, match='get_layer_depth'):
         model.get_layer_depth('backbone.x')
+
+
+def test_strides_that_do_not_fit_the_anchors_are_refused():
+    """A pyramid made for patches of 16 under patches of 8 would train and find nothing."""
+    model = build(config())
+    images = torch.zeros(1, 3, 64, 64)
+    good = model.extract_feat(images)
+    assert len(good) == len(model.rpn_head.prior_generator.strides)
+    model.rpn_head.prior_generator.strides = [(s * 2, s * 2) for s, _ in model.rpn_head.prior_generator.strides]
+    with pytest.raises(ValueError, match='maps of strides.*anchors are made for'):
+        model.extract_feat(images)

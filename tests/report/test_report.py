@@ -210,8 +210,11 @@ def test_scalars_of_a_resumed_run_keep_the_later_value(tmp_path):
     path = tmp_path / 'scalars.json'
     rows = [dict(step=1, loss=3.0), dict(step=2, loss=2.0), dict(step=2, loss=1.5), dict(step=3, loss=1.0, note='x')]
     path.write_text('\n'.join(map(json.dumps, rows)) + '\n{"step": 4, "loss"\n[1]\n')
-    assert read_scalars(path) == {'loss': ([1, 2, 3], [3.0, 1.5, 1.0])}
-    assert read_scalars(None) == {} == read_scalars(tmp_path / 'none.json')
+    assert read_scalars([path]) == {'loss': ([1, 2, 3], [3.0, 1.5, 1.0])}
+    assert read_scalars([]) == {}
+    later = tmp_path / 'later.json'
+    later.write_text('{"loss": 0.9, "step": 3}\n{"loss": 0.8, "step": 4}\n')
+    assert read_scalars([path, later]) == {'loss': ([1, 2, 3, 4], [3.0, 1.5, 0.9, 0.8])}
 
 
 def test_summary_needs_two_values_for_a_spread(tmp_path):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mim_mm.compat.paths import repo_root
 from mim_mm.transfer import ChainError, load_chain
-from mim_mm.transfer.chain import root
 
 CHAINS = sorted((Path(__file__).parents[2] / 'configs' / 'chains').glob('*.py'))
 
@@ -126,4 +126,4 @@ def test_shipped_chains_read_and_pass_on_the_encoder(path):
 
 
 def test_root_is_the_repository():
-    assert (root() / 'configs' / 'chains').is_dir()
+    assert (repo_root() / 'configs' / 'chains').is_dir()

@@ -20,4 +20,5 @@ param_scheduler = [
 custom_hooks = [
     dict(type='MaskSeedHook'),
     dict(type='FiniteLossHook', interval=50),
+    dict(type='AgreementWatchHook', interval=100),
 ]

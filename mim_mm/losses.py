@@ -120,7 +120,8 @@ def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap
         return pred.float().sum() * 0
     overlap = torch.stack([(mask[:, i] & mask[:, j]).sum() for i, j in pairs])
     count = _denominator(overlap, batch * patches, normalizer)
-    weights = torch.where(overlap > 0, 1 / count.clamp(min=1), torch.zeros_like(count)) / (overlap > 0).sum().clamp(min=1)
+    weights = torch.where(overlap > 0, 1 / count.clamp(min=1), torch.zeros_like(count))
+    weights = weights / (overlap > 0).sum().clamp(min=1)
     with torch.autocast(pred.device.type, enabled=False):
         return _MaskedPairs.apply(pred.float(), mask, pairs, weights / pred.shape[-1])
 
@@ -142,7 +143,7 @@ def agreement_loss(pred: Tensor) -> Tensor:
     if parts < 3:
         return pred.float().sum() * 0
     if length % (parts - 1):
-        raise ValueError(f'{length} hidden patches are not {parts - 1} equal groups: pass predictions of a partition plan')
+        raise ValueError(f'{length} hidden patches are not {parts - 1} equal groups: use a partition plan')
     size = length // (parts - 1)
     pairs = parts * (parts - 1) // 2
     with torch.autocast(pred.device.type, enabled=False):

@@ -9,7 +9,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Images (B, C, H, W) to patches (B, N, p*p*C), row-major; inside a patch row, column, then channel (MAE)."""
     batch, channels, height, width = images.shape
     if height % patch_size or width % patch_size:
-        raise ValueError(f'images of {height} x {width} px are not a whole number of {patch_size}-px patches: crop them')
+        raise ValueError(f'images of {height} x {width} px are no whole number of {patch_size}-px patches: crop them')
     rows, columns = height // patch_size, width // patch_size
     x = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
     return x.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, patch_size * patch_size * channels)
@@ -20,7 +20,7 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tenso
     rows, columns = grid
     batch = patches.shape[0]
     if patches.shape[1] != rows * columns:
-        raise ValueError(f'{patches.shape[1]} patches do not fill a grid of {rows} x {columns}: pass the grid they come from')
+        raise ValueError(f'{patches.shape[1]} patches do not fill a grid of {rows} x {columns}: pass their own grid')
     x = patches.reshape(batch, rows, columns, patch_size, patch_size, -1)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows * patch_size, columns * patch_size)
 

@@ -129,7 +129,8 @@ def test_hidden_errors_average_to_the_reconstruction_loss():
     pred, target = torch.randn(2, 4, 8, 3), torch.randn(2, 8, 3)
     hidden = plan.order[..., 2:]
     dense = pred.gather(2, hidden[..., None].expand(-1, -1, -1, 3))
-    torch.testing.assert_close(hidden_errors(dense, target, hidden).mean(), reconstruction_loss(pred, target, plan.mask))
+    mean = hidden_errors(dense, target, hidden).mean()
+    torch.testing.assert_close(mean, reconstruction_loss(pred, target, plan.mask))
 
 
 def test_the_two_ways_to_average_over_images_of_unequal_length():

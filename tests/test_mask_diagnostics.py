@@ -69,7 +69,8 @@ def test_a_look_counts_what_is_there():
     assert scalars['mask_ratio'] == pytest.approx(sum(hidden) / 6 / 64)
     assert scalars['mask_ratio_std'] == pytest.approx(float(np.std([h / 64 for h in hidden])))
     assert arrays['ratio_counts'] == {str(h): hidden.count(h) for h in sorted(set(hidden))}
-    assert len(arrays['coverage']) == 64 and scalars['mask_coverage_max'] == pytest.approx(max(arrays['coverage']), abs=1e-4)
+    assert len(arrays['coverage']) == 64
+    assert scalars['mask_coverage_max'] == pytest.approx(max(arrays['coverage']), abs=1e-4)
     assert MaskDiagnostics()(tokens, plan)[1]['threshold'] == 0.5
     assert not [name for name in scalars if 'loss' in name], 'mmengine would optimise it'
 

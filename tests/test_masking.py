@@ -89,7 +89,9 @@ def test_random_masking_keeps_what_mae_keeps():
     assert torch.equal(plan.visible[:, 0], noise.argsort(dim=1)[:, :4])
 
 
-@pytest.mark.parametrize('patches, ratio, hidden', [(196, 0.75, 147), (196, 0.6, 118), (10, 0.9, 9), (196, 0.5, 98), (49, 0.65, 32)])
+@pytest.mark.parametrize(
+    'patches, ratio, hidden', [(196, 0.75, 147), (196, 0.6, 118), (10, 0.9, 9), (196, 0.5, 98), (49, 0.65, 32)]
+)
 def test_one_rounding_rule(patches, ratio, hidden):
     assert num_hidden(patches, ratio) == hidden
 

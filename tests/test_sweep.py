@@ -72,8 +72,8 @@ else:
     metrics = {'accuracy/top1': {'A': 50.0, 'B': 55.0}[masker['type']] + 10 * masker['ratio'] + args.seed}
     folder = args.work_dir / 'log' / 'vis_data'
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'scalars.json').write_text(''.join(
-        json.dumps({'accuracy/top1': metrics['accuracy/top1'] - 5 + epoch, 'step': epoch}) + chr(10) for epoch in (1, 5)))
+    rows = [{'accuracy/top1': metrics['accuracy/top1'] - 5 + epoch, 'step': epoch} for epoch in (1, 5)]
+    (folder / 'scalars.json').write_text(''.join(json.dumps(row) + chr(10) for row in rows))
 checkpoint = args.work_dir / 'epoch_1.pth'
 with zipfile.ZipFile(checkpoint, 'w') as file:
     file.writestr('state', json.dumps(state))
@@ -186,9 +186,8 @@ def test_what_cannot_be_swept_is_refused(place, grid, keys, message):
 
 
 def test_a_dict_replaces_what_stood_there_and_the_rest_are_options(place):
-    path = place.sweep({'pretrain.model.masker': {'b': dict(type='B', ratio=0.5)}, 'pretrain.model.new': {'n': dict(c=1)},
-                        'linear.lr': [0.3]})  # fmt: skip
-    sweep = load_sweep(path, place.work)
+    grid = {'pretrain.model.masker': {'b': dict(type='B', ratio=0.5)}, 'pretrain.model.new': {'n': dict(c=1)}}
+    sweep = load_sweep(place.sweep({**grid, 'linear.lr': [0.3]}), place.work)
     chain = load_chain(write_point(sweep, sweep.points[0]))
     config = Config.fromfile(chain['pretrain'].config)
     assert config.model.to_dict() == dict(type='M', masker=dict(type='B', ratio=0.5), new=dict(c=1))
@@ -201,7 +200,8 @@ def test_a_dict_replaces_what_stood_there_and_the_rest_are_options(place):
 def test_a_recipe_of_the_repository_takes_another_masker(place):
     chain = ROOT / 'configs' / 'chains' / 'emae_vitb_300e.py'
     path = place.folder / 'real.py'
-    path.write_text(f'chain = {str(chain)!r}\ngrid = {{"pretrain.model.masker": [dict(type="RandomMasking", ratio=0.6)]}}\n')
+    grid = {'pretrain.model.masker': [dict(type='RandomMasking', ratio=0.6)]}
+    path.write_text(f'chain = {str(chain)!r}\ngrid = {grid!r}\n')
     sweep = load_sweep(path, place.work)
     written = load_chain(write_point(sweep, sweep.points[0]))
     assert Config.fromfile(written['pretrain'].config).model.masker.to_dict() == dict(type='RandomMasking', ratio=0.6)

@@ -9,6 +9,6 @@ Last run: never at full size; two steps of a shrunken model by tests/test_algori
 
 _base_ = './emae_vitb_300e.py'
 model = dict(
-    backbone=dict(_delete_=True, type='mmpretrain.HiViT', arch='base', img_size=224, patch_size=16, ape=True, rpe=False),
+    backbone=dict(_delete_=True, type='mmpretrain.HiViT', arch='base', img_size=224, patch_size=16, rpe=False),
     decoder=dict(input_norm=True),
 )

@@ -40,7 +40,7 @@ class EMAE(MAE):
         super().__init__(**kwargs)
         if whole_weight < 0 or consistency_weight < 0 or not (whole_weight or consistency_weight):
             raise ValueError(
-                f'whole_weight={whole_weight} and consistency_weight={consistency_weight}: both must be >= 0 and one > 0'
+                f'whole_weight={whole_weight} and consistency_weight={consistency_weight}: they must be >= 0, one > 0'
             )
         if normalizer not in ('overlap', 'all'):
             raise ValueError(f"normalizer is '{normalizer}': use 'overlap' or 'all'")

@@ -75,7 +75,7 @@ class MAE(BaseModel):
             return self.loss(inputs, data_samples)
         if mode == 'tensor':
             return self.backbone(inputs)
-        raise ValueError(f"mode is '{mode}': a pretraining model has 'loss' and 'tensor'; evaluate its encoder by transfer")
+        raise ValueError(f"mode is '{mode}': pretraining has 'loss' and 'tensor'; evaluate the encoder by transfer")
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses and metrics of one step.

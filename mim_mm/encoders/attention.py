@@ -40,7 +40,7 @@ ENTRANCES: dict[type[nn.Module], Entrance] = {VisionTransformer: _into_vit, HiVi
 
 
 @contextmanager
-def _without_dropout(backbone: nn.Module) -> Iterator[None]:
+def without_dropout(backbone: nn.Module) -> Iterator[None]:
     """Dropout and drop path off for a moment; the flags of other modules stay untouched."""
     active = [
         module
@@ -82,7 +82,7 @@ def cls_attention(backbone: nn.Module, tokens: Tensor, minmax_heads: bool = Fals
             f'{type(backbone).__name__} shows no class-token attention: supported are '
             f'{" and ".join(kind.__name__ for kind in ENTRANCES)}; use a masker that needs none, or add it to ENTRANCES'
         )
-    with _without_dropout(backbone):
+    with without_dropout(backbone):
         x, attn = entrance(backbone, tokens)
     width = x.shape[-1]
     prefix = x.shape[1] - tokens.shape[1]

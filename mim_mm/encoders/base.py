@@ -70,8 +70,8 @@ class Adapter(NamedTuple):
             N(0, 0.02), positions 'sincos' (fixed) or 'learned' (truncated normal, std 0.02).
         embed: ``(backbone, images (B, C, H, W)) -> tokens (B, N, D)`` with position embedding, before any attention and
             without class token.
-        encode: ``(backbone, tokens (B, N, D), visible long (B, K, V)) -> (B*K, P+V, D)``; all parts as one batch, prefix
-            tokens first, the patches in the order of ``visible``.
+        encode: ``(backbone, tokens (B, N, D), visible long (B, K, V)) -> (B*K, P+V, D)``; all parts in one batch,
+            prefix tokens first, the patches in the order of ``visible``.
         encode_packed: ``(backbone, tokens (B, N, D), packing) -> (T, D)``; the same for sequences of any lengths, laid
             end to end as :class:`mim_mm.encoders.packed.Packing` says. Optional.
     """

@@ -30,17 +30,17 @@ def describe(backbone: HiViT) -> Grid:
 def _check(backbone: HiViT) -> None:
     if backbone.rpe:
         raise ValueError(
-            'HiViT has rpe=True: its relative position bias is a full N x N table, which fits no subset of the patches; '
+            'HiViT has rpe=True: its relative position bias is a full N x N table, which fits no subset of patches; '
             'set rpe=False (and ape=True) for pretraining'
         )
     projection = backbone.patch_embed.proj
     if projection.kernel_size != projection.stride or any(projection.padding):
         raise ValueError(
-            f'HiViT has kernel_size {projection.kernel_size} over stride {projection.stride}: overlapping kernels would '
-            'show pixels of hidden patches; leave kernel_size and pad_size at their defaults'
+            f'HiViT has kernel_size {projection.kernel_size} over stride {projection.stride}: overlapping kernels '
+            'would show pixels of hidden patches; leave kernel_size and pad_size at their defaults'
         )
     if not backbone.ape:
-        raise ValueError('HiViT has ape=False: without positions the visible patches cannot be told apart; set ape=True')
+        raise ValueError('HiViT has ape=False: without positions visible patches cannot be told apart; set ape=True')
 
 
 def prepare(backbone: HiViT, pos_embed: str) -> None:

@@ -23,7 +23,7 @@ from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT, SimMIMSwi
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from mim_mm.encoders.attention import _without_dropout
+from mim_mm.encoders.attention import without_dropout
 from mim_mm.encoders.base import Grid
 
 
@@ -172,7 +172,7 @@ def attention_of_vit(backbone: BEiTViT, tokens: Tensor) -> Tensor:
     cls = backbone.cls_token if backbone.pos_embed is None else backbone.cls_token + backbone.pos_embed[:, :1]
     x = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
     shared = None if backbone.rel_pos_bias is None else backbone.rel_pos_bias()
-    with _without_dropout(backbone):
+    with without_dropout(backbone):
         x = backbone.drop_after_pos(x)
         for layer in backbone.layers[:-1]:
             x = layer(x, shared)

@@ -18,7 +18,7 @@ def sincos_table(height: int, width: int, dims: int, num_prefix: int = 0) -> Ten
         ValueError: if D is not a multiple of 4.
     """
     if dims % 4:
-        raise ValueError(f'embed_dims {dims} is not a multiple of 4, which a sine-cosine table needs: use learned positions')
+        raise ValueError(f'embed_dims {dims} is not a multiple of 4, which sine and cosine need: use learned positions')
     omega = 10000 ** (-torch.arange(dims // 4, dtype=torch.float64) / (dims // 4))
 
     def encode_axis(length: int) -> Tensor:

@@ -66,8 +66,8 @@ class MaskDiagnosticsHook(Hook):
         model = _bare(runner.model)
         if not callable(getattr(model, 'masker', None)):
             raise ValueError(
-                f'MaskDiagnosticsHook: {type(model).__name__} has no masker; the hook is for pretraining, remove it from '
-                'custom_hooks'
+                f'MaskDiagnosticsHook: {type(model).__name__} has no masker; the hook is for pretraining, '
+                'remove it from custom_hooks'
             )
         if is_main_process():
             _keep_lines(Path(runner.work_dir) / FILE_NAME, runner.iter)

@@ -48,7 +48,7 @@ def hidden_foreground(mask: Tensor, foreground: Tensor) -> Tensor:
     """
     if foreground.shape != mask.shape[::2]:
         raise ValueError(
-            f'foreground has shape {tuple(foreground.shape)}, the masks {tuple(mask.shape)}: it must be (images, patches)'
+            f'foreground has shape {tuple(foreground.shape)}, masks {tuple(mask.shape)}: it must be (images, patches)'
         )
     area = foreground.float()[:, None]
     return (mask * area).sum(-1) / area.sum(-1)
@@ -145,7 +145,7 @@ def coco_foreground(annotations: str | Path, folder: str | Path, grid: tuple[int
     skipped.
 
     Args:
-        annotations: instances file with ``images`` and ``annotations`` (``bbox``, and ``segmentation`` where there are).
+        annotations: instances file with ``images`` and ``annotations`` (``bbox``, ``segmentation`` where there is).
         folder: where the images lie.
         grid: rows and columns of patches.
         limit: at most so many images, the first of the file.
@@ -175,7 +175,9 @@ def coco_foreground(annotations: str | Path, folder: str | Path, grid: tuple[int
             continue
         path = Path(folder) / info['file_name']
         if not path.is_file():
-            raise FileNotFoundError(f'{annotations} names {info["file_name"]}, which is not in {folder}; give --images DIR')
+            raise FileNotFoundError(
+                f'{annotations} names {info["file_name"]}, which is not in {folder}; give the folder of its images'
+            )
         found += 1
         yield path, cover
     if not found:

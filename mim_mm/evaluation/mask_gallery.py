@@ -168,7 +168,7 @@ def gallery(view: MaskView, files: Sequence, specs: Sequence[str], seeds: int = 
         ``ratios[masker][seed]``: hidden share of each part, NaN for a part that this image does not have.
     """
     if not files or not specs or seeds < 1:
-        raise ValueError(f'{len(files)} images, {len(specs)} maskers, {seeds} seeds: there must be one of each at least')
+        raise ValueError(f'{len(files)} images, {len(specs)} maskers, {seeds} seeds: give one of each at least')
     labels, configs = zip(*map(parse_masker, specs))
     maskers = [MODELS.build(config) for config in configs]
     tokens = view.tokens(view.read(files))
@@ -211,7 +211,7 @@ def compare_foreground(view: MaskView, items: Sequence, specs: Sequence[str], se
     Returns:
         One dict a masker: ``masker``, ``images``, ``ratio`` (hidden share of all patches), and for boxes and masks
         ``<kind>`` (hidden share of the foreground area), ``<kind>_excess`` (that minus the hidden share of all patches
-        of the same image: 0 for a masker blind to objects), ``<kind>_error`` (standard error of the excess over images).
+        of the same image: 0 for a masker blind to objects), ``<kind>_error`` (its standard error over images).
     """
     maskers = {label: MODELS.build(config) for label, config in map(parse_masker, specs)}
     totals = {label: dict(ratio=[], boxes=[], masks=[]) for label in maskers}
@@ -247,7 +247,7 @@ def _row(label: str, values: dict[str, Tensor]) -> dict:
 def foreground_table(rows: Sequence[dict], note: str) -> str:
     """The rows of :func:`compare_foreground` as a Markdown table, shares in per cent."""
     lines = [
-        f'{rows[0]["images"]} images, {note}. Excess: hidden share of the foreground minus hidden share of all patches.',
+        f'{rows[0]["images"]} images, {note}. Excess: hidden share of the foreground less that of all patches.',
         '',
         '| masker | hidden (%) | of boxes (%) | excess | of object masks (%) | excess |',
         '|---|---|---|---|---|---|',
@@ -255,6 +255,7 @@ def foreground_table(rows: Sequence[dict], note: str) -> str:
     for row in rows:
         cells = [f'`{row["masker"]}`', f'{100 * row["ratio"]:.1f}']
         for kind in ('boxes', 'masks'):
-            cells += [f'{100 * row[kind]:.1f}', f'{100 * row[f"{kind}_excess"]:+.1f} ± {100 * row[f"{kind}_error"]:.1f}']
+            excess, error = 100 * row[f'{kind}_excess'], 100 * row[f'{kind}_error']
+            cells += [f'{100 * row[kind]:.1f}', f'{excess:+.1f} ± {error:.1f}']
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)

@@ -47,6 +47,8 @@ def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[
         )
     model.load_state_dict(state, strict=False)
     model.eval()
+    if getattr(model.masker, 'random_epochs', 0):
+        model.masker.set_epoch(model.masker.random_epochs)  # the masks that follow the warm-up
     return model, cfg
 
 

@@ -40,7 +40,7 @@ class ParallelMasking:
 
     def __init__(self, num_parts: int = 4) -> None:
         if num_parts < 2:
-            raise ValueError(f'num_parts is {num_parts}: with fewer than 2 parts nothing is hidden; use 4, or RandomMasking')
+            raise ValueError(f'num_parts is {num_parts}: one part alone hides nothing; use 4, or RandomMasking')
         self.num_parts = num_parts
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:

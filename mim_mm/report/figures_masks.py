@@ -21,8 +21,8 @@ SMALL = dict(fontsize=6.5, color=QUIET, labelpad=2)
 def draw_gallery(content: dict, path: str | Path) -> Path:
     """Write the gallery as PNG: a band an image, a column a masker, a line a seed.
 
-    Hidden patches are light grey, those that AMT throws away dark. A masker with K parts shows them as a mosaic, part 1 at the top left. Below each mask
-    stands the share of patches that it hides.
+    Hidden patches are light grey, those that AMT throws away dark. A masker with K parts shows them as a mosaic,
+    part 1 at the top left. Below each mask stands the share of patches that it hides.
 
     Args:
         content: of :func:`mim_mm.evaluation.mask_gallery.gallery`.

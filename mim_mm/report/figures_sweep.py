@@ -17,7 +17,7 @@ from .figures_reconstruction import NOTE
 
 __all__ = ['draw_sweep', 'gains', 'sweep_table']
 
-READING = 'PIMR: gain over the next lower ratio; global PIMR: gain over the lowest ratio (our reading of the SBAM slides).'
+READING = 'PIMR: gain over the next lower ratio; global PIMR: gain over the lowest (our reading of the SBAM slides).'
 
 
 def gains(points: list) -> list:
@@ -29,10 +29,9 @@ def gains(points: list) -> list:
     ordered = sorted(points)
     if len({x for x, _ in ordered}) < len(ordered):
         raise ValueError(f'{[x for x, _ in ordered]}: an x occurs twice in one line; average its values first')
-    out = []
-    for place, (x, value) in enumerate(ordered):
-        first = place == 0
-        out.append((x, value, None if first else value - ordered[place - 1][1], None if first else value - ordered[0][1]))
+    out = [(x, value, None, None) for x, value in ordered[:1]]
+    for (_, before), (x, value) in zip(ordered, ordered[1:]):
+        out.append((x, value, value - before, value - ordered[0][1]))
     return out
 
 
@@ -201,7 +200,8 @@ def _draw_epochs(axis, results: list, sweep: dict, unit: str) -> None:
             # One colour a line as in the first panel; the higher x, the darker.
             alpha = 0.35 + 0.65 * (place + 1) / len(line)
             text = f'{result["values"][sweep["x"]]}' if sweep['x'] and number == 0 else None
-            axis.plot(*result['curve'], color=ARM_COLOURS[number % len(ARM_COLOURS)], alpha=alpha, label=text, marker='.')
+            look = dict(color=ARM_COLOURS[number % len(ARM_COLOURS)], alpha=alpha, marker='.')
+            axis.plot(*result['curve'], label=text, **look)
     axis.set(title='During the evaluation', xlabel='epoch or iteration, as logged', ylabel=unit)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=6, title=sweep['x'], title_fontsize=6)

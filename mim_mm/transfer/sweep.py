@@ -165,7 +165,7 @@ def _expand(grid: Dict[str, Any], axes: Dict[str, str], fixed: Dict[str, Any], w
     names = [point.name for point in points]
     for name in names:
         if names.count(name) > 1:
-            raise ChainError(f'{where}: two points would be called {name!r}; label the values: a dict of label -> value')
+            raise ChainError(f'{where}: two points would be called {name!r}; give a dict of label -> value')
     return points
 
 

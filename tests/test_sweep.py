@@ -3,8 +3,11 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -271,3 +274,21 @@ def test_a_sweep_without_results_says_so(place):
     sweep.write_summary({})
     figure, page = draw_sweep(place.work)
     assert figure is None and '4 not run' in page.read_text()
+
+
+def test_a_signal_stops_the_chains_and_says_so(place):
+    path = place.sweep({'linear.lr': [0.1, 0.2]})
+    place.command = lambda chain, work_dir, call: [sys.executable, '-c', 'import time; time.sleep(100)']
+    summary = place.work / 'sweep.json'
+
+    def stop():
+        while not (summary.is_file() and 'running' in summary.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    begun = time.monotonic()
+    code, said = place.run(path)
+    assert code == 128 + signal.SIGTERM and time.monotonic() - begun < 60 and '[lr-0.1] stopping' in said
+    statuses = [point['status'] for point in json.loads(summary.read_text())['points']]
+    assert statuses == ['interrupted', 'not run']

@@ -220,7 +220,8 @@ def compare_foreground(view: MaskView, items: Sequence, specs: Sequence[str], se
         tokens = view.tokens(view.read([path for path, _ in batch]))
         cover = {kind: torch.stack([_or_nan(c[kind], tokens) for _, c in batch]) for kind in ('boxes', 'masks')}
         for label, masker in maskers.items():
-            plans = [view.plan(masker, tokens, seed) for seed in range(seeds)]
+            # other noise in each batch: the same masks for every 16th image would add up to a bias
+            plans = [view.plan(masker, tokens, seed * len(items) + start) for seed in range(seeds)]
             # over parts and seeds together: (images, seeds * K)
             totals[label]['ratio'].append(torch.cat([hidden_ratios(p) for p in plans], dim=1).nanmean(dim=1))
             for kind, area in cover.items():

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
+from mim_mm.compat.paths import repo_root
+
 from . import launch, process
-from .chain import ChainError, root, unknown
+from .chain import ChainError, unknown
 from .display import Display, span
 from .execute import GRACE_S, POLL_S
 from .manifest import tail
@@ -39,7 +41,7 @@ class SweepCall:
 
 def chain_command(chain: Path, work_dir: Path, call: SweepCall) -> List[str]:
     """The call of ``tools/transfer.py`` for one point."""
-    command = [sys.executable, str(root() / 'tools' / 'transfer.py'), str(chain), '--work-dir', str(work_dir)]
+    command = [sys.executable, str(repo_root() / 'tools' / 'transfer.py'), str(chain), '--work-dir', str(work_dir)]
     command += ['--gpus', str(call.gpus)]
     command += ['--data-root', *call.data_root] if call.data_root else []
     command += ['--launcher', call.launcher] if call.launcher else []

@@ -38,7 +38,9 @@ NOT_LEARNED_PATHS = (
     'default_hooks.runtime_info train_cfg.val_interval train_cfg.val_begin train_cfg.dynamic_intervals'
 ).split()
 # Hooks that only look on.
-WATCHING_HOOKS = ('ProgressHook', 'MaskDiagnosticsHook', 'LoggerHook', 'IterTimerHook', 'MemoryProfilerHook', 'EmptyCacheHook')
+WATCHING_HOOKS = (
+    'ProgressHook MaskDiagnosticsHook LoggerHook IterTimerHook MemoryProfilerHook EmptyCacheHook AgreementWatchHook'
+).split()
 
 PACKAGES = dict(
     torch=['torch'],

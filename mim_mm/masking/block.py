@@ -27,7 +27,7 @@ class BlockMasking:
     in the logarithm over [min_aspect, 1 / min_aspect]; ``height = round(sqrt(area * aspect))`` and
     ``width = round(sqrt(area / aspect))``, both smaller than the grid; its corner is uniform over all places where it
     fits, the last row and column included. It is taken if it adds at least one patch and no more than are still to
-    hide. After 10 proposals in a row that are not taken the mask is finished, so BEiT's masks stay a little below 75 of 196.
+    hide. After 10 proposals in a row that are not taken the mask is finished: BEiT's masks stay a bit below 75 of 196.
 
     The defaults are BEiT's. iBOT: ``ratio`` in U(0.1, 0.5) and ``fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
     BootMAE: ``ratio=120/196, max_block=60, fill='blocks'`` for its block part.

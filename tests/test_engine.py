@@ -194,6 +194,15 @@ def test_agreement_without_reconstruction_raises_an_alarm_once(mse, consistency,
         assert 'consistency_weight' in warnings[0]
 
 
+def test_waiting_metrics_hold_no_graph():
+    hook = HOOKS.build(dict(type='DeferredRuntimeInfoHook'))
+    hook.waiting, hook.log_interval = [], 5
+    runner = runner_stub(0, train_dataloader=[None] * 12, max_iters=12)
+    weight = torch.ones(2, requires_grad=True)
+    hook.after_train_iter(runner, 0, outputs={'loss': (weight * 2).sum()})
+    assert hook.waiting[0]['loss'] == 4 and hook.waiting[0]['loss'].grad_fn is None
+
+
 def test_deferred_metrics_give_the_same_history_without_reading_in_between():
     reads = []
 

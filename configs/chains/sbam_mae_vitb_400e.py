@@ -10,7 +10,7 @@ Last run: never at full size; the same code runs tests/transfer/test_chain_runs.
 name = 'sbam_mae_vitb_400e'
 work_dir = 'work_dirs/sbam_mae_vitb_400e'
 stages = dict(
-    pretrain=dict(kind='pretrain', config='configs/sbam/sbam_mae_vitb_400e.py', arm='sbam'),
+    pretrain=dict(kind='pretrain', config='configs/sbam/sbam_mae_vitb_400e.py', arm='sbam_mae'),
     linear=dict(kind='linear', config='configs/linear/vitb_linear_90e.py', init='pretrain'),
     finetune=dict(kind='finetune', config='configs/finetune/vitb_finetune_100e.py', init='pretrain'),
     coco=dict(kind='coco', config='configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py', init='pretrain'),

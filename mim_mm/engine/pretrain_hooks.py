@@ -17,6 +17,10 @@ def _bare(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
+def _number(value: torch.Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+
+
 def mask_seed(seed: int, step: int, rank: int) -> int:
     """Seed of the masks of one step on one rank: distinct for every (step, rank) below 2**20 ranks."""
     return (seed * 1_000_003 + step) * 2**20 + rank
@@ -91,7 +95,7 @@ class AgreementWatchHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if not outputs or 'consistency' not in outputs or not self.every_n_train_iters(runner, self.interval):
             return
-        mse, trivial, consistency = (float(outputs[key]) for key in ('mse', 'mse_patch_mean', 'consistency'))
+        mse, trivial, consistency = (_number(outputs[key]) for key in ('mse', 'mse_patch_mean', 'consistency'))
         self.looks = self.looks + 1 if self.collapsed(mse, trivial, consistency) else 0
         if self.looks == self.patience:
             runner.logger.warning(
@@ -118,7 +122,7 @@ class FiniteLossHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if not outputs or not self.every_n_train_iters(runner, self.interval):
             return
-        values = {key: float(value) for key, value in outputs.items()}
+        values = {key: _number(value) for key, value in outputs.items()}
         if not all(math.isfinite(value) for value in values.values()):
             raise FloatingPointError(
                 f'iteration {runner.iter + 1}: {values} is not finite; no step from here can be trusted. Resume from '

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 
 from mim_mm.registry import HOOKS
@@ -24,7 +25,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if outputs is not None:
-            self.waiting.append(outputs)
+            # Detached: a value with its graph would keep alive what the step computed.
+            self.waiting.append({k: v.detach() if isinstance(v, torch.Tensor) else v for k, v in outputs.items()})
         due = (
             self.every_n_inner_iters(batch_idx, self.log_interval)
             or self.every_n_train_iters(runner, self.log_interval)

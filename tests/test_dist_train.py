@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 
@@ -17,6 +19,12 @@ def run(command, **env):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
 def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     (image_folder / 'train').mkdir()
     for name in ('class0', 'class1'):
@@ -24,7 +32,7 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     command = ['tools/dist_train.sh', 'configs/emae/emae_vitb_800e.py', '2', '--work-dir', str(tmp_path / 'run'),
                '--data-root', str(image_folder), '--auto-scale-lr', '--seed', '3',
                '--cfg-options', *OPTIONS]  # fmt: skip
-    done = run(command, PORT='29613')
+    done = run(command, PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
     log = done.stdout + done.stderr
     assert 'lr 0.0024 for batch 4096 -> 2.344e-06 for batch 4' in log
@@ -35,7 +43,7 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     progress = json.loads((tmp_path / 'run/progress.json').read_text())
     assert progress['finished'] and progress['iter'] == 2 and progress['checkpoint'] == 'epoch_1.pth'
 
-    again = run([*command[:-1], command[-1], 'train_cfg.max_epochs=2', '--resume'], PORT='29614')
+    again = run([*command[:-1], command[-1], 'train_cfg.max_epochs=2', '--resume'], PORT=free_port())
     assert again.returncode == 0, again.stderr[-3000:]
     assert 'resuming from' in again.stdout + again.stderr
     assert torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']['iter'] == 4
@@ -54,8 +62,6 @@ def test_mistakes_stop_before_training(arguments, message, image_folder, tmp_pat
     done = run([sys.executable, 'tools/train.py', *words, '--work-dir', str(tmp_path / 'x')],
                IMAGENET_ROOT=str(tmp_path / 'nowhere'))  # fmt: skip
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    import re
-
     assert re.search(f'error: .*{message}', done.stderr), done.stderr
     assert not (tmp_path / 'x').exists()
 

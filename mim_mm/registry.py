@@ -20,14 +20,14 @@ def _child(parent: Registry, *rooms: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
 
 
-MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection')
-DATASETS = _child(_root.DATASETS, 'data')
+MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'evaluation')
+DATASETS = _child(_root.DATASETS, 'data', 'evaluation')
 TRANSFORMS = _child(_root.TRANSFORMS, 'data')
 FUNCTIONS = _child(_root.FUNCTIONS, 'data')
-HOOKS = _child(_root.HOOKS, 'engine')
+HOOKS = _child(_root.HOOKS, 'engine', 'evaluation')
 OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
-METRICS = _child(_root.METRICS, 'evaluation')
+METRICS = _child(_root.METRICS, 'evaluation', 'detection')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
 for _name in (

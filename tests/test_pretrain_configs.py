@@ -1,12 +1,15 @@
 """Every pretraining recipe: its model builds at full size, its schedule and run sheet hold together."""
 
 import ast
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+
+from test_transfer_recipes import meta
 
 from mim_mm.engine import guard
 from mim_mm.registry import MODELS
@@ -54,7 +57,8 @@ def test_downstream_models_build_from_our_registry(path):
     """Without a default scope, as somebody would who reads a config in a script."""
     cfg = Config.fromfile(path)
     guard.check_config(cfg)
-    model = MODELS.build(cfg.model)
+    with contextlib.nullcontext() if path.parent.name == 'demo' else meta():
+        model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) > 1e5
     hook = cfg.custom_hooks[0]
     assert cfg.model.type == 'EMAE' or hook.type == 'mim_mm.LoadPretrainedHook' and hook.checkpoint is None

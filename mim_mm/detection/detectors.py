@@ -20,10 +20,14 @@ class _PlainViTDetector:
         """
         maps = super().extract_feat(batch_inputs)
         wanted = [tuple(stride) for stride in self.rpn_head.prior_generator.strides]
-        found = [
-            (round(batch_inputs.shape[-1] / m.shape[-1]), round(batch_inputs.shape[-2] / m.shape[-2])) for m in maps
+        height, width = batch_inputs.shape[-2:]
+        # Sides that a stride does not divide (800 px, stride 64) are rounded up or down by the layers.
+        fits = [
+            abs(width / x - m.shape[-1]) < 1 and abs(height / y - m.shape[-2]) < 1
+            for m, (x, y) in zip(maps, wanted, strict=False)
         ]
-        if found != wanted:
+        if len(maps) != len(wanted) or not all(fits):
+            found = [(round(width / m.shape[-1]), round(height / m.shape[-2])) for m in maps]
             raise ValueError(
                 f'the neck gives maps of strides {found} (x, y), the anchors are made for {wanted}: correct '
                 "model.rpn_head.anchor_generator.strides and both roi_extractors' featmap_strides, or the neck's scales"

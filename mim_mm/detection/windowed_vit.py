@@ -100,7 +100,7 @@ class WindowedViT(VisionTransformer):
         return min(self.window_size, grid[0]), min(self.window_size, grid[1])
 
     def _replace_attention(self, options: dict) -> None:
-        rates = [float(r) for r in torch.linspace(0, options.get('drop_path_rate', 0.0), self.num_layers)]
+        rates = torch.linspace(0, options.get('drop_path_rate', 0.0), self.num_layers, device='cpu').tolist()
         for index, layer in enumerate(self.layers):
             grid = self._window(self.target_grid) if self._is_windowed(index) else self.target_grid
             layer.attn = RelPosAttention(

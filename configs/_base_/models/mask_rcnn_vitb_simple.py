@@ -1,0 +1,29 @@
+# mmdet's Mask R-CNN with ViTDet's backbone and simple feature pyramid; channel LayerNorm in pyramid and heads.
+# No norm looks across images, so one process and many compute the same.
+_base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
+
+norm = dict(type='mmpretrain.LN2d', eps=1e-6)
+model = dict(
+    type='mim_mm.MIMMaskRCNN',
+    data_preprocessor=dict(pad_size_divisor=1024),
+    backbone=dict(
+        _delete_=True,
+        type='mim_mm.WindowedViT',
+        arch='base',
+        img_size=1024,
+        window_size=14,
+        rel_pos='decomposed',
+        pos_embed_mode='native',
+        drop_path_rate=0.1,
+    ),
+    neck=dict(_delete_=True, type='mim_mm.SimplePyramid', in_channels=768),
+    rpn_head=dict(num_convs=2),
+    roi_head=dict(
+        # bf16 features, fp32 boxes: see mim_mm/detection/roi_extractor.py
+        bbox_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
+        mask_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
+        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
+        mask_head=dict(norm_cfg=norm),
+    ),
+    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
+)

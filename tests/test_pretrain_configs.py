@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-
 from test_transfer_recipes import meta
 
 from mim_mm.engine import guard

@@ -39,7 +39,8 @@ NOT_LEARNED_PATHS = (
 ).split()
 # Hooks that only look on.
 WATCHING_HOOKS = (
-    'ProgressHook MaskDiagnosticsHook LoggerHook IterTimerHook MemoryProfilerHook EmptyCacheHook AgreementWatchHook'
+    'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook LoggerHook IterTimerHook MemoryProfilerHook '
+    'EmptyCacheHook'
 ).split()
 
 PACKAGES = dict(

@@ -50,7 +50,9 @@ def run(work_dir, masker, loop, **options):
         ),
         train_cfg=loop,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
-        default_hooks=dict(checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1), logger=None, runtime_info=None),
+        default_hooks=dict(
+            checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1), logger=None, runtime_info=None
+        ),
         custom_hooks=[MaskerEpochHook()],
         default_scope='mmengine',
         experiment_name=f'{work_dir.name}-{id(masker)}',

@@ -1,0 +1,215 @@
+"""Weighted k-nearest-neighbour classification on frozen features, as DINO does it (Caron et al. 2021, eval_knn.py).
+
+Features are L2-normalised, the k nearest of the bank by cosine vote for their class with weight exp(cosine / 0.07). The
+bank is walked shard by shard and the queries chunk by chunk, so memory is bounded by ``query_chunk * bank_chunk``
+similarities and k candidates a query, whatever the size of either set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from torch import Tensor
+
+from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm.checkpoint.read import resolve_checkpoint
+from mim_mm.evaluation.features import Features, FolderImages, Preprocess, Source, load_or_extract
+
+__all__ = ['KS', 'evaluate', 'fitting_ks', 'knn_accuracy', 'nearest', 'vote']
+
+KS = (10, 20, 100, 200)
+TEMPERATURE = 0.07
+
+
+def nearest(
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    query_chunk: int = 1024,
+    bank_chunk: int = 16384,
+    device: str | torch.device = 'cpu',
+) -> tuple[Tensor, Tensor]:
+    """The k most similar rows of the bank for each query.
+
+    Args:
+        queries, bank: (Q, D) and (N, D) of any floating type and device; L2-normalised here, in float32.
+        query_chunk, bank_chunk: how many rows of either meet at a time; they change memory and time only.
+
+    Returns:
+        Cosine similarities (Q, k), falling, and bank indices (Q, k), on the CPU. Among equally similar rows at the edge
+        of the k the choice is torch.topk's.
+
+    Raises:
+        ValueError: k is not in 1..N, the widths differ, or a chunk is not positive.
+    """
+    if not 1 <= k <= len(bank):
+        raise ValueError(f'k = {k} must be 1 to {len(bank)}, the size of the bank: leave it out or use more images')
+    if queries.shape[1] != bank.shape[1]:
+        raise ValueError(f'queries are {queries.shape[1]} wide, the bank {bank.shape[1]}: use one backbone and pooling')
+    if query_chunk < 1 or bank_chunk < 1:
+        raise ValueError(f'query_chunk {query_chunk} and bank_chunk {bank_chunk} must be at least 1')
+    best = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
+    for start in range(0, len(bank), bank_chunk):
+        shard = F.normalize(bank[start : start + bank_chunk].to(device).float(), dim=1)
+        found = []
+        for here in range(0, len(queries), query_chunk):
+            rows = slice(here, here + query_chunk)
+            similarity = F.normalize(queries[rows].to(device).float(), dim=1) @ shard.T
+            values, places = similarity.topk(min(k, len(shard)), dim=1)
+            values = torch.cat([best[0][rows], values.cpu()], 1)
+            places = torch.cat([best[1][rows], places.cpu() + start], 1)
+            values, order = values.topk(min(k, values.shape[1]), dim=1)
+            found.append((values, places.gather(1, order)))
+        if found:
+            best = tuple(torch.cat(parts) for parts in zip(*found))
+    return best
+
+
+def vote(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
+    """Sum of exp(similarity / temperature) over the neighbours of each class.
+
+    Args:
+        similarity: (Q, k) cosines. labels: (Q, k) classes of the neighbours, 0..num_classes-1.
+
+    Returns:
+        (Q, num_classes), 0 for a class without a neighbour.
+    """
+    votes = torch.zeros(len(labels), num_classes, dtype=torch.float64)
+    return votes.scatter_add_(1, labels, (similarity.double() / temperature).exp())
+
+
+def knn_accuracy(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    query_labels: Tensor,
+    num_classes: int,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+    **chunks,
+) -> dict[int, dict[str, float]]:
+    """Top-1 and top-5 in per cent for each k, any number of queries from 1.
+
+    Args:
+        bank, queries: (N, D), (Q, D). bank_labels, query_labels: (N,), (Q,).
+        chunks: query_chunk, bank_chunk, device of :func:`nearest`.
+
+    Returns:
+        ``{k: dict(top1=..., top5=...)}``. Top-5 counts classes that got a vote; DINO fills up with arbitrary ones when
+        the k neighbours have fewer than five classes.
+
+    Raises:
+        ValueError: a k above the size of the bank (it is not cut in silence: see :func:`fitting_ks`), or no query.
+    """
+    if not len(queries) or not len(ks):
+        raise ValueError(f'{len(queries)} queries and ks = {list(ks)}: at least one of each is needed')
+    if min(ks) < 1:
+        raise ValueError(f'ks = {list(ks)} must be at least 1')
+    similarity, places = nearest(queries, bank, max(ks), **chunks)
+    right = {k: [0, 0] for k in ks}
+    step = chunks.get('query_chunk', 1024)  # the votes of a chunk, not of all queries, are in memory
+    for here in range(0, len(queries), step):
+        rows = slice(here, here + step)
+        truth, classes = query_labels[rows, None].cpu(), bank_labels.cpu()[places[rows]]
+        for k in ks:
+            votes = vote(similarity[rows, :k], classes[:, :k], num_classes, temperature)
+            value, guess = votes.topk(min(5, num_classes), dim=1)
+            hit = (guess == truth) & (value > 0)
+            right[k][0] += int(hit[:, 0].sum())
+            right[k][1] += int(hit.sum())
+    return {k: {name: 100 * n / len(queries) for name, n in zip(('top1', 'top5'), right[k])} for k in ks}
+
+
+def fitting_ks(bank_size: int, ks: Sequence[int] = KS) -> list[int]:
+    """Those of the published k that the bank can serve; the whole bank if it is smaller than all of them."""
+    return [k for k in ks if k <= bank_size] or [bank_size]
+
+
+def evaluate(train: Features, val: Features, ks: Sequence[int] | None = None, **chunks) -> dict:
+    """k-NN of val among train for each pooling the backbone has.
+
+    Returns:
+        ``dict(bank, queries, classes, ks, left_out, temperature, accuracy={pooling: {k: dict(top1, top5)}})``.
+
+    Raises:
+        ValueError: a k of ``ks`` above the size of the bank. Without ``ks``, what does not fit is left out and named.
+    """
+    chosen = fitting_ks(len(train.labels)) if ks is None else list(ks)
+    accuracy = {
+        pooling: knn_accuracy(
+            train.get(pooling), train.labels, val.get(pooling), val.labels, len(train.classes), chosen, **chunks
+        )
+        for pooling in train.poolings
+    }
+    return dict(
+        bank=len(train.labels),
+        queries=len(val.labels),
+        classes=len(train.classes),
+        ks=chosen,
+        left_out=[k for k in KS if k not in chosen] if ks is None else [],
+        temperature=TEMPERATURE,
+        accuracy=accuracy,
+    )
+
+
+def table(result: dict) -> str:
+    """The accuracies of :func:`evaluate` as text, one line a pooling and k."""
+    lines = [f'{result["queries"]} queries, bank of {result["bank"]}, {result["classes"]} classes']
+    lines.append(f'{"pooling":<10}{"k":>6}{"top-1":>9}{"top-5":>9}')
+    for pooling, by_k in result['accuracy'].items():
+        lines += [f'{pooling:<10}{k:>6}{v["top1"]:>9.2f}{v["top5"]:>9.2f}' for k, v in by_k.items()]
+    if result['left_out']:
+        lines.append(f'left out, larger than the bank: k = {", ".join(map(str, result["left_out"]))}')
+    return '\n'.join(lines)
+
+
+def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that every tool on frozen features has."""
+    add = parser.add_argument
+    add('config', help='a config with model.backbone: of a classifier or of the pretraining')
+    add('checkpoint', help="file or work dir; 'random': an untrained encoder, the control")
+    add('--data-root', help="folder with train/<class>/* and val/<class>/* (default: the config's data_root)")
+    add('--work-dir', help='where results and features go (default: work_dirs/frozen/<config>/<run>_<checkpoint>)')
+    add('--resize', type=int, help='short edge in pixels (default: crop * 256 / 224)')
+    add('--crop', type=int, help="centre crop in pixels (default: the backbone's img_size)")
+    add('--batch-size', type=int, default=128)
+    add('--workers', type=int, default=4, help='loader processes (default: %(default)s)')
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    add('--amp', choices=['bf16', 'fp16'], help='autocast of the forward pass (default: float32)')
+    add('--prefix', default='backbone.', help='where the encoder lies in the checkpoint')
+    add('--min-loaded', type=float, default=0.95, help='least part of the encoder that the checkpoint must fill')
+    add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
+
+
+def frozen_features(args: argparse.Namespace) -> tuple[Features, Features, Path]:
+    """Train and val features for the parsed :func:`add_feature_arguments`, and the work dir.
+
+    Raises:
+        ValueError: neither ``--data-root`` nor the config names the data. Others: see ``features``.
+    """
+    cfg = Config.fromfile(args.config)
+    root = args.data_root or cfg.get('data_root')
+    if not root:
+        raise ValueError(f'{args.config} names no data_root: give --data-root')
+    preprocess = Preprocess.from_config(cfg, args.resize, args.crop)
+    checkpoint = None if args.checkpoint == 'random' else resolve_checkpoint(args.checkpoint)
+    run = f'{checkpoint.resolve().parent.name}_{checkpoint.stem}' if checkpoint else f'random_{args.seed}'
+    work_dir = Path(args.work_dir or Path('work_dirs', 'frozen', Path(args.config).stem, run))
+    source = Source(cfg, checkpoint, preprocess, args.prefix, args.min_loaded, args.amp, args.seed)
+    train = FolderImages(root, 'train', preprocess)
+    val = FolderImages(root, 'val', preprocess, train.classes)
+    options = dict(batch_size=args.batch_size, workers=args.workers, device=args.device)
+    both = (load_or_extract(source, data, work_dir / 'features', **options) for data in (train, val))
+    return *both, work_dir
+
+
+def write_result(path: Path, result: dict, train: Features, val: Features) -> None:
+    """``result`` with the provenance of both feature sets as JSON; the file appears whole or not at all."""
+    content = dict(schema=1, **result, features=dict(train=train.provenance, val=val.provenance))
+    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())

@@ -1,0 +1,34 @@
+"""Weighted k-NN accuracy of a frozen encoder, as DINO measures it: prints a table, writes knn.json.
+
+    python tools/knn.py configs/linear/vitb_linear_90e.py CKPT --data-root data/imagenet --amp bf16
+    python tools/knn.py configs/linear/vitb_linear_90e.py random        # the control
+"""
+
+import argparse
+
+import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+from mim_mm.checkpoint.read import LoadError
+from mim_mm.evaluation import knn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/knn.md'
+    )
+    knn.add_feature_arguments(parser)
+    parser.add_argument('--k', type=int, nargs='+', help='neighbours (default: those of 10 20 100 200 that fit)')
+    parser.add_argument('--query-chunk', type=int, default=1024, help='images classified at a time')
+    parser.add_argument('--bank-chunk', type=int, default=16384, help='training images compared at a time')
+    args = parser.parse_args()
+    try:
+        train, val, work_dir = knn.frozen_features(args)
+        chunks = dict(query_chunk=args.query_chunk, bank_chunk=args.bank_chunk, device=args.device)
+        result = knn.evaluate(train, val, args.k, **chunks)
+        knn.write_result(work_dir / 'knn.json', result, train, val)
+    except (FileNotFoundError, ValueError, FloatingPointError, LoadError) as error:
+        raise SystemExit(f'error: {error}') from None
+    print(f'{knn.table(result)}\nWritten to {work_dir / "knn.json"}')
+
+
+if __name__ == '__main__':
+    main()

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mim_mm.checkpoint.atomic import write_atomically
 from mim_mm.checkpoint.keymap import select_backbone
 from mim_mm.checkpoint.read import LoadError, read_checkpoint, resolve_checkpoint
 
@@ -95,15 +96,8 @@ class LoadReport:
     def save(self, directory: str | os.PathLike) -> None:
         """Write ``load_report.json`` and ``load_report.txt``; each appears whole or not at all."""
         folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(folder / 'load_report.json', json.dumps(self.as_dict(), indent=1))
-        _write_atomically(folder / 'load_report.txt', self.table() + '\n')
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+        write_atomically(folder / 'load_report.json', json.dumps(self.as_dict(), indent=1).encode())
+        write_atomically(folder / 'load_report.txt', f'{self.table()}\n'.encode())
 
 
 def resize_positions(table: Tensor, target: Tensor, grid: tuple[int, int], mode: str = 'bicubic') -> Tensor:

@@ -8,7 +8,6 @@ off for the head that won.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.datasets import CustomDataset
 
+from mim_mm.checkpoint.atomic import write_atomically
 from mim_mm.registry import DATASETS, HOOKS, METRICS
 
 PARTS = ('fit', 'choose', 'report')
@@ -194,9 +194,7 @@ class ProbeReportHook(Hook):
         if not found or not is_main_process():
             return
         path = Path(runner.work_dir) / FILE_NAME
-        temporary = path.with_suffix('.tmp')
-        temporary.write_text(json.dumps(dict(iteration=iteration, **found[0]), indent=1))
-        os.replace(temporary, path)
+        write_atomically(path, json.dumps(dict(iteration=iteration, **found[0]), indent=1).encode())
         rates = [head['lr'] for head in found[0]['heads']]
         best = next(head for head in found[0]['heads'] if head['name'] == found[0]['best_head'])
         at_end = len(set(rates)) > 1 and best['lr'] in (min(rates), max(rates))

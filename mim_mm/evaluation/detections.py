@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from mim_mm.checkpoint.read import LoadError, read_checkpoint
 
@@ -62,7 +63,8 @@ def detect_scenes(
 
     cfg = Config.fromfile(str(config))
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    # What training evaluates on; test_dataloader is a copy that --cfg-options val_dataloader... leaves behind.
+    dataset = DATASETS.build((cfg.get('val_dataloader') or cfg.test_dataloader).dataset)
     chosen = _choose(dataset, list(files), limit)
     model = MODELS.build(cfg.model)
     _load_weights(model, checkpoint)
@@ -72,11 +74,18 @@ def detect_scenes(
         truth = item['data_samples'].gt_instances
         found = model.test_step(dict(inputs=[item['inputs']], data_samples=[item['data_samples']]))[0].pred_instances
         found = found[found.scores > above]
-        image = item['inputs'].numpy()[::-1].transpose(1, 2, 0)  # mmdet's loader gives BGR
+        # Truth and predictions are in the coordinates of the file, whatever size the model saw.
+        path = item['data_samples'].img_path
+        image = np.asarray(Image.open(path).convert('RGB'))
         truth_masks = truth.masks.to_ndarray()
+        if truth_masks.shape[1:] != image.shape[:2]:
+            raise ValueError(
+                f'{path} is {image.shape[:2]}, its truth {truth_masks.shape[1:]}: the val pipeline scales the '
+                'annotations; put LoadAnnotations behind Resize, as mmdet does'
+            )
         scenes.append(
             dict(
-                image=np.ascontiguousarray(image),
+                image=image,
                 found=_instances(found, found.masks.numpy(), found.scores),
                 truth=_instances(truth, truth_masks),
             )

@@ -63,6 +63,28 @@ def test_truth_is_the_annotation_and_found_is_filtered(detector):
     assert len(detect_scenes(CONFIG, detector / 'full.pth', limit=3)['scenes']) == 3
 
 
+def test_pictures_are_in_the_coordinates_of_the_file_when_the_model_sees_another_size(detector, tmp_path):
+    from mmengine.config import Config
+
+    from mim_mm.evaluation.detections import detect_scenes
+
+    cfg = Config.fromfile(str(CONFIG))
+    pipeline = [step for step in cfg.val_dataloader.dataset.pipeline if step['type'] != 'Resize']
+    pipeline[-1]['meta_keys'] = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+    resize = dict(type='Resize', scale=(192, 192), keep_ratio=True)
+    cfg.val_dataloader.dataset.pipeline = [pipeline[0], resize, *pipeline[1:]]
+    cfg.model.data_preprocessor.pad_size_divisor = 192
+    cfg.dump(tmp_path / 'larger.py')
+    names = ['000000000003.png']
+    plain = detect_scenes(CONFIG, detector / 'full.pth', names, above=0.0)['scenes'][0]
+    larger = detect_scenes(tmp_path / 'larger.py', detector / 'full.pth', names, above=0.0)['scenes'][0]
+    assert np.array_equal(larger['image'], plain['image']) and larger['image'].shape == (128, 128, 3)
+    for mine, theirs in zip(larger['truth'], plain['truth']):
+        assert np.array_equal(mine['mask'], theirs['mask']) and np.array_equal(mine['box'], theirs['box'])
+    boxes = np.array([i['box'] for i in larger['found']])
+    assert len(boxes) and boxes.max() <= 128 and all(i['mask'].shape == (128, 128) for i in larger['found'])
+
+
 def test_refuses_images_without_truth_and_other_weights(detector):
     from mim_mm.evaluation.detections import detect_scenes
 

@@ -5,6 +5,7 @@ B images, K parts, N patches, V visible, M hidden, P values a patch. True in a m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 import torch
@@ -148,7 +149,13 @@ def agreement_loss(pred: Tensor) -> Tensor:
     pairs = parts * (parts - 1) // 2
     with torch.autocast(pred.device.type, enabled=False):
         x = pred.float().view(batch, parts, parts - 1, size, values)
-        return _PartitionPairs.apply(x, 1 / (pairs * batch * (parts - 2) * size * values))
+        weight = 1 / (pairs * batch * (parts - 2) * size * values)
+        if torch.compiler.is_compiling():
+            # A compiler fuses the plain sum and its gradient into kernels that store no coefficients.
+            runs = [(x[:, i, in_i], x[:, j, in_j]) for i, j, in_i, in_j in _common_runs(parts)]
+            once = weight * sum((one - other).abs().sum() for one, other in runs)
+            return once + once.detach()
+        return _PartitionPairs.apply(x, weight)
 
 
 class _MaskedPairs(torch.autograd.Function):
@@ -178,27 +185,15 @@ class _MaskedPairs(torch.autograd.Function):
 
 
 class _PartitionPairs(torch.autograd.Function):
-    """:class:`_MaskedPairs` for dense predictions (B, K, K-1, V, P) of a partition plan, one weight for all pairs.
-
-    Part k predicts all groups but its own, so group g stands in its slot g, or g-1 once past k. For parts i < j the
-    groups hidden in both are three runs, each a static slice on either side.
-    """
+    """:class:`_MaskedPairs` for dense predictions (B, K, K-1, V, P) of a partition plan, one weight for all pairs."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: float) -> Tensor:
-        parts = x.shape[1]
         coefficient = torch.zeros_like(x)
-        for i in range(parts):
-            for j in range(i + 1, parts):
-                runs = [
-                    (slice(0, i), slice(0, i)),  # groups before i
-                    (slice(i, j - 1), slice(i + 1, j)),  # between i and j
-                    (slice(j, None), slice(j, None)),  # after j
-                ]
-                for in_i, in_j in runs:
-                    sign = torch.sign(x[:, i, in_i] - x[:, j, in_j])
-                    coefficient[:, i, in_i] += sign
-                    coefficient[:, j, in_j] -= sign
+        for i, j, in_i, in_j in _common_runs(x.shape[1]):
+            sign = torch.sign(x[:, i, in_i] - x[:, j, in_j])
+            coefficient[:, i, in_i] += sign
+            coefficient[:, j, in_j] -= sign
         coefficient *= weight
         ctx.save_for_backward(coefficient)
         return 2 * (coefficient * x).sum()
@@ -207,6 +202,21 @@ class _PartitionPairs(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         (coefficient,) = ctx.saved_tensors
         return grad * coefficient, None
+
+
+def _common_runs(parts: int) -> Iterator[tuple[int, int, slice, slice]]:
+    """For all parts i < j of a partition plan, where both hold predictions of the same groups.
+
+    Part k predicts all groups but its own, so group g stands in its slot g, or g-1 once past k. The groups hidden in
+    both are three runs, each a static slice on either side; empty ones are left out.
+    """
+    for i, j in combinations(range(parts), 2):
+        if i:
+            yield i, j, slice(0, i), slice(0, i)
+        if j - i > 1:
+            yield i, j, slice(i, j - 1), slice(i + 1, j)
+        if j < parts - 1:
+            yield i, j, slice(j, None), slice(j, None)
 
 
 def _denominator(overlap: Tensor, everything: int, normalizer: str) -> Tensor:

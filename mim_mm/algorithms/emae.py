@@ -57,7 +57,7 @@ class EMAE(MAE):
         if self.consistency_weight:
             consistency = self.consistency(predictions, plan)
             out['loss_consistency'] = self.consistency_weight * self.consistency_scale * consistency
-            out['consistency'] = consistency.detach()
+            out['consistency'] = consistency
         return out
 
     def consistency(self, predictions: Tensor, plan: MaskPlan) -> Tensor:

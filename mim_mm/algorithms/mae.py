@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
@@ -60,6 +62,8 @@ class MAE(BaseModel):
         self.per_image_mean = per_image_mean
         # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
         self.mask_generator: torch.Generator | None = None
+        # CompileHook puts the compiled loss_under_plan here.
+        self.captured: Callable | None = None
         self.encoder.prepare(self.backbone, pos_embed)
         self.decoder.init_weights()
 
@@ -90,6 +94,16 @@ class MAE(BaseModel):
         """
         tokens = self.encoder.embed(self.backbone, inputs)
         plan = self.draw_plan(tokens, self.mask_generator)
+        # Packed plans change their shapes from step to step, so they are never captured.
+        captured = self.captured if plan.uniform else None
+        out = (captured or self.loss_under_plan)(inputs, tokens, plan)
+        # Metrics are detached here and not inside: inductor (torch 2.14) merges a value that is returned twice, once
+        # detached, and the loss loses its gradient without a word.
+        return {name: value if name.startswith('loss') else value.detach() for name, value in out.items()}
+
+    def loss_under_plan(self, inputs: Tensor, tokens: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
+        """The step from the mask on, a function of its arguments alone: nothing is drawn here and nothing synchronises,
+        so that it can be captured as one graph (``CompileHook``)."""
         predictions = self.predict_hidden(tokens, plan)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
         return self.compare(predictions, target, plan)
@@ -169,7 +183,7 @@ class MAE(BaseModel):
             errors = packed_errors(predictions, target, place)
             mse = mean_over_hidden(errors, image, len(target), self.per_image_mean)
             trivial = mean_over_hidden(flat.flatten()[place], image, len(target), self.per_image_mean)
-        return {'loss_whole': mse, 'mse': mse.detach(), 'mse_patch_mean': trivial}
+        return {'loss_whole': mse, 'mse': mse, 'mse_patch_mean': trivial}
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, generator: torch.Generator | None = None) -> dict:

@@ -73,6 +73,9 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
+    if args.compile:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mim_mm.CompileHook')]
+        notes.append('compile: the step is captured as one graph; the first iterations take a minute or more')
     processes = world_size() if args.launcher != 'none' else 1
     batch = schedule.effective_batch(cfg, processes)
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
@@ -109,6 +112,7 @@ def train_main(argv: list[str] | None = None) -> None:
         help="go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT",
     )  # fmt: skip
     parser.add_argument('--amp', action='store_true', help='train under bf16 autocast')
+    parser.add_argument('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size'
     )

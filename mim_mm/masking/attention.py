@@ -9,15 +9,13 @@ All need ``attention`` (B, N), the class token's row of the last block's attenti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mim_mm.masking.adaptive import RandomWarmUp
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
+from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, num_hidden
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -42,42 +40,6 @@ def check_attention(attention: Tensor | None, tokens: Tensor, masker: object) ->
             'averaged over heads and without the class token'
         )
     return attention.detach().float()
-
-
-@dataclass(frozen=True)
-class ThrowingPlan(MaskPlan):
-    """A plan in which some patches are neither visible nor hidden: nobody encodes, decodes or predicts them.
-
-    ``order`` is long (B, K, N-T) here, visible and then hidden patches only, so that whatever follows it never meets a
-    thrown patch. ``mask`` (B, K, N) is False at thrown patches: losses over it leave them out. Only methods that drop
-    tokens can throw any.
-
-    Attributes:
-        all_patches: N.
-    """
-
-    all_patches: int = 0
-
-    @property
-    def num_patches(self) -> int:
-        return self.all_patches
-
-    @property
-    def num_thrown(self) -> int:
-        """T."""
-        return self.all_patches - self.order.shape[2]
-
-    @property
-    def mask(self) -> Tensor:
-        hidden = self.order[..., self.num_visible[0] :]
-        return self.order.new_zeros(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(2, hidden, True)
-
-    @property
-    def thrown(self) -> Tensor:
-        """Bool (B, K, N) in patch order, True = thrown."""
-        return self.order.new_ones(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(
-            2, self.order, False
-        )
 
 
 @MODELS.register_module()

@@ -173,6 +173,42 @@ class MaskPlan:
         return base + self.order.flatten()[base + start + place]
 
 
+@dataclass(frozen=True)
+class ThrowingPlan(MaskPlan):
+    """A plan in which some patches are neither visible nor hidden: nobody encodes, decodes or predicts them.
+
+    ``order`` is long (B, K, N-T) here, visible and then hidden patches only, so that whatever follows it never meets a
+    thrown patch. ``mask`` (B, K, N) is False at thrown patches: losses over it leave them out. Only methods that drop
+    tokens can throw any.
+
+    Attributes:
+        all_patches: N.
+    """
+
+    all_patches: int = 0
+
+    @property
+    def num_patches(self) -> int:
+        return self.all_patches
+
+    @property
+    def num_thrown(self) -> int:
+        """T."""
+        return self.all_patches - self.order.shape[2]
+
+    @property
+    def mask(self) -> Tensor:
+        hidden = self.order[..., self.num_visible[0] :]
+        return self.order.new_zeros(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(2, hidden, True)
+
+    @property
+    def thrown(self) -> Tensor:
+        """Bool (B, K, N) in patch order, True = thrown."""
+        return self.order.new_ones(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(
+            2, self.order, False
+        )
+
+
 def _check_per_image(per_image: Tensor, order: Tensor, num_visible: tuple[int, ...]) -> None:
     batch, parts, patches = order.shape
     if per_image.dtype != torch.long or per_image.device.type != 'cpu' or per_image.shape != (batch, parts):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
+from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, num_hidden
 from mim_mm.registry import MODELS
 
 
@@ -15,18 +15,29 @@ class RandomMasking:
 
     Args:
         ratio: share of hidden patches, 0.75 in MAE.
+        predict: share of all patches that is predicted, a random choice of the hidden ones; the rest gets no token at
+            all (CrossMAE's prediction ratio, for ``CrossAttentionDecoder``). None predicts every hidden patch.
     """
 
-    def __init__(self, ratio: float = 0.75) -> None:
+    def __init__(self, ratio: float = 0.75, predict: float | None = None) -> None:
         if not 0 < ratio < 1:
             raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 0.75')
+        if predict is not None and not 0 < predict <= ratio:
+            raise ValueError(f'predict is {predict}: only hidden patches are predicted, so use 0 < predict <= {ratio}')
         self.ratio = ratio
+        self.predict = predict
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1."""
         batch, patches = tokens.shape[:2]
         noise = draw_uniform((batch, patches), tokens, generator)
-        return MaskPlan.from_scores(noise[:, None], patches - num_hidden(patches, self.ratio))
+        plan = MaskPlan.from_scores(noise[:, None], patches - num_hidden(patches, self.ratio))
+        if self.predict is None:
+            return plan
+        kept = plan.num_visible[0] + max(1, round(patches * self.predict))
+        if kept >= patches:
+            return plan
+        return ThrowingPlan(plan.order[..., :kept], plan.num_visible, all_patches=patches)
 
 
 @MODELS.register_module()

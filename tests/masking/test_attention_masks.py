@@ -9,7 +9,8 @@ from tiny import HIVIT, VIT, build, images
 
 from mim_mm.encoders.attention import cls_attention
 from mim_mm.masking import AttentionMasking, AttMask
-from mim_mm.masking.attention import ThrowingPlan, crop_map
+from mim_mm.masking.attention import crop_map
+from mim_mm.masking.plan import ThrowingPlan
 
 
 def generator(seed=0):

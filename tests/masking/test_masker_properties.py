@@ -6,7 +6,7 @@ import pytest
 import torch
 from masker_table import COVERING, NEED_ATTENTION, PER_BATCH, PER_IMAGE, registered, table
 
-from mim_mm.masking.attention import ThrowingPlan
+from mim_mm.masking.plan import ThrowingPlan
 from mim_mm.registry import MODELS
 
 NAMES = sorted(table())

@@ -22,7 +22,7 @@ def test_recipe(path):
     cfg = Config.fromfile(path)
     guard.check_config(cfg)
     # The file name says what is inside.
-    name = re.fullmatch(r'(emae|mae)_(hi)?vit([sbl])_(\d+)e(?:_k(\d+))?', path.stem)
+    name = re.fullmatch(r'(emae|mae)_(hi)?vit([sblh])_(\d+)e(?:_k(\d+))?(_fsdp)?', path.stem)
     assert cfg.model.type.lower() == name[1]
     assert cfg.train_cfg.max_epochs == int(name[4])
     assert cfg.param_scheduler[0].end == 40 and 'end' not in cfg.param_scheduler[1]
@@ -32,9 +32,10 @@ def test_recipe(path):
         assert cfg.model.masker == dict(type='ParallelMasking', num_parts=int(name[5] or 4))
     with torch.device('cpu' if name[2] else 'meta'):  # shapes are what matters; HiViT reads values while it is built
         model = MODELS.build(cfg.model)
-    assert model.grid.num_patches == 196
+    assert model.grid.num_patches == (256 if name[3] == 'h' else 196)
     if not name[2]:
-        assert model.grid.embed_dims == {'s': 384, 'b': 768, 'l': 1024}[name[3]]
+        assert model.grid.embed_dims == {'s': 384, 'b': 768, 'l': 1024, 'h': 1280}[name[3]]
+    assert bool(name[6]) == (cfg.get('runner_type') == 'mim_mm.ShardedRunner') == ('strategy' in cfg)
     decoder = sum(p.numel() for p in model.decoder.decoder_blocks.parameters())
     assert decoder == 8 * (12 * 512**2 + 13 * 512)  # qkv, proj, MLP x4, their biases and two LayerNorms
 

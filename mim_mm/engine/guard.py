@@ -55,6 +55,11 @@ def check_config(cfg: Config) -> None:
     """
     _refuse_near_misses(set(cfg.keys()), known_keys(), 'top-level key')
     _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
+    if cfg.get('strategy') and not cfg.get('runner_type'):
+        raise ConfigError(
+            f"strategy={cfg.strategy.get('type')} is set, but mmengine's Runner does not read it: add "
+            "runner_type='mim_mm.ShardedRunner' (or inherit from configs/_base_/fsdp.py)"
+        )
 
 
 # Variables that OpenMMLab configs keep at the top level and that happen to lie near a known key.

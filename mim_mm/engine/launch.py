@@ -61,6 +61,7 @@ def _build_runner(cfg: Config) -> Runner:
         # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
         # that exists and a wrapper that is configured.
         torch.distributed.init_process_group('gloo')
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu' and not cfg.get('runner_type'):
         unused = cfg.get('find_unused_parameters', False)
         plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
         cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', **plain))
@@ -69,6 +70,11 @@ def _build_runner(cfg: Config) -> Runner:
 
 def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Resolve precision, schedule, learning rate and resuming in place; returns what to tell the user."""
+    if cfg.get('strategy') and args.launcher == 'none':
+        raise guard.ConfigError(
+            f'{args.config} shards the model over processes (strategy={cfg.strategy.type}): start it with '
+            'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
+        )
     notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
     if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
@@ -146,6 +152,9 @@ def test_main(argv: list[str] | None = None) -> None:
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    # A checkpoint is whole however it was trained, and evaluation needs no sharding.
+    cfg.pop('strategy', None)
+    cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
     cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
     _build_runner(cfg).test()

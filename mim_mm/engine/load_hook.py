@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.registry import HOOKS
@@ -53,14 +54,26 @@ class LoadPretrainedHook(Hook):
         self.min_loaded = min_loaded
         self.skip = tuple(skip)
         self.trust = trust
+        self._sharded = False
+
+    def before_wrap(self, runner: Runner, model: nn.Module) -> None:
+        """Load before the model is sharded; ``mim_mm.ShardedRunner`` calls this, other runners do not."""
+        self._sharded = True
+        if not runner.resuming:
+            self._load(runner, model)
 
     def before_train(self, runner: Runner) -> None:
+        if self._sharded and not runner.resuming:
+            return  # done before the model was sharded
         if runner.iter > 0:
             runner.logger.info(
                 f'Resumed at iteration {runner.iter}: the encoder comes from the resumed checkpoint, '
                 f'{self.checkpoint} is not loaded again.'
             )
             return
+        self._load(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+
+    def _load(self, runner: Runner, model: nn.Module) -> None:
         load_from = runner.cfg.get('load_from')
         if self.checkpoint is None:
             source = f'comes from load_from={load_from}' if load_from else 'starts from RANDOM weights'
@@ -74,14 +87,13 @@ class LoadPretrainedHook(Hook):
                 f'encoder: set one of them to None.'
             )
         report = load_encoder(
-            self._backbone(runner), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust
+            self._backbone(model), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust
         )
         if is_main_process():
             report.save(runner.work_dir)
             runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')
 
-    def _backbone(self, runner: Runner):
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    def _backbone(self, model: nn.Module) -> nn.Module:
         try:
             return model.get_submodule(self.target)
         except AttributeError as error:

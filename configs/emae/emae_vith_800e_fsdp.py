@@ -1,0 +1,13 @@
+"""EMAE, ViT-H/14, K = 4, 800 epochs of ImageNet-1k, sharded (FSDP): the EMAE recipe at MAE's largest size.
+
+    tools/dist_train.sh configs/emae/emae_vith_800e_fsdp.py 8
+
+Published: nothing for EMAE at this size (Li et al., TPAMI 2024, stop at ViT-L); MAE ViT-H/14 76.6 linear, 86.9 tuned.
+Four parts of 64 of the 256 patches.
+Batch 4096 = 8 x 512 images, each encoded in all its parts. Other batches: --auto-scale-lr.
+Cost: 111 h on 8 H100 at half of their bf16 peak, by FLOPs (1162 GFLOP an image, a third more recomputed); not measured.
+Last run: never on a GPU; a few iterations of a shrunken model on two CPU processes by tests/test_fsdp.py.
+"""
+
+_base_ = ['./emae_vitb_800e.py', '../_base_/fsdp.py']
+model = dict(backbone=dict(arch='huge', patch_size=14))

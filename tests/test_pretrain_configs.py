@@ -61,4 +61,4 @@ def test_downstream_models_build_from_our_registry(path):
         model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters()) > 1e5
     hook = cfg.custom_hooks[0]
-    assert cfg.model.type == 'EMAE' or hook.type == 'mim_mm.LoadPretrainedHook' and hook.checkpoint is None
+    assert cfg.model.type in ('EMAE', 'MAE') or hook.type == 'mim_mm.LoadPretrainedHook' and hook.checkpoint is None

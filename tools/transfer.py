@@ -2,20 +2,21 @@
 
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8 --skip-pretrain epoch_800.pth --dry-run
+tools/transfer.py --compare configs/emae/emae_vitb_300e.py mae=mae.pth --gpus 8     (docs/compare.md)
 """
 
 import argparse
 import sys
 
-from mim_mm.transfer import Call, ChainError, run_chain
+from mim_mm.transfer import Call, ChainError, run_chain, run_comparison
 
 
-def parse() -> Call:
+def parse() -> dict:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/chain.md'
     )
     add = parser.add_argument
-    add('chain', help='chain config, e.g. configs/chains/emae_vitb_800e.py')
+    add('chain', nargs='?', help='chain config, e.g. configs/chains/emae_vitb_800e.py')
     add(
         '--gpus', type=int, default=1, metavar='N', help='devices of each stage; more than one uses tools/dist_train.sh'
     )
@@ -33,12 +34,27 @@ def parse() -> Call:
     add('--data-root', nargs='+', default=(), metavar='NAME=DIR', help='e.g. imagenet=/data/imagenet coco=/data/coco')
     add('--launcher', help='none, pytorch, slurm or mpi; by default torchrun when --gpus is more than one')
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
-    return Call(**vars(parser.parse_args()))
+    add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
+    add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')
+    add('--seeds', nargs='+', default=(), metavar='N', help='of --compare: N, and KIND=N for one kind (default 3)')
+    options = vars(parser.parse_args())
+    if not (options['chain'] or options['compare']):
+        parser.error('give a chain config, or --compare ARM ...')
+    if options['chain'] and not options['compare'] and (options['recipes'] or options['seeds']):
+        parser.error('--with and --seeds belong to --compare; a chain config names its own recipes and seeds')
+    return options
+
+
+def main() -> int:
+    options = parse()
+    arms, recipes, seeds = (options.pop(key) for key in ('compare', 'recipes', 'seeds'))
+    call = Call(**options)
+    return run_comparison(call, arms, recipes, seeds) if arms else run_chain(call)
 
 
 if __name__ == '__main__':
     try:
-        sys.exit(run_chain(parse()))
+        sys.exit(main())
     except ChainError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

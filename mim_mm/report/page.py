@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .collect import Chain, Run, collect
+from .comparison import comparison_blocks, read_comparison
 from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from .figures import draw_curves
 from .tables import HEADLINE, METRICS, PASS, arms_table, duration, floors_table, protocol_notes, runs_table, summarise
@@ -63,8 +64,14 @@ def _elapsed(chain: Chain) -> str:
         return text
 
 
+def _trained(chain: Chain) -> list[Run]:
+    """The runs of the chain's own: not the report, nor a stage whose place a given checkpoint takes."""
+    given = [run for run in chain.runs if run.status == 'skipped' and run.raw.get('checkpoint')]
+    return [run for run in chain.runs if run.kind != 'report' and run not in given]
+
+
 def _what_ran(chain: Chain) -> list:
-    runs = [run for run in chain.runs if run.kind != 'report']
+    runs = _trained(chain)
     done = sum(run.done for run in runs)
     others = {}
     for run in runs:
@@ -130,7 +137,7 @@ def _pictures(chain: Chain) -> list:
 def _problems(chain: Chain) -> list:
     blocks = []
     for run in chain.runs:
-        if not run.done and run.kind != 'report':
+        if not run.done and run in _trained(chain):
             blocks += [Text(f'`{run.name}`: {run.status}', 'bad'), Pre(run.error or 'no error was recorded')]
             continue
         failed = run.raw.get('artifact_errors')
@@ -143,7 +150,7 @@ def _problems(chain: Chain) -> list:
 
 def _headline(chain: Chain) -> Text:
     """The page in a line: how many runs are done, and how many floors hold."""
-    runs = [run for run in chain.runs if run.kind != 'report']
+    runs = _trained(chain)
     done = sum(run.done for run in runs)
     text, bad = f'{done} of {len(runs)} runs done', done < len(runs)
     floors = floors_table(chain)
@@ -153,10 +160,8 @@ def _headline(chain: Chain) -> Text:
     return Text(f'{text}. Written {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC.', 'bad' if bad else 'quiet')
 
 
-def build_blocks(chain: Chain, figures: Path) -> list:
-    """All blocks of the page; draws the curves into ``figures``."""
-    blocks = [_headline(chain), *(Text(note, 'bad') for note in chain.notes)]
-    blocks += [Heading('Result'), arms_table(chain)]
+def _result(chain: Chain) -> list:
+    blocks = [Heading('Result'), arms_table(chain)]
     blocks += filter(None, [_difference(chain)])
     floors = floors_table(chain)
     if floors:
@@ -164,6 +169,17 @@ def build_blocks(chain: Chain, figures: Path) -> list:
     notes = protocol_notes(chain)
     if notes:
         blocks += [Heading('Beside the published numbers'), *map(Text, notes)]
+    return blocks
+
+
+def build_blocks(chain: Chain, figures: Path) -> list:
+    """All blocks of the page; draws the curves into ``figures``."""
+    comparison = read_comparison(chain)
+    blocks = [_headline(chain), *(Text(note, 'bad') for note in chain.notes)]
+    if comparison:
+        blocks += comparison_blocks(chain, comparison, figures)
+    else:
+        blocks += _result(chain)
     blocks += [Heading('What ran'), *_what_ran(chain)]
     blocks += _problems(chain) + _pictures(chain)
     curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures)]

@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 from .collect import Chain, Run
 from .document import Cell, Table
-from .published import SOURCES, matching_rows, recipe_of
+from .published import SOURCES, known_data, matching_rows, recipe_of, wanted_data
 
 __all__ = ['FLOORS', 'METRICS', 'Summary', 'arms_table', 'floors_table', 'metric_of', 'runs_table', 'summarise']
 
@@ -145,6 +145,9 @@ def protocol_notes(chain: Chain) -> list[str]:
         if options and run.kind != 'report':
             changed = ', '.join(f'{k}={v}' for k, v in options.items())
             notes.append(f'`{run.name}` changed its recipe ({changed}): not comparable with the published row.')
+        wanted = next((wanted_data(metric.name) for metric in METRICS if metric.kind == run.kind), None)
+        if run.done and wanted and known_data(run.raw.get('data'))['test'] != wanted:
+            notes.append(f'`{run.name}` was not tested on {wanted}: not comparable with the published row.')
         progress = run.raw.get('progress') or {}
         reached, planned = progress.get('iter'), progress.get('max_iters')
         if run.done and isinstance(reached, int) and isinstance(planned, int) and reached < planned:
@@ -194,7 +197,7 @@ def duration(seconds) -> str:
     return f'{minutes} min {seconds % 60:02d} s' if minutes else f'{seconds} s'
 
 
-def _from_configs(path) -> str:
+def from_configs(path) -> str:
     """A config's path without what lies above ``configs/`` (the place of the checkout tells nobody anything)."""
     return 'configs/' + str(path).rsplit('/configs/', 1)[1] if '/configs/' in str(path) else str(path or '–')
 
@@ -210,7 +213,7 @@ def runs_table(chain: Chain) -> Table:
         config, parent, git = (run.raw.get(key) or {} for key in ('config', 'parent', 'git'))
         used = [m for m in METRICS if m.kind == run.kind and m.name in HEADLINE and metric_of(run, m) is not None]
         result = ', '.join(f'{m.title} {metric_of(run, m):.1f}' for m in used)
-        config_text = f'{_from_configs(config.get("path"))} ({_short(config.get("sha256"))})' if config else '–'
+        config_text = f'{from_configs(config.get("path"))} ({_short(config.get("sha256"))})' if config else '–'
         parent_text = f'{parent.get("stage")} ({_short(parent.get("sha256"))})' if parent else '–'
         commit = _short(git.get('commit')) + (' + changes' if git.get('dirty') else '')
         state = 'good' if run.done else 'quiet' if run.kind == 'report' else 'bad'

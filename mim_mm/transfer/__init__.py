@@ -5,7 +5,8 @@ stage), ``launch.py`` (with which command), ``job.py`` (one stage), ``execute.py
 """
 
 from .chain import Chain, ChainError, Stage, load_chain
+from .compare import run_comparison
 from .manifest import Record, read_record
 from .run import Call, run_chain
 
-__all__ = ['Call', 'Chain', 'ChainError', 'Record', 'Stage', 'load_chain', 'read_record', 'run_chain']
+__all__ = ['Call', 'Chain', 'ChainError', 'Record', 'Stage', 'load_chain', 'read_record', 'run_chain', 'run_comparison']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
 
@@ -14,7 +14,7 @@ from mim_mm.compat.paths import repo_root
 
 KINDS = ('pretrain', 'linear', 'finetune', 'coco', 'report')
 CHAIN_KEYS = ('name', 'work_dir', 'stages')
-STAGE_KEYS = ('kind', 'config', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
+STAGE_KEYS = ('kind', 'config', 'checkpoint', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
 ARTIFACT_KEYS = ('name', 'command', 'path')
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -47,6 +47,7 @@ class Stage:
     gpus: Optional[int] = None
     launcher: Optional[str] = None
     artifacts: Tuple[Artifact, ...] = ()
+    checkpoint: Optional[Path] = None  # weights made elsewhere: a pretraining stage that never runs
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,10 @@ def _expand(base: str, settings: Any, before: Dict[str, List[Stage]], where: str
     kind = settings.get('kind')
     if kind not in KINDS:
         raise unknown('kind', kind, KINDS, where)
-    if (kind == 'report') != (settings.get('config') is None):
+    checkpoint = settings.get('checkpoint')
+    if checkpoint is not None and (kind != 'pretrain' or settings.get('config') is not None):
+        raise ChainError(f'{where}: checkpoint= names the weights of a pretrain stage that takes no config')
+    if checkpoint is None and (kind == 'report') != (settings.get('config') is None):
         raise ChainError(f'{where}: kind {kind!r} {"takes no config" if kind == "report" else "needs config=..."}')
     launcher = settings.get('launcher')
     if launcher is not None and launcher not in LAUNCHERS:
@@ -162,7 +166,8 @@ def _expand(base: str, settings: Any, before: Dict[str, List[Stage]], where: str
     if len(set(seeds)) < len(seeds):
         raise ChainError(f'{where}: seeds={list(seeds)} names one twice')
     options = flatten(settings.get('options') or {}, where)
-    config = None if kind == 'report' else resolve(settings['config'], where)
+    config = resolve(settings['config'], where) if settings.get('config') is not None else None
+    checkpoint = resolve(checkpoint, where) if checkpoint is not None else None
     artifacts = tuple(_artifact(item, where) for item in settings.get('artifacts') or ())
     stages = []
     for seed in seeds:
@@ -175,6 +180,8 @@ def _expand(base: str, settings: Any, before: Dict[str, List[Stage]], where: str
         arm = settings.get('arm') or (parent.arm if parent else alone)
         init = parent.name if parent else None
         stages.append(Stage(name, base, kind, config, init, arm, seed, options, gpus, launcher, artifacts))
+        if checkpoint is not None:
+            stages[-1] = replace(stages[-1], checkpoint=checkpoint)
     return stages
 
 

@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from mmengine.config import DictAction
 
-from . import datasets, launch, plan, process
+from . import compare_check, datasets, launch, plan, process
 from .chain import LAUNCHERS, Chain, ChainError, Stage, load_chain, unknown
 from .display import Display
 from .execute import GRACE_S, Execution
@@ -66,6 +66,7 @@ def run_chain(
         auto_scale_lr=call.auto_scale_lr,
     )
     check_data_roots_used(survey, roots)
+    comparison = compare_check.check(survey)
     decisions = survey.plan()
     commands = planned_commands(survey, decisions, call, scripts)
     show_plan(survey, decisions, commands, display, call.dry_run)
@@ -77,6 +78,7 @@ def run_chain(
         raise ChainError(missing)
     refuse_strangers(survey, decisions)
     with process.WorkDirLock(chain.work_dir) as lock:
+        compare_check.write(survey, comparison)
         return Execution(
             survey, lock, display,
             jobs=call.jobs, gpus=call.gpus, launcher=call.launcher, scripts=scripts, grace_s=grace_s,
@@ -127,8 +129,8 @@ def with_options(chain: Chain, items: Sequence[str]) -> Chain:
         if not equals or not dot or not key:
             raise ChainError(f'--cfg-options {item!r} must be STAGE.key=value, e.g. linear.train_cfg.max_epochs=10')
         for stage in chain.select([name]):
-            if stage.kind == 'report':
-                raise ChainError(f'--cfg-options {item!r}: the report has no config')
+            if stage.config is None:
+                raise ChainError(f'--cfg-options {item!r}: stage {stage.name!r} has no config')
             added.setdefault(stage.name, {})[key] = DictAction._parse_iterable(value)
     stages = [dataclasses.replace(s, options={**s.options, **added.get(s.name, {})}) for s in chain.stages]
     return dataclasses.replace(chain, stages=tuple(stages))
@@ -214,6 +216,9 @@ def show_plan(
         decision = decisions[stage.name]
         display.say(f'  {stage.name:{width}}  {decision.action:7}  {decision.reason}')
         if not long:
+            continue
+        if stage.checkpoint:
+            display.say(f'      weights {stage.checkpoint}')
             continue
         sources = datasets.sources(survey.config(stage).to_dict()).values()
         display.say(f'      config  {stage.config}')

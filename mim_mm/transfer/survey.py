@@ -71,6 +71,8 @@ class Survey:
         return [stage for stage in self.chain.stages if stage.kind != 'report']
 
     def config(self, stage: Stage) -> Config:
+        if stage.config is None:  # weights made elsewhere
+            return Config()
         if stage.name not in self._configs:
             self._configs[stage.name] = identity.resolved_config(
                 stage.config, stage.options, stage.seed, self.auto_scale_lr
@@ -107,6 +109,8 @@ class Survey:
         """A checkpoint that stands in for the stage: given in this call, or in an earlier one and recorded."""
         if stage.name in self.given:
             return self.given[stage.name]
+        if stage.checkpoint:
+            return stage.checkpoint
         record, _ = self.record(stage)
         if record and record.status == 'skipped' and record.checkpoint and stage.name not in self.forced:
             path = Path(record.checkpoint)

@@ -9,7 +9,9 @@ from pathlib import Path
 from .collect import Chain, Run, collect
 from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from .figures import draw_curves
+from .figures_quality import quality_curves
 from .tables import HEADLINE, METRICS, PASS, arms_table, duration, floors_table, protocol_notes, runs_table, summarise
+from .tables_probe import probe_table
 
 __all__ = ['build_blocks', 'write_report']
 
@@ -113,7 +115,7 @@ def _difference(chain: Chain) -> Text | None:
     return Text(
         'Whether pretraining raises a figure is reported as it comes out: ' + '; '.join(parts) + ' points. A '
         'difference between single runs says little: compare it with the spread over seeds where the table has one. '
-        'In the linear probe, scratch is a frozen random encoder.'
+        'In the probes, scratch is a frozen random encoder.'
     )
 
 
@@ -157,7 +159,7 @@ def build_blocks(chain: Chain, figures: Path) -> list:
     """All blocks of the page; draws the curves into ``figures``."""
     blocks = [_headline(chain), *(Text(note, 'bad') for note in chain.notes)]
     blocks += [Heading('Result'), arms_table(chain)]
-    blocks += filter(None, [_difference(chain)])
+    blocks += filter(None, [_difference(chain), probe_table(chain)])
     floors = floors_table(chain)
     if floors:
         blocks += [Heading('Floors'), floors]
@@ -166,7 +168,7 @@ def build_blocks(chain: Chain, figures: Path) -> list:
         blocks += [Heading('Beside the published numbers'), *map(Text, notes)]
     blocks += [Heading('What ran'), *_what_ran(chain)]
     blocks += _problems(chain) + _pictures(chain)
-    curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures)]
+    curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures) + quality_curves(chain, figures)]
     if curves:
         blocks += [Heading('Curves'), *curves]
     return [*blocks, Heading('Runs'), runs_table(chain)]

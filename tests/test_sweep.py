@@ -208,7 +208,7 @@ def test_a_recipe_of_the_repository_takes_another_masker(place):
     sweep = load_sweep(path, place.work)
     written = load_chain(write_point(sweep, sweep.points[0]))
     assert Config.fromfile(written['pretrain'].config).model.masker.to_dict() == dict(type='RandomMasking', ratio=0.6)
-    assert [s.kind for s in written.stages] == ['pretrain', 'linear', 'finetune', 'coco', 'report']
+    assert [s.kind for s in written.stages] == ['pretrain', 'probe', 'linear', 'finetune', 'coco', 'report']
 
 
 def test_dry_run_writes_nothing(place):

@@ -2,7 +2,7 @@
 
     python tools/make_demo_data.py && tools/transfer.py configs/chains/demo.py --jobs 2
 
-Two arms with equal recipes and seeds; `scratch` starts from a random encoder (frozen, in its linear probe). Stages
+Two arms with equal recipes and seeds; `scratch` starts from a random encoder (frozen, in its probes). Stages
 stand in the order that keeps two cores busy: the long ones first. docs/demo.md has times and what came out.
 """
 
@@ -10,6 +10,7 @@ name = 'demo'
 work_dir = 'work_dirs/demo'
 
 _linear = 'configs/demo/linear.py'
+_probe = 'configs/demo/quick_probe.py'
 _finetune = 'configs/demo/finetune.py'
 _mask_rcnn = 'configs/demo/mask_rcnn.py'
 _reconstruction = dict(
@@ -22,6 +23,11 @@ _detections = dict(
     path='detections.png',
     command='python tools/draw_detections.py {config} {checkpoint} --out {path}',
 )
+_knn = dict(
+    name='knn',
+    path='knn.json',
+    command='python tools/knn.py {config} {checkpoint} --work-dir {work_dir} --resize 32 --crop 32 --workers 0',
+)
 
 stages = dict(
     pretrain=dict(kind='pretrain', config='configs/demo/pretrain_emae.py', arm='emae', artifacts=[_reconstruction]),
@@ -29,6 +35,8 @@ stages = dict(
     coco_emae=dict(kind='coco', config=_mask_rcnn, init='pretrain', arm='emae', artifacts=[_detections]),
     finetune_scratch=dict(kind='finetune', config=_finetune, init=None, arm='scratch'),
     finetune_emae=dict(kind='finetune', config=_finetune, init='pretrain', arm='emae'),
+    probe_scratch=dict(kind='probe', config=_probe, init=None, arm='scratch', artifacts=[_knn]),
+    probe_emae=dict(kind='probe', config=_probe, init='pretrain', arm='emae', artifacts=[_knn]),
     linear_scratch=dict(kind='linear', config=_linear, init=None, arm='scratch', seeds=[0, 1, 2]),
     linear_emae=dict(kind='linear', config=_linear, init='pretrain', arm='emae', seeds=[0, 1, 2]),
     report=dict(kind='report'),

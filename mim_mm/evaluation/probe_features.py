@@ -7,6 +7,7 @@ probes, since it has no class token.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,8 @@ def anatomy(backbone: nn.Module) -> Anatomy:
 def read_blocks(backbone: nn.Module, images: Tensor, count: int) -> list[Tensor]:
     """Tokens of the last ``count`` blocks, each after the final norm, from one forward pass without gradient.
 
-    They are read where they arise, whatever ``out_indices`` and ``out_type`` the backbone was built with.
+    They are read where they arise, whatever ``out_indices`` and ``out_type`` the backbone was built with. Backbones
+    that mask unless told otherwise (``MAEViT``, ``BEiTPretrainViT``) are told so.
 
     Args:
         images: (B, 3, H, W), normalised.
@@ -65,13 +67,14 @@ def read_blocks(backbone: nn.Module, images: Tensor, count: int) -> list[Tensor]
     """
     parts = anatomy(backbone)
     found: list[Tensor] = []
+    options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
     handles = [
         block.register_forward_hook(lambda module, inputs, output: found.append(output))
         for block in parts.blocks[-count:]
     ]
     try:
         with torch.no_grad():
-            backbone(images)
+            backbone(images, **options)
             return [tokens if parts.norm is None else parts.norm(tokens) for tokens in found]
     finally:
         for handle in handles:

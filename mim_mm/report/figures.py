@@ -14,8 +14,9 @@ from .collect import Chain, Run, read_scalars  # noqa: E402
 __all__ = ['draw_curves', 'save_figure', 'style']
 
 ARM_COLOURS = ('#2457c5', '#d9730d', '#2f855a', '#8b3fb8', '#667085')
-KIND_TITLES = {'linear': 'Linear probe', 'finetune': 'Fine-tuning', 'coco': 'Mask R-CNN'}
+KIND_TITLES = {'probe': 'Quick probe', 'linear': 'Linear probe', 'finetune': 'Fine-tuning', 'coco': 'Mask R-CNN'}
 KIND_METRICS = {
+    'probe': (('accuracy/top1', 'top-1 (%)', '-'),),
     'linear': (('accuracy/top1', 'top-1 (%)', '-'),),
     'finetune': (('accuracy/top1', 'top-1 (%)', '-'),),
     'coco': (('coco/bbox_mAP', 'box AP', '-'), ('coco/segm_mAP', 'mask AP', '--')),

@@ -10,7 +10,9 @@ from .collect import Chain, Run, collect
 from .comparison import comparison_blocks, read_comparison
 from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from .figures import draw_curves
+from .figures_quality import quality_curves
 from .tables import HEADLINE, METRICS, PASS, arms_table, duration, floors_table, protocol_notes, runs_table, summarise
+from .tables_probe import probe_table
 
 __all__ = ['build_blocks', 'write_report']
 
@@ -120,7 +122,7 @@ def _difference(chain: Chain) -> Text | None:
     return Text(
         'Whether pretraining raises a figure is reported as it comes out: ' + '; '.join(parts) + ' points. A '
         'difference between single runs says little: compare it with the spread over seeds where the table has one. '
-        'In the linear probe, scratch is a frozen random encoder.'
+        'In the probes, scratch is a frozen random encoder.'
     )
 
 
@@ -180,9 +182,10 @@ def build_blocks(chain: Chain, figures: Path) -> list:
         blocks += comparison_blocks(chain, comparison, figures)
     else:
         blocks += _result(chain)
+    blocks += filter(None, [probe_table(chain)])
     blocks += [Heading('What ran'), *_what_ran(chain)]
     blocks += _problems(chain) + _pictures(chain)
-    curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures)]
+    curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures) + quality_curves(chain, figures)]
     if curves:
         blocks += [Heading('Curves'), *curves]
     return [*blocks, Heading('Runs'), runs_table(chain)]

@@ -24,6 +24,7 @@ class Metric:
 
 
 METRICS = (
+    Metric('probe_top1', 'Quick probe top-1', 'probe', 'accuracy/top1', 1.0),
     Metric('linear_top1', 'Linear top-1', 'linear', 'accuracy/top1', 1.0),
     Metric('finetune_top1', 'Fine-tune top-1', 'finetune', 'accuracy/top1', 1.0),
     Metric('bbox_mAP', 'Box AP', 'coco', 'coco/bbox_mAP', 100.0),
@@ -34,7 +35,7 @@ METRICS = (
     Metric('segm_mAP_75', 'AP75', 'coco', 'coco/segm_mAP_75', 100.0),
 )
 PASS = 'pass'
-HEADLINE = ('linear_top1', 'finetune_top1', 'bbox_mAP', 'segm_mAP')
+HEADLINE = ('probe_top1', 'linear_top1', 'finetune_top1', 'bbox_mAP', 'segm_mAP')
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mim_mm.compat.paths import repo_root
 
-KINDS = ('pretrain', 'linear', 'finetune', 'coco', 'report')
+KINDS = ('pretrain', 'probe', 'linear', 'finetune', 'coco', 'report')
 CHAIN_KEYS = ('name', 'work_dir', 'stages')
 STAGE_KEYS = ('kind', 'config', 'checkpoint', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
 ARTIFACT_KEYS = ('name', 'command', 'path')

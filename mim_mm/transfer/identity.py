@@ -39,8 +39,8 @@ NOT_LEARNED_PATHS = (
 ).split()
 # Hooks that only look on.
 WATCHING_HOOKS = (
-    'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook LoggerHook IterTimerHook MemoryProfilerHook '
-    'EmptyCacheHook'
+    'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook QualityHook LoggerHook IterTimerHook '
+    'MemoryProfilerHook EmptyCacheHook'
 ).split()
 
 PACKAGES = dict(

@@ -17,7 +17,7 @@ from .survey import IDENTITY_FILE, Survey
 
 LOG_FILE = 'chain.log'
 PROGRESS_FILE = 'progress.json'  # written by mim_mm.ProgressHook
-NEEDS_METRICS = ('linear', 'finetune', 'coco')
+NEEDS_METRICS = ('probe', 'linear', 'finetune', 'coco')
 
 # The stage waits for a line on its standard input before it turns into the real command. Its pid is in run.json by
 # then; if the chain is killed in between, the input ends and nothing was started that nobody knows of.

@@ -116,10 +116,10 @@ def test_shipped_chains_read_and_pass_on_the_encoder(path):
 
     chain = load_chain(path)
     assert chain.name == path.stem and chain.work_dir == Path('work_dirs') / path.stem
-    assert {s.kind for s in chain.stages} == {'pretrain', 'linear', 'finetune', 'coco', 'report'}
+    assert {s.kind for s in chain.stages} == {'pretrain', 'probe', 'linear', 'finetune', 'coco', 'report'}
     if '_vitb_' in path.stem:
-        assert [s.kind for s in chain.stages] == ['pretrain', 'linear', 'finetune', 'coco', 'report']
-        assert [s.init for s in chain.stages] == [None, 'pretrain', 'pretrain', 'pretrain', None]
+        assert [s.kind for s in chain.stages] == ['pretrain', 'probe', 'linear', 'finetune', 'coco', 'report']
+        assert [s.init for s in chain.stages] == [None, *['pretrain'] * 4, None]
         assert {s.arm for s in chain.stages[:-1]} == {path.stem.split('_vit')[0]}
     for stage in chain.stages[:-1]:
         launch.check_handover(stage, resolved_config(stage.config, stage.options, stage.seed))

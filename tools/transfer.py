@@ -2,12 +2,13 @@
 
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8 --skip-pretrain epoch_800.pth --dry-run
+tools/transfer.py --images DIR --classes DIR --boxes ANN.json --boxes-images DIR --work-dir work_dirs/mine
 """
 
 import argparse
 import sys
 
-from mim_mm.transfer import Call, ChainError, run_chain
+from mim_mm.transfer import Call, ChainError, own_data, run_chain
 
 
 def parse() -> Call:
@@ -15,7 +16,7 @@ def parse() -> Call:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/chain.md'
     )
     add = parser.add_argument
-    add('chain', help='chain config, e.g. configs/chains/emae_vitb_800e.py')
+    add('chain', nargs='?', help='chain config, e.g. configs/chains/emae_vitb_800e.py')
     add(
         '--gpus', type=int, default=1, metavar='N', help='devices of each stage; more than one uses tools/dist_train.sh'
     )
@@ -33,7 +34,10 @@ def parse() -> Call:
     add('--data-root', nargs='+', default=(), metavar='NAME=DIR', help='e.g. imagenet=/data/imagenet coco=/data/coco')
     add('--launcher', help='none, pytorch, slurm or mpi; by default torchrun when --gpus is more than one')
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
-    return Call(**vars(parser.parse_args()))
+    own_data.add_options(parser)
+    args = vars(parser.parse_args())
+    args['chain'] = own_data.chain_of(own_data.take_options(args), args)
+    return Call(**args)
 
 
 if __name__ == '__main__':

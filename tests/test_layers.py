@@ -24,7 +24,7 @@ ABOVE = {
     'checkpoint': set(),
     'engine': {'registry', 'compat', 'checkpoint'},
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
-    'transfer': {'checkpoint', 'compat', 'engine', 'version'},  # engine: the guards only
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
     'report': set(),
 }
 

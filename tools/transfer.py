@@ -3,12 +3,13 @@
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8 --skip-pretrain epoch_800.pth --dry-run
 tools/transfer.py --compare configs/emae/emae_vitb_300e.py mae=mae.pth --gpus 8     (docs/compare.md)
+tools/transfer.py --images DIR --classes DIR --boxes ANN.json --boxes-images DIR --work-dir work_dirs/mine
 """
 
 import argparse
 import sys
 
-from mim_mm.transfer import Call, ChainError, run_chain, run_comparison
+from mim_mm.transfer import Call, ChainError, own_data, run_chain, run_comparison
 
 
 def parse() -> dict:
@@ -37,19 +38,25 @@ def parse() -> dict:
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')
     add('--seeds', nargs='+', default=(), metavar='N', help='of --compare: N, and KIND=N for one kind (default 3)')
+    own_data.add_options(parser)
     options = vars(parser.parse_args())
-    if not (options['chain'] or options['compare']):
-        parser.error('give a chain config, or --compare ARM ...')
-    if options['chain'] and not options['compare'] and (options['recipes'] or options['seeds']):
+    if not (options['chain'] or options['compare'] or options['images']):
+        parser.error('give a chain config, --images DIR, or --compare ARM ...')
+    if not options['compare'] and (options['recipes'] or options['seeds']):
         parser.error('--with and --seeds belong to --compare; a chain config names its own recipes and seeds')
+    if options['compare'] and options['images']:
+        parser.error('--compare and --images cannot both be given; --compare takes the data of its recipes')
     return options
 
 
 def main() -> int:
     options = parse()
     arms, recipes, seeds = (options.pop(key) for key in ('compare', 'recipes', 'seeds'))
-    call = Call(**options)
-    return run_comparison(call, arms, recipes, seeds) if arms else run_chain(call)
+    own = own_data.take_options(options)
+    if arms:
+        return run_comparison(Call(**options), arms, recipes, seeds)
+    options['chain'] = own_data.chain_of(own, options)
+    return run_chain(Call(**options))
 
 
 if __name__ == '__main__':

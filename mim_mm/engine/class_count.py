@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mim_mm.engine import guard
 from mim_mm.registry import HOOKS
 
 
@@ -31,3 +36,67 @@ class ClassCountHook(Hook):
             )
         if getattr(model.data_preprocessor, 'num_classes', None) is not None:
             model.data_preprocessor.num_classes = count
+
+
+def fill_from_data(cfg: Config) -> str:
+    """Take the classes from the data and write their number and names wherever a config needs them, in place.
+
+    Detection: ``categories`` of the training annotation file, in the order of the file, which is the order in which
+    mmdet numbers them; ``metainfo`` of every data set with an annotation file gets the names. Classification: the
+    class folders. Every ``num_classes`` of the model and of the data preprocessor gets the number. A config asks for it
+    with ``classes_from_data = True``, a command line with ``--cfg-options classes_from_data=True``.
+
+    Returns:
+        A line that says what was found.
+
+    Raises:
+        guard.ConfigError: the classes cannot be read, or another annotation file lists other ones.
+    """
+    datasets = [(loader, d) for loader, d in guard.iter_datasets(cfg) if d.get('type')]
+    trained = next((d for loader, d in datasets if loader == 'train_dataloader' and d.get('data_root')), None)
+    if trained is None:
+        raise guard.ConfigError(
+            'classes_from_data: train_dataloader has no data set with a data_root to read them from'
+        )
+    if str(trained.get('ann_file', '')).endswith('.json'):
+        found, path = _categories(trained)
+        for _, dataset in datasets:
+            if str(dataset.get('ann_file', '')).endswith('.json'):
+                other, where = _categories(dataset)
+                if other != found:
+                    raise guard.ConfigError(
+                        f'classes_from_data: {path} and {where} list other categories, ids or orders'
+                    )
+                dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=tuple(n for _, n in found))
+    else:
+        prefix = trained.get('data_prefix') or ''
+        prefix = prefix if isinstance(prefix, str) else prefix.get('img_path') or ''
+        path = os.path.join(trained['data_root'], prefix)
+        if trained.get('ann_file') or not os.path.isdir(path):
+            raise guard.ConfigError(
+                f'classes_from_data: {path} is no folder of class folders; set num_classes yourself'
+            )
+        found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    if not found:
+        raise guard.ConfigError(f'classes_from_data: {path} has no classes')
+    _set_num_classes(cfg.model, len(found))
+    if cfg.get('data_preprocessor'):
+        _set_num_classes(cfg.data_preprocessor, len(found))
+    return f'classes: {len(found)} from {path}'
+
+
+def _categories(dataset: dict) -> tuple[list, str]:
+    path = os.path.join(dataset['data_root'], dataset['ann_file'])
+    try:
+        with open(path, encoding='utf-8') as file:
+            return [(row['id'], row['name']) for row in json.load(file)['categories']], path
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise guard.ConfigError(f'classes_from_data: {path} has no categories that can be read: {error!r}') from error
+
+
+def _set_num_classes(node, count: int) -> None:
+    for key, item in enumerate(node) if isinstance(node, (list, tuple)) else list(node.items()):
+        if key != 'rpn_head' and isinstance(item, (dict, list, tuple)):
+            _set_num_classes(item, count)
+    if isinstance(node, dict) and node.get('num_classes') is not None:
+        node['num_classes'] = count

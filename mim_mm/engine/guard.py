@@ -19,9 +19,9 @@ from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
 
 # Keys that Runner reads from the config without being parameters of its constructor.
 _READ_ELSEWHERE = {
-    'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports', 'default_scope', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler', 'runner_type', 'sync_bn',
-    'tta_model', 'tta_pipeline',
+    'activation_checkpointing', 'auto_scale_lr', 'classes_from_data', 'compile', 'custom_imports', 'default_scope',
+    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
+    'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline',
 }  # fmt: skip
 _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'visualization'}
 

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mim_mm.engine import guard, schedule
+from mim_mm.engine import class_count, guard, schedule
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.data_root:
         guard.set_data_root(cfg, args.data_root)
     guard.check_data_roots(cfg)
+    if cfg.get('classes_from_data'):
+        print_log(class_count.fill_from_data(cfg))
     return cfg
 
 
@@ -85,7 +87,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     processes = world_size() if args.launcher != 'none' else 1
     batch = schedule.effective_batch(cfg, processes)
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
-    if args.auto_scale_lr:
+    if args.auto_scale_lr or (cfg.get('auto_scale_lr') or {}).get('enable'):
         notes.append(f'auto-scale-lr: {schedule.scale_lr(cfg, processes)}')
     elif base and batch and base != batch:
         lr = cfg.optim_wrapper.optimizer.lr

@@ -30,7 +30,8 @@ NOT_LEARNED_KEYS = (
 ).split()
 # Settings that cost or save time at any depth, and where evaluators drop their files.
 NOT_LEARNED_ANYWHERE = (
-    'num_workers persistent_workers pin_memory prefetch_factor with_cp backend_args file_client_args outfile_prefix'
+    'num_workers persistent_workers pin_memory prefetch_factor with_cp backend_args file_client_args outfile_prefix '
+    'skip_list'
 ).split()
 # Single settings of a group whose other keys do count.
 NOT_LEARNED_PATHS = (

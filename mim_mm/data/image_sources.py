@@ -1,0 +1,216 @@
+"""Where images lie: a folder however deep, a text list, or tar shards read in place by offset.
+
+A shard is scanned once by :mod:`tarfile`; the index (name, offset, size of every image in it) is kept outside of the
+data, in ``$MIM_MM_CACHE`` or ``~/.cache/mim_mm``, under a name that changes with the shard's size and time.
+An image is read by opening its file, seeking and reading, with nothing kept open: that is safe in any loader worker.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import tarfile
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .unlabelled import IMAGE_SUFFIXES
+
+SUFFIXES = (*IMAGE_SUFFIXES, '.gif', '.jp2', '.npy')
+LAYOUT = (
+    f'a folder of images (any depth), a text file with one path a line, or tar shards; endings {", ".join(SUFFIXES)}'
+)
+
+
+class SourceError(ValueError):
+    """A set of images that cannot be used; the message names the value, the rule and the fix."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of one image are: ``name`` as the user sees it, the whole file or a stretch of it in bytes."""
+
+    name: str
+    path: str
+    offset: int = 0
+    size: int = -1
+
+    def read(self) -> bytes:
+        """The image's bytes.
+
+        Raises:
+            OSError: the file is gone or shorter than it was when it was indexed.
+        """
+        with open(self.path, 'rb') as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if 0 <= self.size != len(data):
+            raise OSError(f'{self.path} ends {self.size - len(data)} bytes too early; it changed while it was in use')
+        return data
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images. ``settings`` are the arguments with which a dataset finds it again (see :func:`open_source`)."""
+
+    kind: str  # folder, list or tar
+    places: tuple[Place, ...]
+    settings: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def open_source(data_root: str, ann_file: str = '', shards: str = '') -> Source:
+    """The images of a set, sorted by name, or for a list in its order.
+
+    Args:
+        data_root: folder; alone, every image below it. Relative names of a list and shards are looked for in it.
+        ann_file: text file with one image a line, relative to ``data_root`` or absolute; or one ``.tar``.
+        shards: glob of ``.tar`` files, relative to ``data_root``.
+
+    Raises:
+        SourceError: there is no such folder or file, or it holds no image.
+    """
+    settings = {k: v for k, v in dict(data_root=data_root, ann_file=ann_file, shards=shards).items() if v}
+    if not os.path.isdir(data_root or '.'):
+        raise SourceError(f"there is no folder '{data_root}'; expected {LAYOUT}")
+    if shards or ann_file.endswith('.tar'):
+        pattern = os.path.join(glob.escape(data_root), shards or glob.escape(ann_file))
+        files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        if not files:
+            raise SourceError(f"no tar shard '{os.path.join(data_root, shards or ann_file)}'; expected {LAYOUT}")
+        kind, places = 'tar', [place for path in files for place in _in_shard(path, data_root)]
+    elif ann_file:
+        kind, places = 'list', _in_list(os.path.join(data_root, ann_file), data_root)
+    else:
+        kind, places = 'folder', list(_in_folder(data_root))
+    if not places:
+        raise SourceError(f"no image in '{os.path.join(data_root, ann_file or shards)}'; expected {LAYOUT}")
+    return Source(kind, tuple(places), settings)
+
+
+def find_source(given: str | Path) -> Source:
+    """What the user's ``--images`` means: a folder, a folder of shards, a glob of shards, one shard, or a list file.
+
+    A folder that holds ``.tar`` files and no image directly or below is a folder of shards.
+
+    Raises:
+        SourceError: nothing is there.
+    """
+    given = os.path.abspath(os.path.expanduser(str(given)))
+    folder, name = os.path.split(given)
+    if os.path.isdir(given):
+        try:
+            return open_source(given)
+        except SourceError:
+            return open_source(given, shards='**/*.tar') if _has_tar(given) else open_source(given)
+    if os.path.isfile(given):
+        if name.endswith(('.tar.gz', '.tgz', '.tar.bz2', '.tar.xz', '.zip')):
+            raise SourceError(
+                f"'{given}' is compressed, so no image in it can be read alone; unpack it, or gunzip to .tar"
+            )
+        return open_source(folder, ann_file=name)
+    if glob.has_magic(given):
+        fixed = next(p for p in Path(given).parents if not glob.has_magic(str(p)))
+        return open_source(str(fixed), shards=os.path.relpath(given, fixed))
+    raise SourceError(f"there is no '{given}'; expected {LAYOUT}")
+
+
+def _has_tar(folder: str) -> bool:
+    return any(name.endswith('.tar') for _, _, names in os.walk(folder, followlinks=True) for name in names)
+
+
+def _in_folder(root: str):
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above would go on for ever
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(SUFFIXES) and not name.startswith('._'):
+                path = os.path.join(folder, name)
+                yield Place(os.path.relpath(path, root), path)
+
+
+def _in_list(path: str, root: str) -> list[Place]:
+    """Lines of a list; blank lines and lines that begin with # do not count."""
+    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+        try:
+            lines = [line.strip() for line in file]
+        except UnicodeError as error:
+            raise SourceError(f"'{path}' is not a text file with one image a line: {error}") from error
+    if any('\0' in line for line in lines[:100]):
+        raise SourceError(f"'{path}' is not a text file with one image a line; expected {LAYOUT}")
+    names = [line for line in lines if line and not line.startswith('#')]
+    return [Place(name, os.path.join(root, name)) for name in names]
+
+
+# ---- tar shards
+
+
+def _in_shard(path: str, root: str) -> list[Place]:
+    shown = os.path.relpath(path, root)
+    return [Place(f'{shown}:{name}', path, offset, size) for name, offset, size in shard_index(path)]
+
+
+def shard_index(path: str) -> list[list]:
+    """``[name, offset, size]`` of every image in a tar, in its order, from the cache where that is still right.
+
+    Raises:
+        SourceError: the file is no uncompressed tar, or is cut off.
+    """
+    state = os.stat(path)
+    key = f'{os.path.realpath(path)}\0{state.st_size}\0{state.st_mtime_ns}'
+    cached = cache_folder() / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json'
+    try:
+        known = json.loads(cached.read_text(encoding='utf-8'))
+        if known['size'] == state.st_size:
+            return known['images']
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    images = _scan(path, state.st_size)
+    try:
+        _write(cached, json.dumps(dict(shard=path, size=state.st_size, images=images)))
+    except OSError:
+        pass  # a cache that cannot be written costs a scan the next time
+    return images
+
+
+def _scan(path: str, total: int) -> list[list]:
+    images = []
+    try:
+        with tarfile.open(path, 'r:') as tar:
+            for member in tar:
+                if member.offset_data + member.size > total:
+                    raise SourceError(f"'{path}' is cut off inside of {member.name!r}: copy it again")
+                if member.isreg() and not member.issparse() and member.name.lower().endswith(SUFFIXES):
+                    images.append([member.name, member.offset_data, member.size])
+    except tarfile.TarError as error:
+        raise SourceError(f"'{path}' is not an uncompressed tar ({error}): unpack it, or write it anew") from error
+    return images
+
+
+def cache_folder() -> Path:
+    """``$MIM_MM_CACHE/tar``, else ``$XDG_CACHE_HOME`` or ``~/.cache``, ``/mim_mm/tar``."""
+    named = os.environ.get('MIM_MM_CACHE')
+    base = Path(named) if named else Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mim_mm'
+    return base.expanduser() / 'tar'
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, also with several processes at it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,170 @@
+"""Pretraining on images of one's own: a folder, a list or tar shards; any size, format and number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from mim_mm.registry import DATASETS, MODELS, TRANSFORMS
+
+from .decode import UnreadableImage, decode
+from .image_sources import Place, SourceError, open_source
+
+
+def read_skip_list(path: str | Path) -> set[str]:
+    """Names in ``unreadable.txt``: one a line, what follows a tab is the reason."""
+    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+        return {line.rstrip('\n').split('\t')[0] for line in file if line.strip() and not line.startswith('#')}
+
+
+@DATASETS.register_module()
+class OwnImages(BaseDataset):
+    """Unlabelled images of a folder, a list or tar shards, without those that a survey found unreadable.
+
+    A sample is ``dict(img_path, offset, size)`` for :class:`LoadAnyImage`, which must be the first transform.
+
+    Args:
+        data_root: folder; alone, every image below it at any depth.
+        ann_file: a list of images, or one ``.tar``; see :func:`mim_mm.data.image_sources.open_source`.
+        shards: glob of ``.tar`` files below ``data_root``.
+        skip_list: text file of names to leave out. Missing: nothing is left out, which the log says.
+        pipeline: transforms.
+
+    Raises:
+        SourceError: nothing is there, or nothing is left.
+    """
+
+    def __init__(
+        self, data_root: str, ann_file: str = '', shards: str = '', skip_list: str | None = None,
+        pipeline: Sequence = (), **kwargs
+    ) -> None:  # fmt: skip
+        self.where = dict(data_root=data_root, ann_file=ann_file, shards=shards)
+        self.skip_list = skip_list
+        super().__init__(data_root=data_root, ann_file=ann_file, pipeline=list(pipeline), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One dict an image; mmengine keeps them as one array shared by the workers."""
+        skip: set[str] = set()
+        if self.skip_list and Path(self.skip_list).is_file():
+            skip = read_skip_list(self.skip_list)
+        elif self.skip_list:
+            print_log(f'{self.skip_list} is not there: no image is left out beforehand', logger='current')
+        places = [place for place in open_source(**self.where).places if place.name not in skip]
+        if not places:
+            raise SourceError(f"no image of '{self.data_root}' is left: all are listed in {self.skip_list}")
+        return [dict(img_path=p.path, offset=p.offset, size=p.size, name=p.name) for p in places]
+
+
+@TRANSFORMS.register_module()
+class LoadAnyImage(BaseTransform):
+    """Read and decode an image of any format, from a file of its own or out of a tar.
+
+    Adds ``img`` (H, W, C), for one channel (H, W); ``img_shape`` and ``ori_shape`` (H, W). Takes the place of
+    ``LoadImageFromFile``.
+
+    Args:
+        channels: C, see :func:`mim_mm.data.decode.decode`.
+        skip_unreadable: an image that cannot be read is logged once a worker and another one takes its place;
+            otherwise it stops the run, which is right for evaluation.
+
+    Raises:
+        UnreadableImage: with the name of the file and the reason, if ``skip_unreadable`` is off.
+    """
+
+    def __init__(self, channels: int = 3, skip_unreadable: bool = False) -> None:
+        if channels < 1:
+            raise ValueError(f'channels={channels} must be at least 1')
+        self.channels = channels
+        self.skip_unreadable = skip_unreadable
+        self._told: set[str] = set()
+
+    def transform(self, results: dict) -> dict | None:
+        place = Place(
+            str(results.get('name') or results['img_path']),
+            results['img_path'],
+            results.get('offset', 0),
+            results.get('size', -1),
+        )
+        try:
+            image = decode(place.read(), self.channels, place.name)
+        except (OSError, UnreadableImage) as error:
+            if not self.skip_unreadable:
+                raise UnreadableImage(f"'{place.name}' cannot be read: {error}") from error
+            if place.name not in self._told:
+                self._told.add(place.name)
+                print_log(f"'{place.name}' cannot be read and is passed over: {error}", logger='current')
+            return None
+        results.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+        return results
+
+
+@MODELS.register_module()
+class ChannelNormalizer(BaseDataPreprocessor):
+    """Standardise images of any number of channels; mmengine's ``ImgDataPreprocessor`` takes 1 or 3.
+
+    Args:
+        mean: C values, in the numbers of the images.
+        std: C values, above 0.
+        non_blocking: copy to the device without waiting.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], non_blocking: bool = False) -> None:
+        super().__init__(non_blocking)
+        if len(mean) != len(std) or not all(s > 0 for s in std):
+            raise ValueError(f'mean={list(mean)} and std={list(std)}: as many values in both, std above 0')
+        self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
+        self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """``data['inputs']``, (B, C, H, W) or a list of (C, H, W) of one size, to fp32 (B, C, H, W)."""
+        data = self.cast_data(data)
+        images = data['inputs']
+        images = images if isinstance(images, Tensor) else torch.stack(list(images))
+        if images.shape[1] != len(self.mean):
+            raise ValueError(f'images have {images.shape[1]} channels, mean and std {len(self.mean)}')
+        data['inputs'] = (images.float() - self.mean) / self.std
+        return data
+
+
+def channel_statistics(
+    places: Sequence[Place], channels: int, sample: int = 256, seed: int = 0
+) -> tuple[list, list, int]:
+    """Mean and deviation of each channel over the pixels of a sample of images, each image counting the same.
+
+    Args:
+        places: the images.
+        channels: C.
+        sample: how many to read at most, drawn by ``seed``.
+
+    Returns:
+        ``(mean, std, images read)``, C values each in the model's order (R, G, B for three); a channel without any
+        variation gets std 1.
+
+    Raises:
+        UnreadableImage: none of the sample can be decoded.
+    """
+    order = np.random.default_rng(seed).permutation(len(places))
+    sums, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for index in order:
+        try:
+            image = decode(places[index].read(), channels, places[index].name).astype(np.float64)
+        except (OSError, UnreadableImage):
+            continue
+        image = image[..., ::-1] if channels == 3 else image.reshape(*image.shape[:2], channels)
+        sums, squares, count = sums + image.mean((0, 1)), squares + (image**2).mean((0, 1)), count + 1
+        if count >= sample:
+            break
+    if not count:
+        raise UnreadableImage(f'none of {len(places)} images can be decoded to {channels} channels')
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std < 1e-6] = 1.0
+    return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in std], count

@@ -1,0 +1,273 @@
+"""``tools/transfer.py --images``: what it writes, what it refuses, and that what it writes trains."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+from PIL import Image
+from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401  (saves most of a run's time)
+
+from mim_mm.engine import guard
+from mim_mm.transfer import ChainError, load_chain, own_configs, own_data
+from mim_mm.transfer.own_data import OwnData
+
+ROOT = Path(__file__).resolve().parents[2]
+METHOD = f"""
+_base_ = r'{ROOT}/configs/emae/emae_vitb_300e.py'
+model = dict(
+    backbone=dict(
+        arch=dict(_delete_=True, embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),
+        img_size=32, patch_size=8),
+    decoder=dict(embed_dims=32, depth=1, num_heads=2))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmpretrain.RandomResizedCrop', scale=32, backend='pillow', interpolation='bicubic'),
+    dict(type='PackImage'),
+]
+train_dataloader = dict(batch_size=8, num_workers=0, persistent_workers=False, pin_memory=False)
+train_dataloader['dataset'] = dict(pipeline=train_pipeline)
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
+"""
+
+
+def picture(path, shape=(40, 48, 3), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)).save(path)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """12 images of 3 classes in one tree, one broken file, boxes of categories 9 and 4 without masks, a tiny method."""
+    monkeypatch.setenv('MIM_MM_CACHE', str(tmp_path / 'cache'))
+    for label, name in enumerate(('ant', 'bee', 'cat')):
+        for i in range(4):
+            picture(tmp_path / 'tree' / name / f'{i}.png', seed=10 * label + i)
+    (tmp_path / 'tree' / 'ant' / 'broken.jpg').write_text('no image')
+    boxes = dict(
+        images=[dict(id=i, file_name=f'{i % 4}.png', width=48, height=40) for i in range(4)],
+        annotations=[dict(id=i + 1, image_id=i, category_id=(9, 4)[i % 2], bbox=[2, 2, 30, 30]) for i in range(4)],
+        categories=[dict(id=9, name='nine'), dict(id=4, name='four')],
+    )
+    (tmp_path / 'boxes.json').write_text(json.dumps(boxes))
+    (tmp_path / 'tiny.py').write_text(METHOD)
+    return tmp_path
+
+
+def arguments(place, **more):
+    return dict(dict(chain=None, work_dir=str(place / 'work'), gpus=0, cfg_options=()), **more)
+
+
+def everything(place, **more):
+    own = dict(
+        images=str(place / 'tree'), classes=str(place / 'tree'), boxes=str(place / 'boxes.json'),
+        boxes_images=str(place / 'tree' / 'bee'), method=str(place / 'tiny.py'),
+    )  # fmt: skip
+    return OwnData(**{**own, **more})
+
+
+def small(path, work_dir, **options):
+    cfg = Config.fromfile(str(path))
+    for split in [name for name in ('train', 'val', 'test') if f'{name}_dataloader' in cfg]:
+        options |= {f'{split}_dataloader.num_workers': 0, f'{split}_dataloader.persistent_workers': False}
+    cfg.merge_from_dict({**options, 'work_dir': str(work_dir), 'experiment_name': work_dir.parent.name + work_dir.name})
+    cfg.env_cfg.dist_cfg.backend = 'gloo'
+    guard.check_config(cfg)
+    guard.check_data_roots(cfg)
+    return cfg
+
+
+def scalars(folder):
+    return [json.loads(line) for line in next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+
+
+def test_what_is_written(place):
+    said, args = [], arguments(place, cfg_options=['linear.train_cfg.max_epochs=3', 'detect.train_cfg.max_iters=9'])
+    chain = load_chain(own_data.chain_of(everything(place), args, said.append))
+    text = '\n'.join(said)
+    assert 'images     12 readable of 13' in text and 'ant/broken.jpg: cannot identify image file' in text
+    assert 'classes    3, 9 training and 3 validation images (0.2 of each class, divided by seed 0)' in text
+    assert 'boxes      2 classes, 3 training and 1 validation images' in text and 'Faster R-CNN' in text
+    assert args['cfg_options'] == (), 'they are in the chain now'
+    assert [(s.name, s.kind, s.init) for s in chain.stages] == [
+        ('pretrain', 'pretrain', None), ('quick_probe', 'linear', 'pretrain'), ('linear', 'linear', 'pretrain'),
+        ('finetune', 'finetune', 'pretrain'), ('detect', 'coco', 'pretrain'), ('report', 'report', None),
+    ]  # fmt: skip
+    assert chain['linear'].options == {'train_cfg.max_epochs': 3} and chain['linear'].arm != chain['quick_probe'].arm
+    assert chain.work_dir == place / 'work', 'a moved work dir stays a chain'
+    pretrain, linear, detect = (Config.fromfile(chain[name].config) for name in ('pretrain', 'linear', 'detect'))
+    assert pretrain.train_dataloader.batch_size == 8 and pretrain.model.type == 'EMAE'
+    assert linear.train_dataloader.batch_size == 9, 'shrunk from 2048 to the set'
+    assert linear.model.head.num_classes == 3 and linear.model.head.in_channels == 32
+    assert linear.model.backbone.frozen_stages == 4 and linear.val_evaluator.topk == (1,)
+    assert linear.train_dataloader.dataset.metainfo.classes == ('ant', 'bee', 'cat')
+    listed = (place / 'work' / 'configs' / 'train.txt').read_text() + (
+        place / 'work' / 'configs' / 'val.txt'
+    ).read_text()
+    assert sorted(listed.split()[::2]) == sorted(f'{c}/{i}.png' for c in ('ant', 'bee', 'cat') for i in range(4))
+    assert detect.train_dataloader.dataset.metainfo.classes == ('four', 'nine')
+    assert detect.model.roi_head.bbox_head.num_classes == 2 and detect.model.roi_head.mask_head is None
+    assert detect.train_cfg.max_iters == 100, '100 epochs of 3 images in one batch of 3'
+    assert (place / 'work' / 'unreadable.txt').read_text().splitlines()[1].startswith('ant/broken.jpg\tcannot identify')
+
+
+def test_a_file_that_the_user_changed_is_not_overwritten(place):
+    own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    before = {path: path.read_bytes() for path in (place / 'work').rglob('*.*')}
+    own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    assert {path: path.read_bytes() for path in (place / 'work').rglob('*.*')} == before, (
+        'the same call, the same files'
+    )
+    own_data.chain_of(everything(place, val_fraction=0.5), arguments(place), lambda line: None)
+    assert (place / 'work' / 'configs' / 'val.txt').read_bytes() != before[place / 'work' / 'configs' / 'val.txt']
+    edited = place / 'work' / 'configs' / 'linear.py'
+    edited.write_text(edited.read_text() + 'train_cfg = dict(max_epochs=5)\n')
+    now = {path: path.read_bytes() for path in (place / 'work').rglob('*.*')}
+    with pytest.raises(ChainError, match='linear.py was changed since'):
+        own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    assert {path: path.read_bytes() for path in (place / 'work').rglob('*.*')} == now
+
+
+@pytest.mark.parametrize(
+    'own, args, message',
+    [
+        (dict(), dict(chain='x.py'), 'not both'),
+        (
+            dict(images=None, classes=None, boxes=None, boxes_images=None, method=own_data.DEFAULT_METHOD),
+            {},
+            'give a chain',
+        ),
+        (dict(images=None), {}, '--classes needs --images'),
+        (dict(), dict(work_dir=None), '--work-dir'),
+        (dict(), dict(cfg_options=['detekt.x=1']), 'with a stage of pretrain'),
+        (dict(), dict(dry_run=True), 'nothing was written'),
+        (dict(images='/no/such/folder'), {}, 'expected a folder of images'),
+        (dict(max_unreadable=0.01), {}, '1 of 13 images cannot be read'),
+        (dict(channels=0), {}, 'at least 1'),
+        (dict(channels=4), {}, 'none of 13 images'),
+        (dict(boxes_images=None), {}, '--boxes-images'),
+        (dict(val_fraction=1.5), {}, 'between 0 and 1'),
+        (dict(method='configs/linear/vitb_linear_90e.py', boxes='none.json'), {}, 'none.json'),
+        (dict(method='configs/emae/emae_hivitb_300e.py'), {}, 'trains HiViT'),
+        (dict(method='configs/coco/mask_rcnn_fpn.py'), {}, '--method'),
+    ],
+)
+def test_calls_that_cannot_work_write_nothing(place, own, args, message):
+    with pytest.raises(ChainError, match=message):
+        own_data.chain_of(everything(place, **own), arguments(place, **args), lambda line: None)
+    assert not (place / 'work').exists()
+
+
+def test_a_chain_config_passes_through():
+    assert own_data.chain_of(OwnData(), dict(chain='configs/chains/demo.py', work_dir=None)) == 'configs/chains/demo.py'
+
+
+def test_boxes_alone_in_the_folder_train_a_detector(place):
+    """Two iterations of the config as written, shrunk by what a user may set with --cfg-options."""
+    chain = load_chain(own_data.chain_of(everything(place, classes=None), arguments(place), lambda line: None))
+    assert [s.name for s in chain.stages] == ['pretrain', 'detect', 'report']
+    width = 16
+    cfg = small(chain['detect'].config, place / 'run', **{
+        'model.backbone.img_size': 64, 'model.backbone.window_size': 2, 'model.neck.fpn.out_channels': width,
+        'model.rpn_head.in_channels': width, 'model.rpn_head.feat_channels': width,
+        'model.roi_head.bbox_roi_extractor.out_channels': width, 'model.roi_head.bbox_head.in_channels': width,
+        'model.roi_head.bbox_head.conv_out_channels': width, 'model.roi_head.bbox_head.fc_out_channels': 32,
+        'model.data_preprocessor.pad_size_divisor': 64, 'model.test_cfg.rcnn.score_thr': 0.0,
+        'train_dataloader.dataset.pipeline.3.scale': (64, 64),
+        'train_dataloader.dataset.pipeline.4.crop_size': (64, 64),
+        'val_dataloader.dataset.pipeline.1.scale': (64, 64),
+        'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'default_hooks.logger.interval': 1,
+        'param_scheduler.0.end': 1, 'param_scheduler.1.begin': 1,
+    })  # fmt: skip
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    rows = scalars(place / 'run')
+    losses = [row['loss'] for row in rows if 'loss' in row]
+    assert len(losses) == 2 and np.isfinite(losses).all() and 'coco/bbox_mAP' in rows[-1]
+    assert not any('mask' in key or 'segm' in key for row in rows for key in row)
+    labels = {int(v) for i in range(3) for v in runner.train_dataloader.dataset[i]['data_samples'].gt_instances.labels}
+    assert labels <= {0, 1} and labels
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_other_numbers_of_channels_pretrain_and_probe(place, channels):
+    for path in (place / 'tree').rglob('*.png'):
+        if channels == 4:
+            picture(path, (40, 48, 4), seed=len(path.name))
+    own = everything(place, channels=channels, boxes=None, boxes_images=None)
+    said = []
+    chain = load_chain(own_data.chain_of(own, arguments(place), said.append))
+    stats = dict(re.findall(r'(mean|std) +(\[.*?\])', '\n'.join(said)))
+    assert len(json.loads(stats['mean'])) == channels == len(json.loads(stats['std']))
+    for name in ('pretrain', 'linear', 'finetune'):
+        cfg = small(chain[name].config, place / name, **{
+            'train_cfg.max_epochs': 2, 'param_scheduler.0.end': 1, 'param_scheduler.1.begin': 1,
+            'default_hooks.logger.interval': 1,
+        })  # fmt: skip
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        assert runner.model.backbone.patch_embed.projection.in_channels == channels
+        assert runner.iter >= 1 and all(np.isfinite(row['loss']) for row in scalars(place / name) if 'loss' in row)
+    if channels == 4:
+        with pytest.raises(ChainError, match='1 or 3 channels'):
+            own_data.chain_of(everything(place, channels=4), arguments(place), lambda line: None)
+
+
+def test_every_named_size_has_its_recipes(tmp_path):
+    for method, size in (('emae_vits_300e', 'vits'), ('emae_vitb_300e', 'vitb'), ('emae_vitl_800e', 'vitl')):
+        _, _, encoder = own_configs.read_method(f'configs/emae/{method}.py')
+        data = own_configs.Labelled('/x', ('a', 'b', 'c', 'd', 'e', 'f'), 5000)
+        for stage in ('linear', 'finetune', 'quick_probe'):
+            path = tmp_path / f'{method}_{stage}.py'
+            path.write_text(own_configs.classification_text(stage, encoder, data, 3, None, 1))
+            assert size in Config.fromfile(str(path)).filename or stage == 'quick_probe' or size in path.read_text()
+        boxes = own_configs.Boxes('a.json', 'b.json', '/x/t', '/x/v', ('a', 'b'), True, 5000)
+        path.write_text(own_configs.detection_text(encoder, boxes, 3, None, 2))
+        cfg = Config.fromfile(str(path))
+        assert size in path.read_text() and cfg.model.roi_head.mask_head.num_classes == 2
+        # the recipe's 100 epochs: 500,000 images in steps of 2 devices x 8
+        assert cfg.train_cfg.max_iters == 31250 and cfg.train_dataloader.batch_size == 8
+        assert cfg.model.neck.in_channels == encoder.width
+
+
+@pytest.mark.parametrize(
+    'value', [1, 'a b', None, dict(a=1), dict(a=[dict(b=(1,)), 'x' * 120], c={}), [], (), {'a.b': 2}]
+)
+def test_literals_read_back(value):
+    assert eval(own_configs.literal(value)) == value  # noqa: S307
+
+
+@pytest.mark.slow
+def test_from_tar_shards_to_a_probe_with_one_command(place):
+    """Pretraining from a tar, linear probe and report by the tool; the second call finds all done."""
+    import tarfile
+
+    with tarfile.open(place / 'all.tar', 'w') as tar:
+        tar.add(place / 'tree', 'tree')
+    call = [
+        sys.executable, str(ROOT / 'tools' / 'transfer.py'), '--images', 'all.tar', '--classes', 'tree',
+        '--method', 'tiny.py', '--work-dir', 'out', '--gpus', '0', '--only', 'pretrain', 'linear', '--cfg-options',
+        'linear.train_cfg.max_epochs=2', 'linear.train_dataloader.num_workers=0', 'linear.val_dataloader.num_workers=0',
+        'linear.train_dataloader.persistent_workers=False', 'linear.val_dataloader.persistent_workers=False',
+    ]  # fmt: skip
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    run = subprocess.run(call, cwd=place, env=env, text=True, capture_output=True, timeout=400)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert 'images     12 readable of 13 in all.tar (tar; headers read)' in run.stdout
+    assert 'all.tar:tree/ant/broken.jpg: cannot identify' in run.stdout
+    record = json.loads((place / 'out' / 'linear' / 'run.json').read_text())
+    assert record['status'] == 'done' and 0 <= record['metrics']['accuracy/top1'] <= 100
+    assert json.loads((place / 'out' / 'linear' / 'load_report.json').read_text())['fraction'] == 1.0
+    log = (place / 'out' / 'pretrain' / 'chain.log').read_text()
+    assert 'broken.jpg' not in log, 'it is left out, not met and passed over'
+    again = subprocess.run(
+        [*call[:2], 'out/chain.py', '--gpus', '0', '--dry-run'], cwd=place, env=env, text=True, capture_output=True
+    )
+    assert again.returncode == 0 and again.stdout.count('skip     done') == 2, again.stdout + again.stderr

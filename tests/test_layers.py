@@ -24,6 +24,7 @@ ABOVE = {
     'checkpoint': set(),
     'engine': {'registry', 'compat', 'checkpoint'},
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
+    'cost': {'registry'},  # only to count backbones without a formula
     'transfer': {'checkpoint', 'compat', 'engine', 'version'},  # engine: the guards only
     'report': set(),
 }

@@ -1,0 +1,235 @@
+"""What a recipe or a chain of them will cost on given GPUs: time, memory, disk, energy, CPU cores, money."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .backbones import bare
+from .flops import input_size, value_bytes, work_of
+from .hardware import GPU, gpu
+from .measured import Measurement, find
+from .memory import checkpoint_bytes, checkpoints_kept, memory, optimizer_states
+from .scaling import Assumptions, kernel_rate, step
+from .work import Work
+
+# Share of the GPU's peak that training reaches, where nothing was measured. pretrain: DailyMAE's 18 h on 8 A100 are
+# 37 %, a roofline of eager and compiled ViT-B on an H100 gives 38 to 48 %; the others are guesses below it.
+MFU = dict(pretrain=0.40, linear=0.40, probe=0.40, finetune=0.35, coco=0.25)
+# Images a second and CPU core. 200: mmpretrain's MAE pipeline, full-size ImageNet JPEGs, one Xeon core (measured);
+# two crops for a tokenizer, RandAugment, and 1024-px scale jitter with masks are guesses.
+LOADER = dict(pretrain=200.0, linear=200.0, probe=200.0, finetune=150.0, coco=20.0)
+TWO_VIEWS = 120.0
+# ImageNet-1k train, val; COCO train2017 images with annotations, val2017.
+IMAGES = dict(imagenet=(1281167, 50000), coco=(117266, 5000))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the user chose; everything that is not in a config."""
+
+    gpus: int = 1
+    gpu: str = 'h100'
+    measurements: Sequence[Measurement] = ()
+    mfu: Mapping[str, float] = field(default_factory=dict)
+    loader: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, int] = field(default_factory=dict)
+    utilisation: float = 0.8
+    pue: float = 1.2
+    price: float | None = None
+    nic_gbit: float | None = None
+    size: int | None = None
+    assumptions: Assumptions = Assumptions()
+
+    def __post_init__(self) -> None:
+        if self.gpus < 1:
+            raise ValueError(f'gpus={self.gpus} must be 1 or more')
+        for name, values, known in (
+            ('mfu', self.mfu, MFU),
+            ('loader', self.loader, LOADER),
+            ('images', self.images, IMAGES),
+        ):
+            wrong = [key for key in values if key not in known]
+            if wrong:
+                raise ValueError(f'{name} for {wrong[0]!r}: known are {", ".join(known)}')
+            bad = [f'{key}={value}' for key, value in values.items() if not value > 0 or (name == 'mfu' and value > 1)]
+            if bad:
+                raise ValueError(f'{name} {bad[0]} must be above 0{" and at most 1" if name == "mfu" else ""}')
+        if not 0 < self.utilisation <= 1 or self.pue < 1 or (self.price is not None and self.price < 0):
+            raise ValueError(
+                f'utilisation={self.utilisation} must be above 0 and at most 1, pue={self.pue} 1 or more, price='
+                f'{self.price} not negative'
+            )
+
+    @property
+    def spec(self) -> GPU:
+        return gpu(self.gpu)
+
+    @property
+    def nic(self) -> float:
+        """Network of each GPU, bytes/s."""
+        return self.spec.nic if self.nic_gbit is None else self.nic_gbit / 8 * 1e9
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage on N GPUs; times in hours, sizes in bytes, energy in kWh, FLOPs of the whole stage."""
+
+    name: str
+    kind: str
+    work: Work
+    gpus: int
+    batch: int  # images of one GPU in one forward pass
+    iterations: int
+    images: int  # read in training
+    evaluated: int  # read in evaluations
+    flops: float
+    rate: float  # images a second and GPU, efficiency included
+    mfu: float
+    basis: str
+    efficiency: float
+    hours: float
+    gpu_hours: float
+    memory: Mapping[str, float]
+    disk: float
+    checkpoints: int
+    energy: float
+    cores: float  # for each GPU
+    cost: float | None
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {key: value for key, value in vars(self).items() if key != 'work'}
+        work = self.work
+        model = dict(name=work.model, params=work.params, trainable=work.trainable, forward_flops=work.forward,
+                     train_flops=work.train, parts=[vars(part) for part in work.parts])  # fmt: skip
+        return dict(plain, memory=dict(self.memory), notes=list(self.notes), model=model)
+
+
+def kind_of(cfg: Mapping, work: Work) -> str:
+    """pretrain, linear, probe, finetune or coco."""
+    kind = bare(cfg['model']['type'])
+    if kind == 'ImageClassifier':
+        return 'linear' if work.model.startswith('linear') else 'finetune'
+    return 'probe' if kind == 'MultiProbe' else 'coco' if kind.endswith('MaskRCNN') else 'pretrain'
+
+
+def schedule(cfg: Mapping, kind: str, batch: int, images: Mapping[str, int]) -> tuple[int, int, float, int]:
+    """(iterations, images trained on, epochs, images evaluated) with ``batch`` images on all GPUs together."""
+    name = 'coco' if kind == 'coco' else 'imagenet'
+    train, val = images.get(name, IMAGES[name][0]), IMAGES[name][1]
+    loop = cfg['train_cfg']
+    if loop.get('max_iters'):
+        iterations, total = loop['max_iters'], loop['max_iters']
+        epochs = iterations * batch / train
+    else:
+        whole = train // batch if cfg['train_dataloader'].get('drop_last') else math.ceil(train / batch)
+        epochs = total = loop['max_epochs']
+        iterations = epochs * max(whole, 1)
+    evaluations = total // loop.get('val_interval', 1) if cfg.get('val_dataloader') is not None else 0
+    # The quick probe also evaluates what it holds out for the choice: as many images again.
+    return iterations, iterations * batch, epochs, evaluations * val * (2 if kind == 'probe' else 1)
+
+
+def plan_stage(name: str, cfg: Mapping, setting: Setting, config: str = '', gpus: int | None = None) -> StagePlan:
+    """Plan one recipe.
+
+    Args:
+        name: of the stage.
+        cfg: the resolved config as a plain dict.
+        setting: the GPUs and the rest.
+        config: path of the config, for looking up measurements.
+        gpus: in place of the setting's.
+
+    Raises:
+        ValueError: no cost model for its model, or an unknown GPU.
+        KeyError: not a training config.
+    """
+    work = work_of(cfg, setting.size)
+    kind, spec, gpus = kind_of(cfg, work), setting.spec, gpus or setting.gpus
+    autocast, a = value_bytes(cfg) == 2, setting.assumptions
+    batch = cfg['train_dataloader']['batch_size']
+    iterations, images, epochs, evaluated = schedule(cfg, kind, batch * gpus, setting.images)
+    peak = spec.bf16 if autocast else spec.fp32
+    entry = find(setting.measurements, setting.gpu, work.model, config, gpus)
+    if entry:
+        rate, reference, basis = entry.images_per_second, entry.gpus, f'measured on {entry.gpus} x {setting.gpu}'
+    else:
+        share = setting.mfu.get(kind, MFU[kind])
+        rate, reference, basis = share * peak / work.train, min(gpus, a.node), f'assumed MFU {share:.0%}'
+        if a.host_ms and rate > batch / (a.host_ms * 1e-3):
+            rate = batch / (a.host_ms * 1e-3)
+            basis += f', but no step below {a.host_ms:g} ms'
+    efficiency = _efficiency(work, cfg, setting, batch, rate, reference, gpus)
+    loader = loader_rate(cfg, kind, setting)
+    rate, bound = rate * efficiency, rate * efficiency
+    if a.cores and a.cores * loader < rate:
+        rate = a.cores * loader
+        basis += f', limited by {a.cores:g} cores a GPU'
+    seconds = images / (rate * gpus) + evaluated * (work.forward / work.train) / (bound * gpus)
+    hours = seconds / 3600
+    kept = checkpoints_kept(cfg, epochs, iterations)
+    found = memory(work, cfg, batch, gpus, autocast)
+    return StagePlan(
+        name=name, kind=kind, work=work, gpus=gpus, batch=batch, iterations=iterations, images=images,
+        evaluated=evaluated, flops=images * work.train + evaluated * work.forward, rate=rate, mfu=rate * work.train /
+        peak, basis=basis, efficiency=efficiency, hours=hours, gpu_hours=hours * gpus, memory=found, disk=kept *
+        checkpoint_bytes(work, cfg), checkpoints=kept, energy=hours * gpus * spec.power * setting.utilisation *
+        setting.pue / 1000, cores=bound / loader, cost=None if setting.price is None else hours * gpus * setting.price,
+        notes=_notes(cfg, kind, work, spec, gpus, batch, found, autocast) + _guessed_size(cfg, kind, setting),
+    )  # fmt: skip
+
+
+def _guessed_size(cfg: Mapping, kind: str, setting: Setting) -> tuple[str, ...]:
+    """Says so where epochs are counted on a data set that may not be the usual one."""
+    name = 'coco' if kind == 'coco' else 'imagenet'
+    dataset = cfg['train_dataloader'].get('dataset') or {}
+    root = str(dataset.get('data_root') or '')
+    if cfg['train_cfg'].get('max_iters') or name in setting.images or name in root.lower():
+        return ()
+    return (f'an epoch of {root or "its data"} counts as the {IMAGES[name][0]} images of {name}: --images {name}=N',)
+
+
+def loader_rate(cfg: Mapping, kind: str, setting: Setting) -> float:
+    """Images a second of one CPU core."""
+    usual = TWO_VIEWS if cfg['model'].get('tokenizer') else LOADER[kind]
+    return setting.loader.get(kind, usual)
+
+
+def _efficiency(
+    work: Work, cfg: Mapping, setting: Setting, batch: int, rate: float, reference: int, gpus: int
+) -> float:
+    """Images a second and GPU on ``gpus`` over those on ``reference`` at the same batch a GPU, by the scaling model."""
+    if gpus == reference or not work.trainable:
+        return 1.0
+    a, spec, states = Assumptions(**{**vars(setting.assumptions), 'cores': 0.0}), setting.spec, optimizer_states(cfg)
+    kernels = kernel_rate(work, spec, batch / rate, batch, a, states)
+    few, many = (step(work, spec, n, batch, kernels, 1.0, setting.nic, a, states) for n in (reference, gpus))
+    return few.seconds / many.seconds
+
+
+def _notes(
+    cfg: Mapping, kind: str, work: Work, spec: GPU, gpus: int, batch: int, found: Mapping, autocast: bool
+) -> tuple[str, ...]:
+    notes = list(work.notes)
+    together = batch * gpus * (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if base and base != together:
+        fit = f'; {base // gpus} images a GPU would be it' if base % gpus == 0 else ''
+        notes.append(f'batch {together}, the recipe is meant for {base}: --auto-scale-lr{fit}')
+    if found['total'] > spec.memory:
+        free = spec.memory - (found['total'] - found['activations'])
+        most = int(free / (found['activations'] / batch)) if free > 0 else 0
+        advice = f'about {most} images fit' if most else 'weights and optimizer alone do not fit'
+        notes.append(f'{batch} images a GPU need more than {spec.name} has: {advice} (estimate)')
+    if spec.note and autocast:
+        notes.append(spec.note)
+    if not autocast:
+        notes.append('no autocast: counted against the fp32 peak')
+    if kind == 'coco':
+        height, width = input_size(cfg)
+        notes.append(f'training and test images count as {height} x {width} px')
+    return tuple(notes)

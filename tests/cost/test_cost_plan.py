@@ -1,0 +1,241 @@
+"""Plans of stages and chains against sums worked out by hand, and the command itself."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+
+from mim_mm.compat.paths import configs_root, repo_root
+from mim_mm.cost import GPUS, Assumptions, Setting, known_measurements, plan_stage, read_measurements, work_of
+from mim_mm.cost.command import answer, arguments, scaled
+from mim_mm.cost.display import table
+from mim_mm.cost.measured import Measurement, find
+from mim_mm.cost.plan import schedule
+from mim_mm.cost.published import PUBLISHED, TRAININGS, as_measurement, check, speedup
+
+TINY = dict(
+    model=dict(
+        type='EMAE',
+        backbone=dict(
+            type='VisionTransformer',
+            arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
+            img_size=32,
+            patch_size=8,
+        ),
+        masker=dict(type='ParallelMasking', num_parts=4),
+        decoder=dict(embed_dims=24, depth=1),
+    ),
+    train_dataloader=dict(batch_size=10, drop_last=True, dataset=dict(data_root='data/imagenet')),
+    train_cfg=dict(by_epoch=True, max_epochs=8),
+    optim_wrapper=dict(type='AutocastOptimWrapper', optimizer=dict(type='AdamW')),
+    auto_scale_lr=dict(base_batch_size=80),
+    default_hooks=dict(checkpoint=dict(interval=4, max_keep_ckpts=3)),
+)
+
+
+BARE = Assumptions(host_ms=0)
+
+
+def recipe(name):
+    return Config.fromfile(str(configs_root() / name))._cfg_dict.to_dict()
+
+
+def test_a_stage_by_hand():
+    plan = plan_stage(
+        's',
+        TINY,
+        Setting(gpus=4, gpu='h100', mfu=dict(pretrain=0.5), images=dict(imagenet=1005), price=3, assumptions=BARE),
+    )
+    assert plan.iterations == 8 * 25 and plan.images == 8000  # 1005 images are 25 batches of 40 and a rest
+    assert plan.flops == plan.images * plan.work.train and plan.evaluated == 0
+    rate = 0.5 * 989e12 / plan.work.train
+    assert plan.rate == pytest.approx(rate) and plan.mfu == pytest.approx(0.5)
+    assert plan.hours == pytest.approx(8000 / (4 * rate) / 3600)
+    assert plan.gpu_hours == pytest.approx(4 * plan.hours) and plan.cost == pytest.approx(3 * plan.gpu_hours)
+    assert plan.energy == pytest.approx(plan.gpu_hours * 0.7 * 0.8 * 1.2)  # kW
+    assert plan.cores == pytest.approx(rate / 200)
+    assert plan.checkpoints == 2 and plan.disk == pytest.approx(2 * 12 * plan.work.params)  # weights and two moments
+    assert any('40' in note and '80' in note and '20 images a GPU' in note for note in plan.notes)
+
+
+def test_evaluations_count():
+    cfg = dict(TINY, train_cfg=dict(max_epochs=9, val_interval=2), val_dataloader={})
+    setting = Setting(images=dict(imagenet=1000), assumptions=BARE)
+    assert schedule(cfg, 'finetune', 100, setting.images) == (90, 9000, 9, 4 * 50000)
+    assert schedule(cfg, 'probe', 100, setting.images)[3] == 8 * 50000
+    assert schedule(dict(TINY, train_cfg=dict(max_iters=7)), 'pretrain', 100, {})[:2] == (7, 700)
+    without, with_them = (plan_stage('s', c, setting) for c in (dict(cfg, val_dataloader=None), cfg))
+    seconds = 200000 * with_them.work.forward / (0.4 * 989e12)
+    assert with_them.hours - without.hours == pytest.approx(seconds / 3600)
+
+
+def test_precision_decides_the_peak():
+    setting = Setting(mfu=dict(pretrain=0.5), assumptions=BARE)
+    plan = plan_stage('s', dict(TINY, optim_wrapper=dict(type='OptimWrapper')), setting)
+    assert plan.rate == pytest.approx(0.5 * 67e12 / plan.work.train)
+    assert plan.work.saved > 1.3 * plan_stage('s', TINY, Setting()).work.saved and 'fp32' in ' '.join(plan.notes)
+
+
+def test_few_cores_limit_the_rate():
+    plan = plan_stage('s', TINY, Setting(assumptions=Assumptions(cores=3), loader=dict(pretrain=50)))
+    assert plan.rate == 150 and '3 cores' in plan.basis
+
+
+def test_no_step_is_faster_than_the_host():
+    plan = plan_stage('s', TINY, Setting(assumptions=Assumptions(host_ms=4)))
+    assert plan.rate == pytest.approx(10 / 0.004) and '4 ms' in plan.basis  # batches of 10
+
+
+def test_more_nodes_are_less_efficient():
+    plans = [plan_stage('s', recipe('mae/mae_vitl_800e.py'), Setting(gpus=n, gpu='a100-80')) for n in (8, 64, 512)]
+    assert plans[0].efficiency == 1 > plans[1].efficiency > plans[2].efficiency > 0.8
+
+
+def test_measurements(tmp_path):
+    work = work_of(TINY)
+    entry = dict(gpu='H100', gpus=2, model=work.model, images_per_second=1234.5, mfu=0.1, source='here')
+    (tmp_path / 'a.json').write_text(
+        json.dumps(dict(measurements=[entry, dict(entry, gpu='v100', images_per_second=9)]))
+    )
+    (tmp_path / 'other.json').write_text('[1, 2]')
+    found = known_measurements(tmp_path)
+    assert [m.images_per_second for m in found] == [1234.5, 9.0]
+    plan = plan_stage('s', TINY, Setting(gpus=2, measurements=found))
+    assert plan.rate == 1234.5 and 'measured on 2' in plan.basis
+    assert 'assumed' in plan_stage('s', TINY, Setting(gpu='a100-40', measurements=found)).basis
+    several = [
+        Measurement('h100', 1.0, 'm', gpus=8),
+        Measurement('h100', 2.0, 'm', gpus=1),
+        Measurement('h100', 3.0, 'm'),
+    ]
+    assert find(several, 'h100', 'm', '', 6).images_per_second == 1.0
+    assert find(several, 'h100', 'm', '', 1).images_per_second == 3.0  # the last of equals
+    by_file = [Measurement('h100', 5.0, config='emae/a.py')]
+    assert find(by_file, 'h100', 'x', '/somewhere/configs/emae/a.py', 1) and not find(
+        by_file, 'h100', 'x', 'emae/b.py', 1
+    )
+
+
+@pytest.mark.parametrize('text, named', [
+    ('{', 'JSON'), ('[]', 'measurements'), ('{"measurements": [{"gpu": "h100"}]}', 'entry 0'),
+    ('{"measurements": [{"gpu": "h100", "model": "m", "images_per_second": 0}]}', 'images_per_second'),
+    ('{"measurements": [{"gpu": "h100", "model": "m", "images_per_second": 1, "gpus": 1.5}]}', 'gpus'),
+])  # fmt: skip
+def test_files_that_are_no_measurements(tmp_path, text, named):
+    (tmp_path / 'm.json').write_text(text)
+    with pytest.raises(ValueError, match=named):
+        read_measurements(tmp_path / 'm.json')
+
+
+@pytest.mark.parametrize('options, named', [
+    (dict(gpus=0), 'gpus'), (dict(mfu=dict(pretrain=1.2)), 'at most 1'), (dict(mfu=dict(preetrain=0.2)), 'preetrain'),
+    (dict(loader=dict(coco=0)), 'coco'), (dict(pue=0.5), 'pue'), (dict(images=dict(coco=-1)), 'images'),
+])  # fmt: skip
+def test_settings_out_of_range(options, named):
+    with pytest.raises(ValueError, match=named):
+        Setting(**options)
+
+
+def test_unknown_gpu_lists_the_known():
+    with pytest.raises(ValueError, match='h100.*rtx4090'):
+        plan_stage('s', TINY, Setting(gpu='h10'))
+    assert all(g.bf16 > g.fp32 and g.memory > 1e10 and g.power > 50 for g in GPUS.values())
+
+
+def test_speedup_table():
+    """EMAE of ViT-L: four encoders of 50 tokens over one, two decoders' worth; the published side is the slides'."""
+    rows = {row.method: row for row in speedup(recipe('emae/emae_vitl_800e.py'), Setting(gpus=64, gpu='a100-80'))}
+    assert rows['EMAE'].encoder == pytest.approx(4) and rows['EMAE'].flops == pytest.approx(495.4 / 124.5, rel=0.01)
+    # supervised: 197 tokens through 24 blocks, over 50 tokens: linears 197/50, attention its square
+    linears, attention = 24 * 1024**2, 4 * 1024
+    ratio = (197 * linears + 197**2 * attention) / (50 * linears + 50**2 * attention)
+    assert rows['Supervised'].encoder == pytest.approx(ratio)
+    assert rows['EMAE'].speedup == pytest.approx(8 / rows['EMAE'].flops, rel=0.01)
+    assert rows['MAE'].hours == pytest.approx(rows['EMAE'].hours * rows['EMAE'].speedup)
+    assert [(r.method, r.hours, r.speedup) for r in PUBLISHED] == [
+        ('MAE', 180.76, 1), ('Supervised', 23.83, 7.58), ('EMAE', 23.75, 7.61)]  # fmt: skip
+    for row in PUBLISHED:
+        assert PUBLISHED[0].hours / row.hours == pytest.approx(row.speedup, abs=0.01)
+    with pytest.raises(ValueError, match='EMAE on a ViT'):
+        speedup(recipe('mae/mae_vitb_800e.py'), Setting())
+
+
+def test_published_trainings():
+    large, base = (check(training) for training in TRAININGS)
+    assert large['rate'] == pytest.approx(1281167 * 800 / (42 * 3600 * 64)) and large['rate'] == pytest.approx(
+        106, abs=0.5
+    )
+    assert large['mfu'] == pytest.approx(106 * 124.5e9 / 125e12, rel=0.01)  # 11 %
+    assert base['rate'] == pytest.approx(1977, abs=1) and base['mfu'] == pytest.approx(0.37, abs=0.005)
+    assert base['predicted'] == pytest.approx(18 * base['mfu'] / 0.4, rel=0.01)  # one node: the MFU is all there is
+    # fed back as a measurement, the published hours come out
+    setting = Setting(gpus=8, gpu='a100-80', measurements=[as_measurement(TRAININGS[1])])
+    cfg = recipe('mae/mae_vitb_800e.py')
+    plan = plan_stage('s', cfg, setting)
+    assert plan.hours == pytest.approx(18, rel=0.01) and 'measured' in plan.basis
+
+
+def run(*words):
+    return answer(
+        [('one', TINY, 'configs/a.py', None), ('two', TINY, 'configs/b.py', 2)], arguments('').parse_args(words)
+    )
+
+
+def test_the_answer_holds_what_was_asked(tmp_path):
+    picture = tmp_path / 'curve.png'
+    text = run('config', '--price', '2', '--slides', '--scaling', 'two', '--checks', '--png', str(picture))
+    assert picture.stat().st_size > 1000
+    for word in ('together', 'Supervised', '180.76', 'Scaling of two', 'sigma=0.02', 'DailyMAE', 'cost'):
+        assert word in text, word
+    content = json.loads(run('config', '--json', '--scaling', '--weak', '--gpus', '8'))
+    assert [(s['name'], s['gpus']) for s in content['stages']] == [('one', 8), ('two', 2)]
+    assert [s['gpus'] for s in content['scaling']] == [8, 16, 32, 64, 128, 256, 512, 1024]
+    total = sum(p['forward'] * (1 + p['backward']) for p in content['stages'][0]['model']['parts'])
+    assert total == pytest.approx(content['stages'][0]['model']['train_flops'])
+    assert 'one: ' not in run('config', '--only', 'two')
+
+
+@pytest.mark.parametrize('words, named', [
+    (['--only', 'three'], 'one, two'), (['--only', 'one', '--scaling', 'two'], 'no stage'),
+    (['--mfu', 'coco'], 'NAME=NUMBER'),
+    (['--sigma', '-1'], 'sigma'), (['--gpu', 'x'], 'known are'), (['--measured', '/nowhere.json'], 'nowhere'),
+])  # fmt: skip
+def test_requests_that_cannot_be(words, named):
+    with pytest.raises(ValueError, match=named):
+        run('config', *words)
+
+
+def test_the_curve_starts_at_the_plan():
+    cfg, setting = recipe('mae/mae_vitl_800e.py'), Setting(gpus=8)
+    plan = plan_stage('s', cfg, setting)
+    first = scaled(plan, cfg, setting, weak=False)[0]
+    assert (first.gpus, first.batch) == (8, 512)
+    assert first.images_per_second == pytest.approx(8 * plan.rate, rel=0.005)
+
+
+def test_a_stage_without_a_cost_model_leaves_the_others():
+    odd = dict(TINY, model=dict(type='YOLO'))
+    text = answer([('one', TINY, '', None), ('odd', odd, '', None)], arguments('').parse_args(['config']))
+    assert 'one: EMAE' in text and 'Left out: odd: model YOLO' in text
+    with pytest.raises(ValueError, match='YOLO'):
+        answer([('odd', odd, '', None)], arguments('').parse_args(['config']))
+
+
+def test_columns():
+    assert table(['a', 'bb'], [['ccc', 1]]) == 'a    bb\n-------\nccc   1'
+
+
+def test_the_tool_reads_chains_and_recipes():
+    def tool(*words):
+        command = [sys.executable, str(repo_root() / 'tools/plan.py'), *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=repo_root())
+
+    done = tool('configs/chains/emae_vitb_800e.py', '--gpus', '8', '--json')
+    assert done.returncode == 0, done.stderr
+    stages = json.loads(done.stdout)['stages']
+    assert [s['name'] for s in stages] == ['pretrain', 'linear', 'finetune', 'coco']
+    assert stages[0]['iterations'] == 800 * (1281167 // 4096) and stages[3]['iterations'] == 184375
+    wrong = tool('configs/_base_/default_runtime.py')
+    assert wrong.returncode == 1 and wrong.stderr.strip().splitlines()[-1].startswith('error:')

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mim_mm.checkpoint.load import load_encoder
+from mim_mm.checkpoint.load import LoadError, load_encoder
 from mim_mm.registry import HOOKS
 
 
@@ -27,11 +27,13 @@ class LoadPretrainedHook(Hook):
         min_loaded (float): Least part of the backbone's parameters that must be filled, else the run stops.
         skip (sequence): Regular expressions of parameters to leave random on purpose.
         trust (bool): Read a file that holds other classes than tensors and plain types.
+        complete (bool): For an encoder that stays frozen, so that nothing makes up for what is missing: stop unless
+            every parameter was filled, those that may start by design included.
 
     A resumed run (``runner.iter > 0``) is left alone: its own checkpoint holds the encoder already.
 
     Raises:
-        mim_mm.checkpoint.load.LoadError: See ``load_encoder``.
+        mim_mm.checkpoint.load.LoadError: See ``load_encoder`` and ``complete``.
         ValueError: ``load_from`` gives weights as well.
         AttributeError: The model has no module ``target``.
     """
@@ -46,6 +48,7 @@ class LoadPretrainedHook(Hook):
         min_loaded: float = 0.95,
         skip: Sequence[str] = (),
         trust: bool = False,
+        complete: bool = False,
     ):
         self.checkpoint = checkpoint
         self.prefix = prefix
@@ -53,6 +56,7 @@ class LoadPretrainedHook(Hook):
         self.min_loaded = min_loaded
         self.skip = tuple(skip)
         self.trust = trust
+        self.complete = complete
 
     def before_train(self, runner: Runner) -> None:
         if runner.iter > 0:
@@ -79,6 +83,13 @@ class LoadPretrainedHook(Hook):
         if is_main_process():
             report.save(runner.work_dir)
             runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')
+        left = [*report.random, *report.by_design]
+        if self.complete and left:
+            raise LoadError(
+                f'{report.checkpoint} leaves {len(left)} parameters of the frozen encoder at their start, among them '
+                f'{left[:3]}: give the recipe of this kind of encoder (docs/linear_probes.md), or set '
+                f'custom_hooks.0.complete=False if that is meant.'
+            )
 
     def _backbone(self, runner: Runner):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -25,6 +25,7 @@ DATASETS = _child(_root.DATASETS, 'data', 'evaluation')
 TRANSFORMS = _child(_root.TRANSFORMS, 'data')
 FUNCTIONS = _child(_root.FUNCTIONS, 'data')
 HOOKS = _child(_root.HOOKS, 'engine', 'evaluation')
+OPTIMIZERS = _child(_root.OPTIMIZERS, 'engine')
 OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 METRICS = _child(_root.METRICS, 'evaluation', 'detection')
@@ -33,8 +34,8 @@ STRATEGIES = _child(_root.STRATEGIES, 'engine')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
 for _name in (
-    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'OPTIMIZERS',
-    'PARAM_SCHEDULERS', 'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
+    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'PARAM_SCHEDULERS',
+    'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
 ):  # fmt: skip
     globals()[_name] = _child(getattr(_root, _name))
 

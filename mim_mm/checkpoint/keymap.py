@@ -50,6 +50,19 @@ def rename_key(key: str) -> str:
     return key
 
 
+# mmpretrain's BEiTViT keeps BEiT's names for the layer scale; its VisionTransformer has it inside attention and MLP.
+_BEIT_SCALE = re.compile(r'^(layers\.\d+)\.(?:attn\.gamma(1)|ffn\.gamma(2))\.weight$')
+
+
+def _fit(name: str, wanted: set[str]) -> str:
+    """The backbone's name for ``name``, which may be its own already, timm's, or BEiT's."""
+    if name in wanted:  # a backbone that itself uses timm's names (HiViT) must keep them
+        return name
+    renamed = rename_key(name)
+    beit = _BEIT_SCALE.sub(lambda m: f'{m[1]}.gamma_{m[2] or m[3]}', renamed)
+    return beit if beit in wanted else renamed
+
+
 def unwrap(content: object, path: str) -> dict[str, Tensor]:
     """The dictionary of tensors inside a loaded checkpoint file.
 
@@ -83,6 +96,16 @@ def _join_split_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
+def _share_positions(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """BEiT's one table of relative positions -> a copy for each block, where the backbone has one a block."""
+    shared = 'rel_pos_bias.relative_position_bias_table'
+    blocks = [k for k in wanted if re.fullmatch(r'layers\.\d+\.attn\.relative_position_bias_table', k)]
+    if shared not in state or shared in wanted or not blocks:
+        return state
+    rest = {k: v for k, v in state.items() if k != shared}
+    return {**{k: state[shared].clone() for k in blocks}, **rest}
+
+
 def select_backbone(
     state: Mapping[str, Tensor], wanted: Iterable[str], prefix: str, path: str
 ) -> tuple[dict[str, Tensor], str, list[str]]:
@@ -106,8 +129,7 @@ def select_backbone(
         names = {k: k[len(candidate) :] for k in state if k.startswith(candidate)}
         if not names:
             continue
-        # A backbone that itself uses timm's names (HiViT) must keep them: rename only what does not fit as it is.
-        names = {k: (n if n in wanted else rename_key(n)) for k, n in names.items()}
+        names = {k: _fit(n, wanted) for k, n in names.items()}
         fits = sum(n in wanted for n in names.values())
         if fits > best[0]:
             best = (fits, candidate, names)
@@ -123,4 +145,5 @@ def select_backbone(
     renamed = {new: state[old] for old, new in names.items()}
     if any(k.endswith('attn.qkv.bias') for k in wanted) and not any(k.endswith('attn.q_bias') for k in wanted):
         renamed = _join_split_bias(renamed)
+    renamed = _share_positions(renamed, wanted)
     return renamed, found, sorted(k for k in state if k not in names)

@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mim_mm.checkpoint.load import load_encoder
+from mim_mm.checkpoint.load import LoadError, load_encoder
 from mim_mm.registry import HOOKS
 
 
@@ -28,11 +28,13 @@ class LoadPretrainedHook(Hook):
         min_loaded (float): Least part of the backbone's parameters that must be filled, else the run stops.
         skip (sequence): Regular expressions of parameters to leave random on purpose.
         trust (bool): Read a file that holds other classes than tensors and plain types.
+        complete (bool): For an encoder that stays frozen, so that nothing makes up for what is missing: stop unless
+            every parameter was filled, those that may start by design included.
 
     A resumed run (``runner.iter > 0``) is left alone: its own checkpoint holds the encoder already.
 
     Raises:
-        mim_mm.checkpoint.load.LoadError: See ``load_encoder``.
+        mim_mm.checkpoint.load.LoadError: See ``load_encoder`` and ``complete``.
         ValueError: ``load_from`` gives weights as well.
         AttributeError: The model has no module ``target``.
     """
@@ -47,6 +49,7 @@ class LoadPretrainedHook(Hook):
         min_loaded: float = 0.95,
         skip: Sequence[str] = (),
         trust: bool = False,
+        complete: bool = False,
     ):
         self.checkpoint = checkpoint
         self.prefix = prefix
@@ -54,6 +57,7 @@ class LoadPretrainedHook(Hook):
         self.min_loaded = min_loaded
         self.skip = tuple(skip)
         self.trust = trust
+        self.complete = complete
         self._sharded = False
 
     def before_wrap(self, runner: Runner, model: nn.Module) -> None:
@@ -92,6 +96,13 @@ class LoadPretrainedHook(Hook):
         if is_main_process():
             report.save(runner.work_dir)
             runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')
+        left = [*report.random, *report.by_design]
+        if self.complete and left:
+            raise LoadError(
+                f'{report.checkpoint} leaves {len(left)} parameters of the frozen encoder at their start, among them '
+                f'{left[:3]}: give the recipe of this kind of encoder (docs/linear_probes.md), or set '
+                f'custom_hooks.0.complete=False if that is meant.'
+            )
 
     def _backbone(self, model: nn.Module) -> nn.Module:
         try:

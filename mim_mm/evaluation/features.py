@@ -114,13 +114,21 @@ class FolderImages(Dataset):
     Args:
         classes: class names in label order. None: the folders of this split. Give those of train for val, so that a
             class that val lacks does not shift the labels of the others.
+        share: (i, n): only the i-th of n consecutive parts of nearly equal size, for n processes.
 
     Raises:
         FileNotFoundError: no such folder, or no image in its class folders.
-        ValueError: a class folder that is not among ``classes``.
+        ValueError: a class folder that is not among ``classes``; fewer images than parts.
     """
 
-    def __init__(self, root: str | Path, split: str, preprocess: Preprocess, classes: tuple[str, ...] | None = None):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        preprocess: Preprocess,
+        classes: tuple[str, ...] | None = None,
+        share: tuple[int, int] = (0, 1),
+    ):
         from mmpretrain.datasets import CustomDataset  # slow to import, and this room is imported as a whole
 
         self.root = Path(root) / split
@@ -139,14 +147,18 @@ class FolderImages(Dataset):
         if unknown:
             raise ValueError(f'{self.root} has classes that train lacks ({unknown[:3]}): remove or add them')
         place = [self.classes.index(name) for name in own]
-        infos = map(self.images.get_data_info, range(len(self.images)))
+        (part, parts), count = share, len(self.images)
+        if not 0 <= part < parts <= count:
+            raise ValueError(f'{self.root} has {count} images, not enough for part {part} of {parts}: lower GPUS')
+        self.start = part * count // parts
+        infos = map(self.images.get_data_info, range(self.start, (part + 1) * count // parts))
         self.items = [(os.path.relpath(d['img_path'], self.root), place[d['gt_label']]) for d in infos]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.images[index]['img'].transpose(2, 0, 1).copy()), self.items[index][1]
+        return torch.from_numpy(self.images[self.start + index]['img'].transpose(2, 0, 1).copy()), self.items[index][1]
 
     def digest(self) -> str:
         """sha256 of names, labels, sizes and modification times; where the folder lies does not count."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -107,23 +107,45 @@ def knn_accuracy(
     Raises:
         ValueError: a k above the size of the bank (it is not cut in silence: see :func:`fitting_ks`), or no query.
     """
-    if not len(queries) or not len(ks):
-        raise ValueError(f'{len(queries)} queries and ks = {list(ks)}: at least one of each is needed')
-    if min(ks) < 1:
-        raise ValueError(f'ks = {list(ks)} must be at least 1')
+    check_ks(ks, len(bank), len(queries))
     similarity, places = nearest(queries, bank, max(ks), **chunks)
-    right = {k: [0, 0] for k in ks}
+    hits = torch.zeros(len(ks), 2, dtype=torch.long)
     step = chunks.get('query_chunk', 1024)  # the votes of a chunk, not of all queries, are in memory
     for here in range(0, len(queries), step):
         rows = slice(here, here + step)
-        truth, classes = query_labels[rows, None].cpu(), bank_labels.cpu()[places[rows]]
-        for k in ks:
-            votes = vote(similarity[rows, :k], classes[:, :k], num_classes, temperature)
-            value, guess = votes.topk(min(5, num_classes), dim=1)
-            hit = (guess == truth) & (value > 0)
-            right[k][0] += int(hit[:, 0].sum())
-            right[k][1] += int(hit.sum())
-    return {k: {name: 100 * n / len(queries) for name, n in zip(('top1', 'top5'), right[k])} for k in ks}
+        classes = bank_labels.cpu()[places[rows]]
+        hits += count_hits(similarity[rows], classes, query_labels[rows].cpu(), num_classes, ks, temperature)
+    return {k: {n: 100 * int(h) / len(queries) for n, h in zip(('top1', 'top5'), row)} for k, row in zip(ks, hits)}
+
+
+def check_ks(ks: Sequence[int], bank: int, queries: int) -> None:
+    """ValueError for no query, no k, or a k outside 1..bank."""
+    if not queries or not len(ks):
+        raise ValueError(f'{queries} queries and ks = {list(ks)}: at least one of each is needed')
+    if min(ks) < 1:
+        raise ValueError(f'ks = {list(ks)} must be at least 1')
+    if max(ks) > bank:
+        raise ValueError(f'k = {max(ks)} must be 1 to {bank}, the size of the bank: leave it out or use more images')
+
+
+def count_hits(
+    similarity: Tensor, classes: Tensor, truth: Tensor, num_classes: int, ks: Sequence[int], temperature: float
+) -> Tensor:
+    """How many of Q queries are right.
+
+    Args:
+        similarity, classes: (Q, K) cosines, falling, and classes of the neighbours, K >= max(ks). truth: (Q,).
+
+    Returns:
+        int64 (len(ks), 2): top-1 and top-5 of each k.
+    """
+    hits = []
+    for k in ks:
+        votes = vote(similarity[:, :k], classes[:, :k], num_classes, temperature)
+        value, guess = votes.topk(min(5, num_classes), dim=1)
+        right = (guess == truth[:, None]) & (value > 0)
+        hits.append([int(right[:, 0].sum()), int(right.sum())])
+    return torch.tensor(hits)
 
 
 def fitting_ks(bank_size: int, ks: Sequence[int] = KS) -> list[int]:
@@ -131,8 +153,19 @@ def fitting_ks(bank_size: int, ks: Sequence[int] = KS) -> list[int]:
     return [k for k in ks if k <= bank_size] or [bank_size]
 
 
-def evaluate(train: Features, val: Features, ks: Sequence[int] | None = None, **chunks) -> dict:
+def evaluate(
+    train: Features,
+    val: Features,
+    ks: Sequence[int] | None = None,
+    measure: Callable = knn_accuracy,
+    total: Callable[[int], int] = int,
+    **chunks,
+) -> dict:
     """k-NN of val among train for each pooling the backbone has.
+
+    Args:
+        measure: :func:`knn_accuracy`, or that of ``sharded_knn`` where each process has a part of train and val;
+            ``total`` then turns the size of a part into that of the whole.
 
     Returns:
         ``dict(bank, queries, classes, ks, left_out, temperature, accuracy={pooling: {k: dict(top1, top5)}})``.
@@ -140,16 +173,17 @@ def evaluate(train: Features, val: Features, ks: Sequence[int] | None = None, **
     Raises:
         ValueError: a k of ``ks`` above the size of the bank. Without ``ks``, what does not fit is left out and named.
     """
-    chosen = fitting_ks(len(train.labels)) if ks is None else list(ks)
+    bank, queries = total(len(train.labels)), total(len(val.labels))
+    chosen = fitting_ks(bank) if ks is None else list(ks)
     accuracy = {
-        pooling: knn_accuracy(
+        pooling: measure(
             train.get(pooling), train.labels, val.get(pooling), val.labels, len(train.classes), chosen, **chunks
         )
         for pooling in train.poolings
     }
     return dict(
-        bank=len(train.labels),
-        queries=len(val.labels),
+        bank=bank,
+        queries=queries,
         classes=len(train.classes),
         ks=chosen,
         left_out=[k for k in KS if k not in chosen] if ks is None else [],
@@ -187,8 +221,13 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
 
 
-def frozen_features(args: argparse.Namespace) -> tuple[Features, Features, Path]:
+def frozen_features(
+    args: argparse.Namespace, share: tuple[int, int] = (0, 1)
+) -> tuple[Features, Features, Path]:
     """Train and val features for the parsed :func:`add_feature_arguments`, and the work dir.
+
+    Args:
+        share: (i, n): only the i-th of n parts of either, for n processes.
 
     Raises:
         ValueError: neither ``--data-root`` nor the config names the data. Others: see ``features``.
@@ -202,8 +241,8 @@ def frozen_features(args: argparse.Namespace) -> tuple[Features, Features, Path]
     run = f'{checkpoint.resolve().parent.name}_{checkpoint.stem}' if checkpoint else f'random_{args.seed}'
     work_dir = Path(args.work_dir or Path('work_dirs', 'frozen', Path(args.config).stem, run))
     source = Source(cfg, checkpoint, preprocess, args.prefix, args.min_loaded, args.amp, args.seed)
-    train = FolderImages(root, 'train', preprocess)
-    val = FolderImages(root, 'val', preprocess, train.classes)
+    train = FolderImages(root, 'train', preprocess, share=share)
+    val = FolderImages(root, 'val', preprocess, train.classes, share)
     options = dict(batch_size=args.batch_size, workers=args.workers, device=args.device)
     both = (load_or_extract(source, data, work_dir / 'features', **options) for data in (train, val))
     return *both, work_dir

@@ -53,32 +53,45 @@ def anatomy(backbone: nn.Module) -> Anatomy:
     )
 
 
-def read_blocks(backbone: nn.Module, images: Tensor, count: int) -> list[Tensor]:
-    """Tokens of the last ``count`` blocks, each after the final norm, from one forward pass without gradient.
+def read_tokens(backbone: nn.Module, images: Tensor, indices: Sequence[int], norm: bool = True) -> list[Tensor]:
+    """Tokens of the blocks ``indices`` (counted from 0), from one forward pass without gradient.
 
     They are read where they arise, whatever ``out_indices`` and ``out_type`` the backbone was built with. Backbones
     that mask unless told otherwise (``MAEViT``, ``BEiTPretrainViT``) are told so.
 
     Args:
         images: (B, 3, H, W), normalised.
+        norm: apply the encoder's final norm to each; False: the blocks' bare outputs.
+
+    Returns:
+        A tensor (B, P + N, D) for each index, in the order of ``indices``.
+    """
+    parts = anatomy(backbone)
+    found: dict[int, Tensor] = {}
+    options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
+
+    def keep(index):
+        return lambda module, inputs, output: found.update({index: output})
+
+    handles = [parts.blocks[index].register_forward_hook(keep(index)) for index in indices]
+    try:
+        with torch.no_grad():
+            backbone(images, **options)
+            tokens = [found[index] for index in indices]
+            return [parts.norm(t) for t in tokens] if norm and parts.norm is not None else tokens
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def read_blocks(backbone: nn.Module, images: Tensor, count: int) -> list[Tensor]:
+    """Tokens of the last ``count`` blocks, each after the final norm: see :func:`read_tokens`.
 
     Returns:
         ``count`` tensors (B, P + N, D), the last block at the end.
     """
-    parts = anatomy(backbone)
-    found: list[Tensor] = []
-    options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
-    handles = [
-        block.register_forward_hook(lambda module, inputs, output: found.append(output))
-        for block in parts.blocks[-count:]
-    ]
-    try:
-        with torch.no_grad():
-            backbone(images, **options)
-            return [tokens if parts.norm is None else parts.norm(tokens) for tokens in found]
-    finally:
-        for handle in handles:
-            handle.remove()
+    depth = len(anatomy(backbone).blocks)
+    return read_tokens(backbone, images, range(depth - count, depth))
 
 
 def pooled_width(width: int, blocks: int, pooling: str) -> int:

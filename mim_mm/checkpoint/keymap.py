@@ -7,7 +7,7 @@ split biases. Key names of the releases were compared with timm by output: the d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -43,9 +43,15 @@ _RENAMES = (
 )
 
 
-def rename_key(key: str) -> str:
-    """``blocks.0.mlp.fc1.weight`` -> ``layers.0.ffn.layers.0.0.weight``; names that are no timm names stay."""
+def rename_key(key: str, wanted: Container[str] = ()) -> str:
+    """``blocks.0.mlp.fc1.weight`` -> ``layers.0.ffn.layers.0.0.weight``; names that are no timm names stay.
+
+    A backbone may share only some names with timm (``BEiTViT``: ``layers.0.gamma_1``): the first name that is
+    ``wanted`` is taken.
+    """
     for pattern, replacement in _RENAMES:
+        if key in wanted:
+            break
         key = pattern.sub(replacement, key)
     return key
 
@@ -107,7 +113,7 @@ def select_backbone(
         if not names:
             continue
         # A backbone that itself uses timm's names (HiViT) must keep them: rename only what does not fit as it is.
-        names = {k: (n if n in wanted else rename_key(n)) for k, n in names.items()}
+        names = {k: rename_key(n, wanted) for k, n in names.items()}
         fits = sum(n in wanted for n in names.values())
         if fits > best[0]:
             best = (fits, candidate, names)

@@ -27,6 +27,8 @@ class LoadPretrainedHook(Hook):
         min_loaded (float): Least part of the backbone's parameters that must be filled, else the run stops.
         skip (sequence): Regular expressions of parameters to leave random on purpose.
         trust (bool): Read a file that holds other classes than tensors and plain types.
+        rename (dict, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
+        resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
 
     A resumed run (``runner.iter > 0``) is left alone: its own checkpoint holds the encoder already.
 
@@ -46,6 +48,8 @@ class LoadPretrainedHook(Hook):
         min_loaded: float = 0.95,
         skip: Sequence[str] = (),
         trust: bool = False,
+        rename: dict[str, str] | None = None,
+        resample_patches: bool = False,
     ):
         self.checkpoint = checkpoint
         self.prefix = prefix
@@ -53,6 +57,7 @@ class LoadPretrainedHook(Hook):
         self.min_loaded = min_loaded
         self.skip = tuple(skip)
         self.trust = trust
+        self.conversion = dict(rename=rename, resample_patches=resample_patches)
 
     def before_train(self, runner: Runner) -> None:
         if runner.iter > 0:
@@ -74,8 +79,9 @@ class LoadPretrainedHook(Hook):
                 f'encoder: set one of them to None.'
             )
         report = load_encoder(
-            self._backbone(runner), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust
-        )
+            self._backbone(runner), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust,
+            **self.conversion,
+        )  # fmt: skip
         if is_main_process():
             report.save(runner.work_dir)
             runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')

@@ -42,7 +42,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-upstream doctor lint wheel clean distclean
+.PHONY: help setup demo test test-full test-upstream doctor lint wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -66,6 +66,9 @@ demo: $(VENV)/.ready  ## pretrain, linear, fine-tune, detection and a report on 
 
 test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+test-full: $(VENV)/.ready  ## every recipe at real size, two iterations each where memory allows (hours)
+	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_recipes_full.py)
 
 $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@rm -f $@

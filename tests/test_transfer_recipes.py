@@ -61,6 +61,16 @@ def groups_of(model, cfg) -> dict:
         ('finetune/vits_finetune_200e', 22.05),
         ('finetune/vitl_finetune_50e', 304.3),
         ('finetune/vith_finetune_50e', 632.0),
+        ('finetune/vits_finetune_mocov3_300e', 22.05),
+        ('finetune/vitb_finetune_mocov3_150e', 86.57),
+        ('finetune/vitb_finetune_ibot_100e', 86.57),
+        ('finetune/vitl_finetune_ibot_50e', 304.3),
+        ('finetune/vitb_finetune_beit_100e', 86.53),
+        ('finetune/vitl_finetune_beit_50e', 304.43),
+        ('finetune/vitb_finetune_cae_100e', 86.68),
+        ('finetune/vitl_finetune_cae_50e', None),
+        ('finetune/vitb_finetune_simmim_100e', 86.53),
+        ('finetune/swinb_finetune_simmim_100e', 87.77),
         ('linear/vits_linear_90e', 22.05),
         ('linear/vits_linear_mean_90e', 22.05),
         ('linear/vitb_linear_mean_90e', 86.57),
@@ -73,6 +83,8 @@ def groups_of(model, cfg) -> dict:
         ('coco/mask_rcnn_vits_simple_lsj_100e', None),
         ('coco/mask_rcnn_vitb_simple_lsj_100e', 111),
         ('coco/mask_rcnn_vitl_simple_lsj_100e', 331),
+        ('coco/mask_rcnn_vith_simple_lsj_75e', None),
+        ('coco/mask_rcnn_vitb_fpn_lsj_24gb_100e', None),
         ('coco/mask_rcnn_vitb_fpn_ms_12e', None),
         ('coco/mask_rcnn_vitl_fpn_ms_12e', None),
         ('coco/mask_rcnn_swint_fpn_ms_36e', 48),
@@ -109,8 +121,9 @@ def test_form(name):
     assert all(part in sheet for part in ('Published', 'Cost: ', 'Last run: '))
     cfg = load(f'{name}.py')
     assert cfg.custom_hooks[0].type == 'mim_mm.LoadPretrainedHook' and cfg.custom_hooks[0].checkpoint is None
-    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
-    duration = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
+    duration = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters / accumulated
     stated = int(re.search(r'_(\d+)e$', name)[1])
     epochs = duration if 'max_epochs' in cfg.train_cfg else duration * cfg.auto_scale_lr.base_batch_size / 118000
     assert epochs == pytest.approx(stated, rel=0.01)
@@ -162,6 +175,8 @@ def test_fine_tuning_rates(name, lr, rate, depth, drop_path, epochs, warmup, nor
     [
         ('vitb_simple_lsj_100e', 1e-4, 0.7, {'backbone.layers.2.attn.rel_pos_h': 10, 'backbone.pos_embed': 13}),
         ('vitl_simple_lsj_100e', 1e-4, 0.8, {'backbone.layers.23.attn.qkv.weight': 1, 'backbone.pos_embed': 25}),
+        ('vith_simple_lsj_75e', 1e-4, 0.9,
+         {'backbone.pos_embed': 33, 'backbone.layers.0.attn.rel_pos_h': 32, 'backbone.layers.31.ln2.weight': 1}),
         ('vits_simple_lsj_100e', 1e-4, 0.7, {'backbone.layers.11.attn.rel_pos_w': 1}),
         ('vitb_fpn_ms_12e', 3e-4, 0.75,
          {'backbone.layers.0.ln1.weight': 12, 'backbone.patch_embed.projection.bias': 13}),
@@ -202,6 +217,26 @@ def test_vitdet_as_published():
     large = meta_model(load('coco/mask_rcnn_vitl_simple_lsj_100e.py')).backbone
     assert large.global_attn_indexes == (5, 11, 17, 23)
     assert large.layers[-1].attn.out_drop.drop_prob == pytest.approx(0.4)
+
+
+def test_vitdet_h_and_the_variant_for_small_cards():
+    cfg = load('coco/mask_rcnn_vith_simple_lsj_75e.py')
+    model = meta_model(cfg)
+    assert {g['weight_decay'] for g in groups_of(model, cfg).values()} == {0.1}, 'detectron2 exempts nothing for H'
+    assert model.backbone.global_attn_indexes == (7, 15, 23, 31) and model.backbone.with_cp
+    assert model.backbone.patch_embed.projection.kernel_size == (16, 16) and cfg.custom_hooks[0].resample_patches
+    assert cfg.train_cfg.max_iters == 184375 * 3 // 4
+    assert cfg.param_scheduler[1].milestones == [163889 * 3 // 4, 177546 * 3 // 4]
+    assert model.backbone.layers[-1].attn.out_drop.drop_prob == pytest.approx(0.5)
+
+    whole, small = (load(f'coco/mask_rcnn_vitb_fpn_lsj_{kind}100e.py') for kind in ('', '24gb_'))
+    times = small.optim_wrapper.accumulative_counts
+    assert times * small.train_dataloader.batch_size == whole.train_dataloader.batch_size == 8
+    assert small.train_cfg.max_iters == times * whole.train_cfg.max_iters
+    assert small.train_cfg.val_interval == times * whole.train_cfg.val_interval
+    for a, b in zip(small.param_scheduler, whole.param_scheduler):
+        assert (a.get('end', 0), a.get('begin', 0)) == (times * b.get('end', 0), times * b.get('begin', 0))
+    assert small.model.backbone == dict(whole.model.backbone, with_cp=True)
 
 
 def test_cae_recipe_as_published():

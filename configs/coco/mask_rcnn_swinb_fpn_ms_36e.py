@@ -4,7 +4,7 @@
 
 Published: none for this recipe. As mask_rcnn_swint_fpn_ms_36e.py but drop path 0.3 (not tuned) and windows of 6, those
 of configs/simmim/simmim_swinb_800e.py; encoders with windows of 7: model.backbone.window_size=7 (tables of relative
-positions are not resized, and a table of another window stops the run).
+positions of another window would be resized, which the load report says).
 Cost: not measured here.
 Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/test_transfer_recipes.py.
 """

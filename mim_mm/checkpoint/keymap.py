@@ -7,7 +7,7 @@ split biases. Key names of the releases were compared with timm by output: the d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -43,9 +43,15 @@ _RENAMES = (
 )
 
 
-def rename_key(key: str) -> str:
-    """``blocks.0.mlp.fc1.weight`` -> ``layers.0.ffn.layers.0.0.weight``; names that are no timm names stay."""
+def rename_key(key: str, wanted: Container[str] = ()) -> str:
+    """``blocks.0.mlp.fc1.weight`` -> ``layers.0.ffn.layers.0.0.weight``; names that are no timm names stay.
+
+    A backbone may share only some names with timm (``BEiTViT``: ``layers.0.gamma_1``): the first name that is
+    ``wanted`` is taken.
+    """
     for pattern, replacement in _RENAMES:
+        if key in wanted:
+            break
         key = pattern.sub(replacement, key)
     return key
 
@@ -54,11 +60,9 @@ def rename_key(key: str) -> str:
 _BEIT_SCALE = re.compile(r'^(layers\.\d+)\.(?:attn\.gamma(1)|ffn\.gamma(2))\.weight$')
 
 
-def _fit(name: str, wanted: set[str]) -> str:
+def _fit(name: str, wanted: Container[str]) -> str:
     """The backbone's name for ``name``, which may be its own already, timm's, or BEiT's."""
-    if name in wanted:  # a backbone that itself uses timm's names (HiViT) must keep them
-        return name
-    renamed = rename_key(name)
+    renamed = rename_key(name, wanted)
     beit = _BEIT_SCALE.sub(lambda m: f'{m[1]}.gamma_{m[2] or m[3]}', renamed)
     return beit if beit in wanted else renamed
 
@@ -96,16 +100,6 @@ def _join_split_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def _share_positions(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """BEiT's one table of relative positions -> a copy for each block, where the backbone has one a block."""
-    shared = 'rel_pos_bias.relative_position_bias_table'
-    blocks = [k for k in wanted if re.fullmatch(r'layers\.\d+\.attn\.relative_position_bias_table', k)]
-    if shared not in state or shared in wanted or not blocks:
-        return state
-    rest = {k: v for k, v in state.items() if k != shared}
-    return {**{k: state[shared].clone() for k in blocks}, **rest}
-
-
 def select_backbone(
     state: Mapping[str, Tensor], wanted: Iterable[str], prefix: str, path: str
 ) -> tuple[dict[str, Tensor], str, list[str]]:
@@ -129,6 +123,7 @@ def select_backbone(
         names = {k: k[len(candidate) :] for k in state if k.startswith(candidate)}
         if not names:
             continue
+        # A backbone that itself uses timm's names (HiViT) must keep them: rename only what does not fit as it is.
         names = {k: _fit(n, wanted) for k, n in names.items()}
         fits = sum(n in wanted for n in names.values())
         if fits > best[0]:
@@ -145,5 +140,4 @@ def select_backbone(
     renamed = {new: state[old] for old, new in names.items()}
     if any(k.endswith('attn.qkv.bias') for k in wanted) and not any(k.endswith('attn.q_bias') for k in wanted):
         renamed = _join_split_bias(renamed)
-    renamed = _share_positions(renamed, wanted)
     return renamed, found, sorted(k for k in state if k not in names)

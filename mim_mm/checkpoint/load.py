@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm.checkpoint.convert import convert, is_relative
 from mim_mm.checkpoint.keymap import select_backbone
 from mim_mm.checkpoint.read import LoadError, read_checkpoint, resolve_checkpoint
 
@@ -47,6 +48,7 @@ class LoadReport:
     sizes: dict[str, int] = field(default_factory=dict)  # parameter -> number of values
     loaded: list[str] = field(default_factory=list)
     resized: dict[str, str] = field(default_factory=dict)  # parameter -> "(1, 197, 768) -> (1, 4096, 768)"
+    moved: dict[str, str] = field(default_factory=dict)  # parameter -> where it was taken from, unchanged
     by_design: dict[str, str] = field(default_factory=dict)  # parameter -> reason
     random: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)  # keys of the file
@@ -56,13 +58,15 @@ class LoadReport:
 
     @property
     def fraction(self) -> float:
-        """(loaded + resized) / (all parameters - those left at their start by design), counted in values."""
+        """(loaded + resized + moved) / (all parameters - those left at their start by design), counted in values."""
         expected = self.values(self.sizes) - self.values(self.by_design)
-        return (self.values(self.loaded) + self.values(self.resized)) / expected if expected else 0.0
+        filled = sum(self.values(names) for names in (self.loaded, self.resized, self.moved))
+        return filled / expected if expected else 0.0
 
     def as_dict(self) -> dict:
         """Plain types for JSON, with the counts and the fraction beside the lists."""
-        counts = {name: self.values(getattr(self, name)) for name in ('loaded', 'resized', 'by_design', 'random')}
+        kinds = ('loaded', 'resized', 'moved', 'by_design', 'random')
+        counts = {name: self.values(getattr(self, name)) for name in kinds}
         counts['total'] = self.values(self.sizes)
         return {'schema': 1, 'fraction': self.fraction, 'values': counts, **asdict(self)}
 
@@ -76,11 +80,14 @@ class LoadReport:
         rows = (
             ('loaded', 'loaded'),
             ('resized', 'resized'),
+            ('moved', 'taken from another place'),
             ('by_design', 'left at start by design'),
             ('random', 'left random'),
         )
         for attribute, label in rows:
             names = getattr(self, attribute)
+            if attribute == 'moved' and not names:
+                continue
             values = self.values(names)
             lines.append(f'{label:<24}{len(names):>8}{values:>14,}{100 * values / total:>12.2f}%')
         lines.append(
@@ -88,6 +95,7 @@ class LoadReport:
             f'(minimum {100 * self.min_loaded:g} %).'
         )
         lines += [f'  resized   {name}  {change}' for name, change in self.resized.items()]
+        lines += [f'  moved     {name}  ({source})' for name, source in self.moved.items()]
         lines += [f'  by design {name}  ({reason})' for name, reason in self.by_design.items()]
         lines += [f'  random    {name}' for name in self.random]
         lines += [f'  unused    {name}' for name in self.unused]
@@ -165,16 +173,22 @@ def load_encoder(
     min_loaded: float = 0.95,
     skip: Sequence[str] = (),
     trust: bool = False,
+    rename: Mapping[str, str] | None = None,
+    resample_patches: bool = False,
 ) -> LoadReport:
     """Copy the encoder of a checkpoint into ``module``.
 
     Args:
-        module (nn.Module): A backbone: mmpretrain's ``VisionTransformer`` or ``HiViT``, or ``WindowedViT``.
+        module (nn.Module): A backbone: mmpretrain's ``VisionTransformer``, ``BEiTViT``, ``SwinTransformer``, ``HiViT``,
+            or ``WindowedViT``. Tables of relative positions are resized, and copied to each block where the file has
+            one for all.
         checkpoint (path): A file, or a work dir (its last checkpoint).
         prefix (str): Where the encoder lies in the file; other known places are tried if nothing fits there.
         min_loaded (float): Least part of the parameters, in values, that must be filled; see ``LoadReport.fraction``.
         skip (sequence): Regular expressions of parameters to leave at their start on purpose. They count as random.
         trust (bool): Read a file that holds other classes than tensors and plain types.
+        rename (mapping, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
+        resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
 
     Returns:
         LoadReport: what was loaded. The module is changed only if no error is raised.
@@ -191,9 +205,14 @@ def load_encoder(
     except ValueError as error:
         raise LoadError(str(error)) from error
     report = LoadReport(str(path), found, min_loaded, sizes={n: p.numel() for n, p in parameters.items()})
+    state, moved, resized = convert(module, own, state, rename, resample_patches)
     report.unused = others + sorted(k for k in state if k not in own)
     skipped = {n for n in own if any(re.search(pattern, n) for pattern in skip)}
-    accepted, mismatched = _match(module, own, {k: v for k, v in state.items() if k not in skipped}, report)
+    taken = parameters.keys() - skipped
+    report.moved = {n: source for n, source in moved.items() if n in taken}
+    report.resized = {n: change for n, change in resized.items() if n in taken}
+    wanted = {k: v for k, v in own.items() if k not in skipped}
+    accepted, mismatched = _match(module, wanted, state, report)
     report.random = [n for n in parameters if n not in accepted and n not in report.by_design]
     _refuse(report, path, mismatched, [k for k, v in accepted.items() if not torch.isfinite(v).all()])
     module.load_state_dict(accepted, strict=False)
@@ -208,8 +227,12 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
         is_parameter = name in report.sizes
         if name not in state:
             reason = next((why for pattern, why in BY_DESIGN if pattern.search(name)), None)
+            if is_parameter and name == 'pos_embed' and is_relative(state):
+                reason = 'absolute positions, which this pretraining lacks, start at zero'
             if is_parameter and reason:
                 report.by_design[name] = reason
+                if 'start at zero' in reason:  # mmpretrain draws them at random
+                    accepted[name] = torch.zeros_like(target)
             continue
         if DERIVED_BUFFERS.search(name):
             continue
@@ -222,7 +245,7 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
             mismatched.append(f'{name}: file {tuple(source.shape)}, model {tuple(target.shape)}')
         else:
             accepted[name] = source
-            if is_parameter:
+            if is_parameter and name not in report.resized and name not in report.moved:
                 report.loaded.append(name)
     return accepted, mismatched
 
@@ -232,8 +255,8 @@ def _refuse(report: LoadReport, path: Path, mismatched: list[str], not_finite: l
         listed = '\n  '.join(mismatched)
         raise LoadError(
             f'{path}: {len(mismatched)} tensors have another shape than the model; shapes must be equal (only '
-            f'pos_embed is resized). Use the architecture and patch size of the pretraining, or name what to leave '
-            f'random in skip=[...].\n  {listed}'
+            f'pos_embed and tables of relative positions are resized). Use the architecture and patch size of the '
+            f'pretraining (or resample_patches=True), or name what to leave random in skip=[...].\n  {listed}'
         )
     if not_finite:
         raise LoadError(f'{path} holds values that are not finite in {not_finite}: use an earlier checkpoint.')

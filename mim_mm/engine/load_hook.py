@@ -30,6 +30,8 @@ class LoadPretrainedHook(Hook):
         trust (bool): Read a file that holds other classes than tensors and plain types.
         complete (bool): For an encoder that stays frozen, so that nothing makes up for what is missing: stop unless
             every parameter was filled, those that may start by design included.
+        rename (dict, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
+        resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
 
     A resumed run (``runner.iter > 0``) is left alone: its own checkpoint holds the encoder already.
 
@@ -50,6 +52,8 @@ class LoadPretrainedHook(Hook):
         skip: Sequence[str] = (),
         trust: bool = False,
         complete: bool = False,
+        rename: dict[str, str] | None = None,
+        resample_patches: bool = False,
     ):
         self.checkpoint = checkpoint
         self.prefix = prefix
@@ -58,6 +62,7 @@ class LoadPretrainedHook(Hook):
         self.skip = tuple(skip)
         self.trust = trust
         self.complete = complete
+        self.conversion = dict(rename=rename, resample_patches=resample_patches)
         self._sharded = False
 
     def before_wrap(self, runner: Runner, model: nn.Module) -> None:
@@ -91,8 +96,9 @@ class LoadPretrainedHook(Hook):
                 f'encoder: set one of them to None.'
             )
         report = load_encoder(
-            self._backbone(model), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust
-        )
+            self._backbone(model), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust,
+            **self.conversion,
+        )  # fmt: skip
         if is_main_process():
             report.save(runner.work_dir)
             runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')

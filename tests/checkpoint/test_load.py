@@ -62,7 +62,7 @@ def test_report_by_hand(tmp_path):
     report = load_encoder(model, path, min_loaded=0.25)
     assert model.first.sum() == 10
     values = report.as_dict()['values']
-    assert values == dict(total=45, loaded=10, resized=0, by_design=5, random=30)
+    assert values == dict(total=45, loaded=10, resized=0, moved=0, by_design=5, random=30)
     assert report.fraction == 10 / (45 - 5)
     assert report.random == ['second'] and list(report.by_design) == ['ln2.weight'] and report.unused == ['head.weight']
     lines = report.table().splitlines()

@@ -1,0 +1,29 @@
+# As imagenet_finetune.py with mean = std = 0.5 (BEiT); noise and padding of the augmentation have that mean as well.
+_base_ = './imagenet_finetune.py'
+
+data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(
+        type='RandAugment',
+        policies='timm_increasing',
+        num_policies=2,
+        total_level=10,
+        magnitude_level=9,
+        magnitude_std=0.5,
+        hparams=dict(pad_val=[128] * 3, interpolation='bicubic'),
+    ),
+    dict(
+        type='RandomErasing',
+        erase_prob=0.25,
+        mode='rand',
+        min_area_ratio=0.02,
+        max_area_ratio=1 / 3,
+        fill_color=[127.5] * 3,
+        fill_std=[127.5] * 3,
+    ),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -42,7 +42,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-upstream doctor lint wheel clean distclean
+.PHONY: help setup demo test test-slurm test-upstream doctor lint wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -66,6 +66,9 @@ demo: $(VENV)/.ready  ## pretrain, linear, fine-tune, detection and a report on 
 
 test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
+	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)
 
 $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@rm -f $@

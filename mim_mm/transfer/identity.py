@@ -40,7 +40,7 @@ NOT_LEARNED_PATHS = (
 # Hooks that only look on.
 WATCHING_HOOKS = (
     'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook LoggerHook IterTimerHook MemoryProfilerHook '
-    'EmptyCacheHook'
+    'EmptyCacheHook StopOnSignalHook'
 ).split()
 
 PACKAGES = dict(

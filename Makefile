@@ -42,7 +42,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-full test-upstream doctor lint wheel clean distclean
+.PHONY: help setup demo test test-full test-slurm test-upstream gpu-bench doctor lint wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -69,6 +69,13 @@ test: $(VENV)/.ready  ## the tests
 
 test-full: $(VENV)/.ready  ## every recipe at real size, two iterations each where memory allows (hours)
 	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_recipes_full.py)
+
+test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
+	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)
+
+# On a node without internet: PYTHON=python3, with the packages of tools/wheelhouse.sh.
+gpu-bench:  ## speed on one GPU, ten minutes; OUT=folder IMAGES=folder (docs/speed.md)
+	tools/gpu_bench.sh $(or $(OUT),work_dirs/gpu_bench) $(IMAGES)
 
 $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@rm -f $@

@@ -33,7 +33,11 @@ def parse() -> dict:
     add('--dry-run', action='store_true', help='say what would be done and why; do nothing, write nothing')
     add('--cfg-options', nargs='+', default=(), metavar='STAGE.KEY=VALUE', help="change a stage's config")
     add('--data-root', nargs='+', default=(), metavar='NAME=DIR', help='e.g. imagenet=/data/imagenet coco=/data/coco')
-    add('--launcher', help='none, pytorch, slurm or mpi; by default torchrun when --gpus is more than one')
+    add('--launcher', help='none, pytorch, slurm (on a login node: submits jobs), mpi; default: torchrun if --gpus > 1')
+    add(
+        '--slurm', nargs='+', default=(), metavar='[STAGE.]KEY=VALUE',
+        help='with --launcher slurm on a login node: options of sbatch, e.g. partition=gpu time=1-00:00:00 nodes=2',
+    )  # fmt: skip
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')

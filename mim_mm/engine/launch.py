@@ -15,7 +15,8 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mim_mm.engine import class_count, guard, schedule
+from mim_mm.engine import class_count, guard, schedule, slurm_env
+from mim_mm.engine.signals import EARLY, REQUEST
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,12 @@ def world_size() -> int:
 
 def _build_runner(cfg: Config) -> Runner:
     os.environ.setdefault('LOCAL_RANK', '0')
-    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+    if cfg.launcher == 'slurm':
+        try:
+            os.environ.update(slurm_env.rendezvous(os.environ, torch.cuda.device_count()))
+        except RuntimeError as error:
+            _fail(error)
+    if cfg.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
         # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
         # that exists and a wrapper that is configured.
         torch.distributed.init_process_group('gloo')
@@ -100,8 +106,10 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == 'mim_mm.ProgressHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='mim_mm.ProgressHook')]
+    for kind in ('mim_mm.ProgressHook', 'mim_mm.StopOnSignalHook'):  # in this order: both are the last of an iteration
+        if not any(hook.get('type') == kind for hook in hooks):
+            hooks.append(dict(type=kind))
+    cfg.custom_hooks = hooks
     return notes
 
 
@@ -130,6 +138,7 @@ def train_main(argv: list[str] | None = None) -> None:
         notes = _prepare_training(cfg, args)
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
+    REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
     runner = _build_runner(cfg)
     for note in notes:
         print_log(note, logger=runner.logger)

@@ -15,6 +15,7 @@ from .manifest import Record, tail, utc_now, write_json
 from .survey import Survey
 
 POLL_S = 0.2
+STOPPED_CODE = 75  # EX_TEMPFAIL, as of a training that was asked to stop (mim_mm.engine.stop_hook)
 GRACE_S = 30.0  # how long a stage may take to stop after SIGTERM
 
 
@@ -26,6 +27,7 @@ class Execution:
         lock: held for the work dir.
         jobs: how many stages run side by side.
         gpus, launcher: for stages that do not say themselves.
+        report: whether the report is made in the end.
     """
 
     def __init__(
@@ -39,7 +41,10 @@ class Execution:
         launcher: Optional[str] = None,
         scripts: Optional[launch.Scripts] = None,
         grace_s: float = GRACE_S,
+        report: bool = True,
     ):
+        self.with_report = report
+        self.paused = False  # a stage was asked to stop, as before the end of an allocation: nothing new starts
         self.survey, self.lock, self.display = survey, lock, display
         self.jobs, self.gpus, self.launcher, self.scripts = jobs, gpus, launcher, scripts or launch.Scripts.default()
         self.grace_s = grace_s
@@ -54,7 +59,8 @@ class Execution:
         """Run what is to be run, then the report.
 
         Returns:
-            0 when all went well, 1 when a stage failed or was blocked, 128 + signal when the chain was stopped.
+            0 when all went well, 1 when a stage failed or was blocked, 75 when a stage was asked to stop and saved its
+            work, 128 + signal when the chain was stopped.
         """
         chain = self.survey.chain
         write_json(chain.work_dir / 'chain.json', dict(chain.summary(), updated=utc_now()))
@@ -70,7 +76,8 @@ class Execution:
             if self.signal is not None:
                 self._stop_all()
                 return 128 + self.signal
-            self._report()
+            if not self.paused:
+                self._report()
             # A signal that arrives during the report stops the report only.
         except BaseException:
             self._stop_all()
@@ -167,6 +174,9 @@ class Execution:
             measured = metrics_text(record.metrics) or (f'loss {loss:.4g}' if loss is not None else '')
             self.display.say(f'[{stage.name}] done in {span(record.wall_s)}  {measured}')
             self.outcomes[stage.name] = self.survey.outcome(stage, plan.Decision(plan.SKIP, 'done'))
+        elif record.status == 'interrupted':
+            self.display.say(f'[{stage.name}] {record.error}')
+            self.paused, self.waiting = True, []
         else:
             self._fail(stage, record.error or 'failed')
 
@@ -178,7 +188,7 @@ class Execution:
     def _report(self) -> None:
         """The report runs last and always, because it is where failures are shown."""
         stage = next((s for s in self.survey.chain.stages if s.kind == 'report'), None)
-        if stage is None:
+        if stage is None or not self.with_report:
             return
         chain = self.survey.chain
         folder, command = chain.folder(stage), launch.report_command(chain.work_dir)
@@ -209,6 +219,9 @@ class Execution:
     def _conclude(self) -> int:
         if self.signal is not None:
             return 128 + self.signal
+        if self.paused:
+            self.display.say('the same command goes on from the last checkpoints')
+            return STOPPED_CODE
         if not self.problems:
             self.display.say(f'chain {self.survey.chain.name}: all stages done, in {self.survey.chain.work_dir}')
             return 0

@@ -41,7 +41,7 @@ NOT_LEARNED_PATHS = (
 # Hooks that only look on.
 WATCHING_HOOKS = (
     'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook QualityHook LoggerHook IterTimerHook '
-    'MemoryProfilerHook EmptyCacheHook'
+    'MemoryProfilerHook EmptyCacheHook StopOnSignalHook'
 ).split()
 
 PACKAGES = dict(

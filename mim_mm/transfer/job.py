@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ from .survey import IDENTITY_FILE, Survey
 LOG_FILE = 'chain.log'
 PROGRESS_FILE = 'progress.json'  # written by mim_mm.ProgressHook
 NEEDS_METRICS = ('probe', 'linear', 'finetune', 'coco')
+# What Slurm's warning makes of a training that is not yet listening: as the child of a shell, and of srun.
+SIGNALLED = {code: sign.name for sign in (signal.SIGUSR1, signal.SIGUSR2) for code in (-sign, 128 + sign)}
 
 # The stage waits for a line on its standard input before it turns into the real command. Its pid is in run.json by
 # then; if the chain is killed in between, the input ends and nothing was started that nobody knows of.
@@ -126,7 +129,7 @@ class Job:
         """A progress.json of an earlier attempt must not pass for the end of this one; its metrics are kept."""
         progress = read_progress(self.folder)
         if progress:
-            write_json(self.folder / PROGRESS_FILE, dict(progress, finished=False, eta_s=None))
+            write_json(self.folder / PROGRESS_FILE, dict(progress, finished=False, eta_s=None, stopped=None))
 
     def _describe(self, command: List[str], gpus: int) -> None:
         """Write down what the run is made from, before it starts."""
@@ -195,6 +198,10 @@ class Job:
         """Judge the run by its exit code and by what it left. An adopted run has no exit code that reaches us."""
         progress, checkpoint = read_progress(self.folder), latest_checkpoint(self.folder)
         problem = None
+        stopped = progress.get('stopped') or SIGNALLED.get(exit_code)
+        if exit_code and stopped:  # asked to stop, and able to go on
+            self._close('interrupted', exit_code, f'stopped by {stopped} at iteration {progress.get("iter")}')
+            return
         if exit_code:
             how = f'signal {-exit_code}' if exit_code < 0 else f'exit code {exit_code}'
             problem = f'ended with {how}; last lines of {self.log}:\n{tail(self.log)}'

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from . import slurm
 from .chain import ChainError
 from .manifest import utc_now
 
@@ -59,8 +60,9 @@ def _boot_id() -> str:
 
 
 def describe(pid: int) -> Dict[str, Any]:
-    """What is recorded of a process: pid (also its group), start time, host."""
-    return dict(pid=pid, started=start_time(pid), host=socket.gethostname())
+    """What is recorded of a process: pid (also its group), start time, host, and the Slurm job it belongs to if any."""
+    job = os.environ.get('SLURM_JOB_ID')
+    return dict(pid=pid, started=start_time(pid), host=socket.gethostname(), **(dict(slurm_job=job) if job else {}))
 
 
 def group_members(pid: int) -> List[int]:
@@ -127,10 +129,13 @@ class WorkDirLock:
     The lock is the kernel's (flock), so it ends with its holder, also after SIGKILL. The file says who holds it, and
     stays behind empty. Where the file system knows no locks, or keeps them per machine, the pid, start time and host in
     the file decide, with a heartbeat (the file's time) for a holder on another machine.
+
+    Args:
+        name: of the file; Slurm jobs that each run one stage of a chain have one lock a stage.
     """
 
-    def __init__(self, work_dir: Path):
-        self.path = Path(work_dir) / LOCK_FILE
+    def __init__(self, work_dir: Path, name: str = LOCK_FILE):
+        self.path = Path(work_dir) / name
         self._file = None
         self._beaten = 0.0
 
@@ -158,7 +163,8 @@ class WorkDirLock:
             locked_here = False
         if holder:
             silent_s = time.time() - self.path.stat().st_mtime
-            elsewhere = not is_here(holder) and silent_s < SILENT_S
+            gone = slurm.is_over(holder.get('slurm_job'))  # such as this very job on another node, before a requeue
+            elsewhere = not is_here(holder) and silent_s < SILENT_S and not gone
             if elsewhere or (not locked_here and leader_alive(holder)):
                 raise ChainError(self._refusal(holder))
         file.seek(0)

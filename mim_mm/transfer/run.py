@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from mmengine.config import DictAction
 
-from . import compare_check, datasets, launch, plan, process
+from . import compare_check, datasets, launch, plan, process, slurm_submit
 from .chain import LAUNCHERS, Chain, ChainError, Stage, load_chain, unknown
 from .display import Display
 from .execute import GRACE_S, Execution
@@ -38,15 +38,26 @@ class Call:
     data_root: Sequence[str] = ()  # NAME=DIR
     launcher: Optional[str] = None
     auto_scale_lr: bool = False
+    slurm: Sequence[str] = ()  # [STAGE.]key=value, for sbatch
 
 
 def run_chain(
-    call: Call, display: Optional[Display] = None, scripts: Optional[launch.Scripts] = None, grace_s: float = GRACE_S
+    call: Call,
+    display: Optional[Display] = None,
+    scripts: Optional[launch.Scripts] = None,
+    grace_s: float = GRACE_S,
+    as_job: bool = False,
 ) -> int:
     """Run a chain, or with ``dry_run`` say what a run would do and write nothing.
 
+    With ``launcher='slurm'`` outside an allocation the stages are submitted instead, and nothing is waited for.
+
+    Args:
+        as_job: the call is one Slurm job of several of the chain: it runs its ``only`` stages under its own lock.
+
     Returns:
-        0: all went well. 1: a stage failed or was blocked. 130, 143: stopped by Ctrl-C, SIGTERM.
+        0: all went well. 1: a stage failed or was blocked. 75: a stage was asked to stop and can go on. 130, 143:
+        stopped by Ctrl-C, SIGTERM.
 
     Raises:
         ChainError: the call cannot work; nothing was started.
@@ -67,6 +78,8 @@ def run_chain(
     )
     check_data_roots_used(survey, roots)
     comparison = compare_check.check(survey)
+    if slurm_submit.wanted(call.launcher, call.slurm):
+        return slurm_submit.submit_chain(call, survey, display, scripts)
     decisions = survey.plan()
     commands = planned_commands(survey, decisions, call, scripts)
     show_plan(survey, decisions, commands, display, call.dry_run)
@@ -77,11 +90,15 @@ def run_chain(
     if missing:
         raise ChainError(missing)
     refuse_strangers(survey, decisions)
-    with process.WorkDirLock(chain.work_dir) as lock:
+    if not as_job:
+        slurm_submit.refuse_queued(chain.work_dir)
+    lock_file = f'transfer.{"+".join(call.only)}.lock' if as_job else process.LOCK_FILE
+    with process.WorkDirLock(chain.work_dir, lock_file) as lock:
         compare_check.write(survey, comparison)
         return Execution(
             survey, lock, display,
             jobs=call.jobs, gpus=call.gpus, launcher=call.launcher, scripts=scripts, grace_s=grace_s,
+            report=not as_job or 'report' in {chain[name].kind for name in survey.selected or ()},
         ).run()  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
 
-from . import datasets, identity, plan, process
+from . import datasets, identity, plan, process, slurm
 from .chain import Chain, ChainError, Stage
 from .manifest import RUN_FILE, DamagedManifest, Record, read_record
 
@@ -152,6 +152,8 @@ class Survey:
             return False, None
         if process.is_here(record.process):
             return process.leader_alive(record.process), None
+        if slurm.is_over(record.process.get('slurm_job')):
+            return False, None
         return False, record.process['host'] if _fresh(self.chain.folder(stage) / 'progress.json') else None
 
     def change(self, stage: Stage, parent: plan.Parent, record: Optional[Record]) -> Optional[str]:

@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from mim_mm.compat.paths import repo_root
 
-from . import launch, process
+from . import launch, process, slurm_submit, slurm_sweep
 from .chain import ChainError, unknown
 from .display import Display, span
 from .execute import GRACE_S, POLL_S
@@ -21,7 +21,7 @@ from .manifest import tail
 from .sweep import Point, Sweep, load_sweep, write_point
 
 LOG_FILE = 'sweep.log'
-WORDS = {0: 'done', 1: 'failed', 2: 'refused'}  # exit codes of tools/transfer.py
+WORDS = {0: 'done', 1: 'failed', 2: 'refused', 75: 'stopped'}  # exit codes of tools/transfer.py
 
 
 @dataclass
@@ -37,6 +37,7 @@ class SweepCall:
     data_root: Sequence[str] = ()
     launcher: Optional[str] = None
     auto_scale_lr: bool = False
+    slurm: Sequence[str] = ()
 
 
 def chain_command(chain: Path, work_dir: Path, call: SweepCall) -> List[str]:
@@ -75,13 +76,20 @@ def run_sweep(
     if call.jobs > 1 and call.launcher not in ('slurm', 'mpi'):
         launch.check_devices(call.jobs, call.gpus, devices)
     display.say(f'sweep {sweep.name}: {len(points)} points over {", ".join(sweep.axes)} in {sweep.work_dir}')
+    as_array = slurm_submit.wanted(call.launcher, call.slurm)
     if call.dry_run:
+        if as_array:
+            display.say('would submit one array, a point an element, which runs what follows in its allocation:')
         for point in points:
             display.say(f'  {point.name}')
             display.say(f'      $ {shlex.join(command(sweep.chain_file(point), sweep.folder(point), call))}')
         return 0, sweep
     with process.WorkDirLock(sweep.work_dir) as lock:
         chains = {point.name: write_point(sweep, point) for point in points}  # all are sound before the first starts
+        if as_array:
+            sweep.write_summary(slurm_sweep.submit_sweep(call, sweep, points, chains, display))
+            return 0, sweep
+        slurm_submit.refuse_queued(sweep.work_dir)
         return _Run(sweep, call, chains, display, command, lock, devices, grace_s).run(points), sweep
 
 

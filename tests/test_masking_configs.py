@@ -50,7 +50,8 @@ def test_the_config_is_what_its_name_says(path):
     family, method, _, _, epochs = parts_of_name(path)
     assert cfg.model.type == {'mae': 'MAE', 'emae': 'EMAE', 'simmim': 'SimMIM'}[method]
     assert cfg.train_cfg.max_epochs == epochs
-    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
     if method == 'simmim':
         assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 2048 / 512)
         assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.999) and cfg.optim_wrapper.clip_grad == dict(max_norm=5.0)

@@ -27,7 +27,8 @@ def test_recipe(path):
     assert cfg.train_cfg.max_epochs == int(name[4])
     assert cfg.param_scheduler[0].end == 40 and 'end' not in cfg.param_scheduler[1]
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-4 * 4096 / 256)
-    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
     if name[1] == 'emae':
         assert cfg.model.masker == dict(type='ParallelMasking', num_parts=int(name[5] or 4))
     with torch.device('cpu' if name[2] else 'meta'):  # shapes are what matters; HiViT reads values while it is built

@@ -8,7 +8,8 @@ ratio without AMR; delta_r 0.10 and threshold 0.5 are those of a third-party por
 embedding 1 % of the patches exceed 0.5 (64 photographs) and all ratios are near 0.65: hence the random epochs first.
 Check mask_diagnostics.jsonl after epoch 100 before you trust the threshold.
 K is 1 / (1 - ratio) rounded: 3 parts for ratio 0.65, 4 for 0.75, 7 for 0.85; every patch is still encoded once.
-Batch 4096 = 8 x 512 images, each encoded in all its parts. Other batches: --auto-scale-lr.
+Batch 4096 = 8 GPUs x 128 images x 4 accumulated, each encoded in all its parts:
+8 x 512 in one go is more than 80 GB (estimate of tools/plan.py). Other batches: --auto-scale-lr.
 Cost: 17 h on 8 H100 at half of their bf16 peak where K is 4, by FLOPs; more parts cost more; not measured.
 Last run: never at full size; two steps of a shrunken model by tests/test_masking_configs.py.
 """
@@ -19,3 +20,5 @@ model = dict(
         ratio=dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.5, scope='per_image'),
     ),
 )
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(accumulative_counts=4)

@@ -12,3 +12,5 @@ model = dict(
     backbone=dict(_delete_=True, type='mmpretrain.HiViT', arch='base', img_size=224, patch_size=16, rpe=False),
     decoder=dict(input_norm=True),
 )
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(accumulative_counts=4)

@@ -11,3 +11,5 @@ Last run: never on a GPU; a few iterations of a shrunken model on two CPU proces
 
 _base_ = ['./emae_vitb_800e.py', '../_base_/fsdp.py']
 model = dict(backbone=dict(arch='huge', patch_size=14))
+train_dataloader = dict(batch_size=512)
+optim_wrapper = dict(accumulative_counts=1)

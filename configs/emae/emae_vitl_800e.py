@@ -3,11 +3,13 @@
     tools/dist_train.sh configs/emae/emae_vitl_800e.py 8
 
 Published: linear 76.7, fine-tune 86.3 (IN-1k top-1).
-Batch 4096 = 8 x 512 images, each encoded in all its parts. Other batches: --auto-scale-lr, or accumulate with
---cfg-options optim_wrapper.accumulative_counts=2 train_dataloader.batch_size=256.
+Batch 4096 = 8 GPUs x 128 images x 4 accumulated, each encoded in all its parts:
+8 x 512 in one go is more than 80 GB (estimate of tools/plan.py). Other batches: --auto-scale-lr.
 Cost: 36 h on 8 H100 at half of their bf16 peak, by FLOPs (495 GFLOP an image); not measured.
 Last run: never at full size; a few iterations of a shrunken model by tests/test_dist_train.py.
 """
 
 _base_ = './emae_vitb_800e.py'
 model = dict(backbone=dict(arch='large'))
+train_dataloader = dict(batch_size=128)
+optim_wrapper = dict(accumulative_counts=4)

@@ -3,8 +3,8 @@
     tools/dist_train.sh configs/emae/emae_vits_300e.py 8
 
 Published: none for this size and method.
-Batch 4096 = 8 x 512 images, each encoded in all its parts. Other batches: --auto-scale-lr, or accumulate with
---cfg-options optim_wrapper.accumulative_counts=2 train_dataloader.batch_size=256.
+Batch 4096 = 8 GPUs x 256 images x 2 accumulated, each encoded in all its parts:
+8 x 512 in one go is more than 80 GB (estimate of tools/plan.py). Other batches: --auto-scale-lr.
 Cost: 4.2 h on 8 H100 at half of their bf16 peak, by FLOPs (155 GFLOP an image); not measured.
 Last run: never at full size; a few iterations of a shrunken model by tests/test_dist_train.py.
 """

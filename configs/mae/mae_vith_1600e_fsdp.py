@@ -9,3 +9,5 @@ Last run: never on a GPU; a few iterations of a shrunken model on two CPU proces
 """
 
 _base_ = ['./mae_vith_1600e.py', '../_base_/fsdp.py']
+train_dataloader = dict(batch_size=512)
+optim_wrapper = dict(accumulative_counts=1)

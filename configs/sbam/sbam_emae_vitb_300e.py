@@ -4,7 +4,8 @@
 
 Published: none; EMAE with random parts has linear 68.4 (68.2 in the main table), fine-tune 83.8.
 The first 100 epochs have random masks, as in SBAM's release: a random patch embedding has no salience to follow.
-Batch 4096 = 8 x 512 images, each encoded in all its parts. Other batches: --auto-scale-lr.
+Batch 4096 = 8 GPUs x 256 images x 2 accumulated, each encoded in all its parts:
+8 x 512 in one go is more than 80 GB (estimate of tools/plan.py). Other batches: --auto-scale-lr.
 Cost: 6.3 h on 8 H100 at half of their bf16 peak, by FLOPs (233 GFLOP an image); not measured.
 Last run: never at full size; two steps of a shrunken model by tests/test_masking_configs.py.
 """

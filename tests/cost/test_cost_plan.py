@@ -236,6 +236,7 @@ def test_the_tool_reads_chains_and_recipes():
     assert done.returncode == 0, done.stderr
     stages = json.loads(done.stdout)['stages']
     assert [s['name'] for s in stages] == ['pretrain', 'probe', 'linear', 'finetune', 'coco']
-    assert stages[0]['iterations'] == 800 * (1281167 // 4096) and stages[4]['iterations'] == 184375
+    assert stages[0]['iterations'] == 800 * (1281167 // 2048)  # of which two make a step
+    assert stages[4]['iterations'] == 184375
     wrong = tool('configs/_base_/default_runtime.py')
     assert wrong.returncode == 1 and wrong.stderr.strip().splitlines()[-1].startswith('error:')

@@ -207,18 +207,20 @@ def test_workers_outlive_a_stop_of_their_group(tmp_path):
     """The group gets SIGUSR1 and SIGTERM while the main process waits for a batch: all batches arrive."""
     script = tmp_path / 'script.py'
     script.write_text(
-        'import os, signal, time, torch\n'
+        'import os, signal, subprocess, time, torch\n'
         'from mim_mm.engine.signals import REQUEST, shield_workers\n'
         'class Slow(torch.utils.data.Dataset):\n'
         '    def __len__(self): return 6\n'
         '    def __getitem__(self, i): time.sleep(0.3); return i\n'
+        'KILL = "kill -s USR1 -- -$0; kill -s TERM -- -$0"\n'
         'loader = torch.utils.data.DataLoader(Slow(), batch_size=1, num_workers=2)\n'
         'if SHIELD: shield_workers(loader); shield_workers(loader)\n'
         'REQUEST.listen(signal.SIGUSR1, signal.SIGTERM)\n'
         'seen = []\n'
         'for i in loader:\n'
         '    seen.append(int(i))\n'
-        '    if len(seen) == 1: os.killpg(0, signal.SIGUSR1); os.killpg(0, signal.SIGTERM)\n'
+        # From another process, as srun, torchrun and kill send it.
+        '    if len(seen) == 1: subprocess.run(["sh", "-c", KILL, str(os.getpgid(0))], start_new_session=True)\n'
         'print(seen, REQUEST.number == signal.SIGUSR1)\n'
     )
     answers = []
@@ -229,6 +231,20 @@ def test_workers_outlive_a_stop_of_their_group(tmp_path):
         answers.append(done)
     assert answers[0].stdout.strip() == '[0, 1, 2, 3, 4, 5] True', answers[0].stderr
     assert answers[1].returncode != 0, 'without the shield the loader loses its workers; the shield is needed'
+
+
+def test_a_training_that_fails_takes_its_workers_with_it(tmp_path):
+    """At once, and with its own error as the last words."""
+    script = (
+        'import torch\n'
+        'from mim_mm.engine.signals import shield_workers\n'
+        'loader = torch.utils.data.DataLoader(list(range(99)), batch_size=1, num_workers=2, persistent_workers=True)\n'
+        'shield_workers(loader)\n'
+        'for i in loader: raise ValueError("the real reason")\n'
+    )
+    done = subprocess.run([sys.executable, '-c', script], cwd=ROOT, capture_output=True, text=True, timeout=50,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT)})  # fmt: skip
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == 'ValueError: the real reason'
 
 
 def test_shielding_none_and_options():

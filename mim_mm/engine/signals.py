@@ -53,18 +53,26 @@ class StopRequest:
 REQUEST = StopRequest()
 
 
-def _worker_term(number: int, frame) -> None:
-    """In a loader worker: outlive the first SIGTERM, which the whole group gets, so that the last batches arrive."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(WORKER_GRACE_S)
+def _outlive_one_term() -> None:
+    """In a thread of a loader worker: outlive the first SIGTERM, which the whole group gets, so that the last batches
+    arrive. One from the training process itself, which ends its workers so, is followed at once."""
+    asked = False
+    while True:
+        got = signal.sigtimedwait([signal.SIGTERM], WORKER_GRACE_S) if asked else signal.sigwaitinfo([signal.SIGTERM])
+        if got is not None and got.si_pid == os.getppid():
+            os._exit(0)
+        if asked:
+            os._exit(128 + signal.SIGTERM)
+        asked = True
 
 
 def _start_worker(worker_id: int, then=None) -> None:
     for number in EARLY:
         signal.signal(number, signal.SIG_IGN)
     # torch's own handler ends a worker at once, and the training with it ("DataLoader worker is killed by signal").
-    signal.signal(signal.SIGTERM, _worker_term)
+    if hasattr(signal, 'sigwaitinfo'):
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_outlive_one_term, daemon=True).start()
     if then is not None:
         then(worker_id)
 

@@ -97,10 +97,10 @@ def test_more_seeds_of_the_chain_are_kept(recipes):
     assert [s.seed for s in bases] == [7, 3, 0], 'filled up to the default of three'
 
 
-def test_recipes_of_the_demo_are_three_although_it_has_two_arms():
+def test_recipes_of_the_demo_are_four_although_it_has_two_arms():
     found = read_recipes('configs/chains/demo.py')
     assert {name: stage['kind'] for name, stage in found.items()} == dict(
-        coco='coco', finetune='finetune', linear='linear'
+        coco='coco', finetune='finetune', linear='linear', probe='probe'
     )
     assert all('init' not in stage and 'arm' not in stage for stage in found.values())
     assert found['coco']['artifacts'][0]['name'] == 'detections'

@@ -37,7 +37,7 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     log = done.stdout + done.stderr
     # Two processes of two images, accumulated twice as the recipe says.
     assert 'lr 0.0024 for batch 4096 -> 4.687e-06 for batch 8' in log
-    assert '4 images an optimizer step on 2 process(es)' in log
+    assert '8 images an optimizer step on 2 process(es)' in log
     checkpoint = torch.load(tmp_path / 'run/epoch_1.pth', weights_only=True)
     assert checkpoint['meta']['iter'] == 2 and checkpoint['meta']['seed'] == 3  # 10 images, 2 x 2 a step, rest dropped
     assert 'backbone.layers.11.attn.qkv.weight' in checkpoint['state_dict']

@@ -20,7 +20,7 @@ def _child(parent: Registry, *rooms: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
 
 
-MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'evaluation')
+MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'data', 'evaluation')
 DATASETS = _child(_root.DATASETS, 'data', 'evaluation')
 TRANSFORMS = _child(_root.TRANSFORMS, 'data')
 FUNCTIONS = _child(_root.FUNCTIONS, 'data')

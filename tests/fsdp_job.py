@@ -53,7 +53,7 @@ def pretraining(recipe, images, start, sharded=True, **options):
         'load_from': str(start),
         **options,
     })  # fmt: skip
-    cfg.train_dataloader.dataset.pipeline[1] = dict(type='Resize', scale=(32, 32))
+    cfg.train_dataloader.dataset.pipeline[:2] = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32))]
     if not sharded:
         cfg.pop('strategy'), cfg.pop('runner_type')
     return cfg

@@ -74,7 +74,7 @@ def train(image_folder, work_dir, epochs, stop_after=None, resume=False):
     })  # fmt: skip
     cfg.experiment_name = f'{Path(work_dir).name}-{epochs}-{stop_after}-{resume}'
     # Without random augmentation: its random state is the worker's, which starts anew when a run is resumed.
-    cfg.train_dataloader.dataset.pipeline[1] = dict(type='Resize', scale=(32, 32))
+    cfg.train_dataloader.dataset.pipeline[:2] = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32))]
     runner = Runner.from_cfg(cfg)
     if stop_after:
         runner.register_hook(StopHook(stop_after), 'LOWEST')

@@ -6,6 +6,8 @@ default_hooks = dict(
     # Values stay on the device until a log line is due.
     runtime_info=dict(type='mim_mm.DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
+    # "waited on data x %" after each epoch.
+    data_wait=dict(type='mim_mm.DataWaitHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
     # Atomic, tensors only; the newest three are kept.

@@ -15,15 +15,9 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='mmpretrain.RandomResizedCrop',
-        scale=192,
-        crop_ratio_range=(0.67, 1.0),
-        backend='pillow',
-        interpolation='bilinear',
-    ),
-    dict(type='mmpretrain.RandomFlip', prob=0.5),
+    dict(type='LazyLoadImageFromFile'),
+    dict(type='FastRandomResizedCrop', scale=192, crop_ratio_range=(0.67, 1.0), interpolation='bilinear'),
+    dict(type='FastRandomFlip', prob=0.5),
     dict(type='PackImage'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

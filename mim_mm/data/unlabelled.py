@@ -67,9 +67,15 @@ class PackImage(BaseTransform):
         self.to_rgb = to_rgb
 
     def transform(self, results: dict) -> dict:
+        if 'img' not in results:
+            raise KeyError("PackImage: no 'img'; LazyLoadImageFromFile needs FastRandomResizedCrop behind it")
         image = results['img']
         if image.ndim == 2:
             image = image[..., None]
         if self.to_rgb and image.shape[2] == 3:
             image = image[..., ::-1]
-        return dict(inputs=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))))
+        turned = image.strides[1] < 0  # flipped by numpy, which torch copies ten times faster than numpy does
+        if turned:
+            image = image[:, ::-1]
+        packed = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return dict(inputs=packed.flip(2) if turned else packed)

@@ -4,9 +4,10 @@
 #   tools/gpu_bench.sh OUT_DIR [IMAGES_DIR]      # text and JSON of every measurement; an existing OUT_DIR is refused
 #
 # A measurement that fails or runs over its time does not stop the others; the list at the end says which did.
-# PYTHON chooses the interpreter, BATCH_S, BATCH_B (MAE), BATCH_B4 (EMAE), BATCH_L the images a step.
+# COCO=folder adds 200 steps of Mask R-CNN at 1024 px. PYTHON chooses the interpreter; BATCH_S, BATCH_B (MAE),
+# BATCH_B4 (EMAE) and BATCH_L are the images a step.
 set -uo pipefail
-if [[ $# -lt 1 || $# -gt 2 ]]; then sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
+if [[ $# -lt 1 || $# -gt 2 ]]; then sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; fi
 out=$1 images=${2:-} root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [[ -e $out ]]; then echo "error: $out exists; take a folder that does not, measurements are never overwritten" >&2; exit 2; fi
 mkdir -p "$out" || exit 2
@@ -35,7 +36,7 @@ measure curve 120 curve --device cuda --compile --arch B/16 --parts 4 --batch 64
 measure batch 60 batch --arch B/16 --parts 4 --compile
 measure packed 60 packed --device cuda --step --width 768 --layers 12 --batch 256 --ratios 0.6 0.9
 measure probe 90 probe --device cuda ${images:+--images "$images"}
-measure coco 120 coco --device cuda
+measure coco 300 coco --device cuda ${COCO:+--train 200 --data "$COCO"}
 
 if ((${#failed[@]})); then echo "failed: ${failed[*]} (logs in $out)" >&2; exit 1; fi
 echo "all measured, in $out"

@@ -47,7 +47,7 @@ val_evaluator = dict(_delete_=True, type='mim_mm.ProbeAccuracy')
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    optimizer=dict(type='SGD', lr=1024 / 256, momentum=0.9, weight_decay=0.0),  # x model.head.lrs
+    optimizer=dict(type='SGD', lr=1024 / 256, momentum=0.9, weight_decay=0.0, fused=True),  # x model.head.lrs
     constructor='mim_mm.ProbeHeadsConstructor',
 )
 param_scheduler = dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False)

@@ -3,7 +3,7 @@
 from mim_mm.detection.attention import RelPosAttention, SharedRelPosBias
 from mim_mm.detection.detectors import MIMCascadeRCNN, MIMMaskRCNN
 from mim_mm.detection.hivit_maps import HiViTMaps
-from mim_mm.detection.metric import FastCocoMetric
+from mim_mm.detection.metric import FastCocoMetric, InMemoryCocoMetric
 from mim_mm.detection.necks import DeconvPyramid, SimplePyramid
 from mim_mm.detection.roi_extractor import FullPrecisionRoIExtractor
 from mim_mm.detection.windowed_vit import WindowedViT
@@ -13,6 +13,7 @@ __all__ = [
     'FastCocoMetric',
     'FullPrecisionRoIExtractor',
     'HiViTMaps',
+    'InMemoryCocoMetric',
     'MIMCascadeRCNN',
     'MIMMaskRCNN',
     'RelPosAttention',

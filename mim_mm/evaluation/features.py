@@ -14,6 +14,8 @@ import os
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -71,8 +73,14 @@ class Preprocess:
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 BGR (B, 3, H, W) -> float32 (B, 3, H, W) as the backbone expects it, on the same device."""
         images = (images.flip(1) if self.to_rgb else images).float()
-        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        mean, std = (_channels(tuple(v), images.device) for v in (self.mean, self.std))
         return (images - mean) / std
+
+
+@lru_cache(maxsize=16)
+def _channels(values: tuple, device: torch.device) -> Tensor:
+    """(1, C, 1, 1); kept, because copying it to a GPU for every batch would wait for the batch before."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -263,17 +271,22 @@ def extract(backbone, data, preprocess, amp=None, batch_size=128, workers=0, dev
     """Features of all images of a :class:`FolderImages`, in its order; FloatingPointError if one is not finite."""
     backbone.to(device)
     # An own generator: without it the loader draws its seed from the global one and shifts a training run around it.
-    loader = DataLoader(data, batch_size, num_workers=workers, generator=torch.Generator().manual_seed(0))
-    pooled, done = {}, 0
-    for images, _ in loader:
-        for name, value in encode(backbone, preprocess.normalize(images.to(device)), amp).items():
+    options = dict(num_workers=workers, pin_memory=torch.device(device).type == 'cuda')
+    loader = DataLoader(data, batch_size, generator=torch.Generator().manual_seed(0), **options)
+    pooled, done, waiting = {}, 0, None
+    # A GPU works on one batch while the one before is fetched from it and the next one is read.
+    for batch in chain(loader, [None]):
+        found = batch and encode(backbone, preprocess.normalize(batch[0].to(device, non_blocking=True)), amp)
+        for name, value in (waiting or {}).items():
+            value = value.cpu()
             if not value.isfinite().all():
                 first = data.items[done][0]
                 raise FloatingPointError(f'features from {first} on are not finite (amp={amp}): use amp=None')
             if not done:
                 pooled[name] = torch.empty(len(data), value.shape[1])
-            pooled[name][done : done + len(images)] = value.cpu()
-        done += len(images)
+            pooled[name][done : done + len(value)] = value
+        done += len(value) if waiting else 0
+        waiting = found
     names, labels = zip(*data.items)
     return Features(pooled, torch.tensor(labels), list(names), data.classes, {})
 

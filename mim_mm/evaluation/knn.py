@@ -1,8 +1,8 @@
 """Weighted k-nearest-neighbour classification on frozen features, as DINO does it (Caron et al. 2021, eval_knn.py).
 
 Features are L2-normalised, the k nearest of the bank by cosine vote for their class with weight exp(cosine / 0.07). The
-bank is walked shard by shard and the queries chunk by chunk, so memory is bounded by ``query_chunk * bank_chunk``
-similarities and k candidates a query, whatever the size of either set.
+bank is walked shard by shard and the queries chunk by chunk, so the device holds ``query_chunk * bank_chunk``
+similarities, one shard of the bank, and the queries with k candidates each; only the final neighbours leave it.
 """
 
 from __future__ import annotations
@@ -54,21 +54,20 @@ def nearest(
         raise ValueError(f'queries are {queries.shape[1]} wide, the bank {bank.shape[1]}: use one backbone and pooling')
     if query_chunk < 1 or bank_chunk < 1:
         raise ValueError(f'query_chunk {query_chunk} and bank_chunk {bank_chunk} must be at least 1')
-    best = torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long)
+    chunks = [F.normalize(part.to(device).float(), dim=1) for part in queries.split(query_chunk)]
+    best = [None] * len(chunks)
     for start in range(0, len(bank), bank_chunk):
         shard = F.normalize(bank[start : start + bank_chunk].to(device).float(), dim=1)
-        found = []
-        for here in range(0, len(queries), query_chunk):
-            rows = slice(here, here + query_chunk)
-            similarity = F.normalize(queries[rows].to(device).float(), dim=1) @ shard.T
-            values, places = similarity.topk(min(k, len(shard)), dim=1)
-            values = torch.cat([best[0][rows], values.cpu()], 1)
-            places = torch.cat([best[1][rows], places.cpu() + start], 1)
-            values, order = values.topk(min(k, values.shape[1]), dim=1)
-            found.append((values, places.gather(1, order)))
-        if found:
-            best = tuple(torch.cat(parts) for parts in zip(*found))
-    return best
+        for i, chunk in enumerate(chunks):
+            values, places = (chunk @ shard.T).topk(min(k, len(shard)), dim=1)
+            places = places + start
+            if start:
+                values, places = torch.cat([best[i][0], values], 1), torch.cat([best[i][1], places], 1)
+                values, order = values.topk(min(k, values.shape[1]), dim=1)
+                places = places.gather(1, order)
+            best[i] = values, places
+    values, places = (torch.cat(parts).cpu() for parts in zip(*best))
+    return values, places
 
 
 def vote(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:

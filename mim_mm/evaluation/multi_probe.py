@@ -25,6 +25,43 @@ from mim_mm.registry import MODELS
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
 
 
+class _ManyLinears(torch.autograd.Function):
+    """All heads of one feature in one batched product; each head's parameters get their own part of the gradient.
+
+    Batched and not one wide product, because then a head's numbers depend least on what other heads there are. The
+    feature is frozen and gets no gradient. forward: feature (B, W), weight (R, C, W), bias (R, C), both detached, and
+    the parameters that they consist of: R weights, then R biases. Returns (R, B, C).
+    """
+
+    @staticmethod
+    def forward(ctx, feature, weight, bias, *parameters):
+        ctx.save_for_backward(feature)
+        return torch.baddbmm(bias[:, None], feature.expand(len(weight), -1, -1), weight.mT)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (feature,) = ctx.saved_tensors
+        weights = torch.bmm(gradient.mT, feature.expand(len(gradient), -1, -1))
+        return None, None, None, *weights.unbind(), *gradient.sum(1).unbind()
+
+
+def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Equally shaped parameters as one tensor (R, ...) of the same memory, to which they are moved if need be.
+
+    Moving a model to another device, or loading weights by assignment, gives each parameter memory of its own again.
+    """
+    first = parameters[0]
+    step = first.numel() * first.element_size()
+    if any(
+        not p.is_contiguous() or p.data_ptr() != first.data_ptr() + i * step or
+        p.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
+        for i, p in enumerate(parameters)
+    ):  # fmt: skip
+        for parameter, place in zip(parameters, torch.stack([p.detach() for p in parameters])):
+            parameter.data = place
+    return first.detach().as_strided((len(parameters), *first.shape), (first.numel(), *first.stride()))
+
+
 @dataclass(frozen=True)
 class Probe:
     """One head: the last ``blocks`` blocks, a pooling, BatchNorm or not, a learning rate for 256 images."""
@@ -100,7 +137,12 @@ class ProbeGrid(nn.Module):
         return probe.name.replace('.', '_')  # torch allows no dot in the name of a module
 
     def forward(self, tokens: Sequence[Tensor], num_prefix: int) -> Iterator[Tensor]:
-        """Logits (B, classes) of each head in the order of ``probes``, one at a time.
+        """Logits (B, classes) of each head in the order of ``probes``; arguments of :meth:`stacked`."""
+        for logits in self.stacked(tokens, num_prefix):
+            yield from logits.unbind()
+
+    def stacked(self, tokens: Sequence[Tensor], num_prefix: int) -> Iterator[Tensor]:
+        """Logits (R, B, classes) of the R heads that see the same feature, one feature at a time, in their order.
 
         Args:
             tokens: tensors (B, P + N, D) of the last blocks, see ``read_blocks``.
@@ -110,11 +152,15 @@ class ProbeGrid(nn.Module):
             plain = pool(tokens, blocks, pooling, num_prefix)
             name = f'last{blocks}_{pooling}'
             normed = self.norms[name](plain) if name in self.norms else None
-            for probe in self.probes:
-                if (probe.blocks, probe.pooling) == (blocks, pooling):
-                    with torch.autocast(plain.device.type, enabled=False):  # fp32 under any optimizer wrapper
-                        logits = self.linears[self._key(probe)](normed if probe.norm else plain)
-                    yield logits
+            own = [p for p in self.probes if (p.blocks, p.pooling) == (blocks, pooling)]
+            for norm, same in itertools.groupby(own, lambda p: p.norm):
+                heads = [self.linears[self._key(p)] for p in same]
+                weights, biases = [h.weight for h in heads], [h.bias for h in heads]
+                with torch.autocast(plain.device.type, enabled=False):  # fp32 under any optimizer wrapper
+                    logits = _ManyLinears.apply(
+                        normed if norm else plain, _joined(weights), _joined(biases), *weights, *biases
+                    )
+                yield logits
 
     def param_groups(self) -> list[dict]:
         """One optimizer group a head: its parameters, its name and ``lr_scale``, its rate for 256 images."""
@@ -188,11 +234,11 @@ class MultiProbe(BaseModel):
         return self.autocast
 
     def logits(self, inputs: Tensor) -> Iterator[Tensor]:
-        """fp32 logits (B, classes) of each head in the order of ``head.probes``; inputs (B, 3, H, W)."""
+        """fp32 logits (R, B, classes), R heads at a time in the order of ``head.probes``; inputs (B, 3, H, W)."""
         kind = inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=self._bf16(inputs.device)):
             tokens = read_blocks(self.backbone, inputs, self.depth)
-        yield from self.head(tokens, self.num_prefix)
+        yield from self.head.stacked(tokens, self.num_prefix)
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """mmengine's three modes.
@@ -209,7 +255,8 @@ class MultiProbe(BaseModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            return {probe.name: logits for probe, logits in zip(self.head.probes, self.logits(inputs))}
+            each = itertools.chain.from_iterable(logits.unbind() for logits in self.logits(inputs))
+            return {probe.name: logits for probe, logits in zip(self.head.probes, each)}
         raise ValueError(f"mode is {mode!r}: use 'loss', 'predict' or 'tensor'")
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
@@ -218,12 +265,19 @@ class MultiProbe(BaseModel):
         Heads with a rate that is too high may diverge; their loss is not finite then, and no other head notices.
         """
         labels = torch.cat([sample.gt_label for sample in data_samples])
-        losses = torch.stack([F.cross_entropy(logits, labels) for logits in self.logits(inputs)])
+        losses = []
+        for logits in self.logits(inputs):
+            targets = labels.expand(logits.shape[:2])
+            losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none').view_as(targets))
+        losses = torch.cat(losses).mean(1)
         return dict(loss=losses.sum(), lowest_ce=losses.detach().nan_to_num(nan=float('inf')).min())
 
     def predict(self, inputs: Tensor, data_samples: list) -> list:
         """The samples with the class that each head says."""
-        answers = torch.stack([logits.argmax(1) for logits in self.logits(inputs)], 1).cpu()
+        answers = torch.cat([logits.argmax(2) for logits in self.logits(inputs)]).T.cpu()
+        if all('gt_label' in sample for sample in data_samples):  # in one transfer, the metric would make one a sample
+            for sample, label in zip(data_samples, torch.cat([s.gt_label for s in data_samples]).cpu().split(1)):
+                sample.set_gt_label(label)
         for sample, answer in zip(data_samples, answers):
             sample.set_field(answer, 'probe_pred')
             sample.set_field(self.head.probes, 'probes', field_type='metainfo')

@@ -201,6 +201,26 @@ def test_not_finite_is_refused(root, tmp_path):
         room.extract(backbone, FolderImages(root, 'val', PREPROCESS), PREPROCESS)
 
 
+@pytest.mark.parametrize('size', [1, 2, 3, 1000])
+def test_batches_are_stored_in_order_and_the_first_wrong_one_is_named(root, size):
+    backbone, _ = build_encoder(Source(config(), None, PREPROCESS))
+    data = FolderImages(root, 'train', PREPROCESS)
+    found = room.extract(backbone, data, PREPROCESS, batch_size=size)
+    for index in range(len(data)):
+        one = encode(backbone, PREPROCESS.normalize(data[index][0][None]))
+        for name, value in one.items():
+            torch.testing.assert_close(found.pooled[name][index], value[0], rtol=1e-4, atol=1e-5)
+    seen, wrong = [], 2 * size if 2 * size < len(data) else 0
+
+    def spoil(module, inputs, output):
+        seen.append(len(inputs[0]))
+        return tuple(o * float('nan') for o in output) if sum(seen[:-1]) == wrong else output
+
+    backbone.register_forward_hook(spoil)
+    with pytest.raises(FloatingPointError, match=f'from {data.items[wrong][0]} on'):
+        room.extract(backbone, data, PREPROCESS, batch_size=size)
+
+
 @pytest.mark.parametrize(
     ('preprocessor', 'last', 'rgb'),
     [

@@ -1,5 +1,7 @@
 """Many probes at once: features by hand, the joint run equals single ones, only heads learn."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -34,7 +36,7 @@ def samples(labels):
 
 
 def train(model, steps=6):
-    cfg = dict(optimizer=dict(type='SGD', lr=2.0, momentum=0.9), constructor='mim_mm.ProbeHeadsConstructor')
+    cfg = dict(optimizer=dict(type='SGD', lr=2.0, momentum=0.9, fused=True), constructor='mim_mm.ProbeHeadsConstructor')
     wrapper = build_optim_wrapper(model, cfg)
     generator = torch.Generator().manual_seed(5)
     model.train()
@@ -164,16 +166,55 @@ def test_a_diverging_head_does_not_disturb_the_others():
 def test_rates_and_start_of_the_heads():
     model = make()
     groups = train(model, steps=0).optimizer.param_groups
-    assert [(g['name'], g['lr']) for g in groups] == [
-        (f'last{b}_{p}{bn}_lr{lr}', 2 * lr)
-        for b in (1, 4) for p in ('cls', 'mean', 'cls_mean') for bn in ('', '_bn') for lr in (0.01, 0.1)
-    ]  # fmt: skip
-    widths = [g['params'][0].shape[1] // 32 for g in groups[::4]]
-    assert widths == [1, 1, 2, 4, 4, 5]
+    assert [(g['heads'], g['lr']) for g in groups] == [
+        ([f'last{b}_{p}{bn}_lr{lr}' for b in (1, 4) for p in ('cls', 'mean', 'cls_mean') for bn in ('', '_bn')], 2 * lr)
+        for lr in (0.01, 0.1)
+    ]
+    for group in groups:
+        assert [tuple(p.shape) for p in group['params'][::4]] == [(3, 32 * n) for n in (1, 1, 2, 4, 4, 5)]
+        assert [tuple(p.shape) for p in group['params'][1::2]] == [(3,)] * 12
     wide = ProbeGrid(768, 100, blocks=(1,), pooling=('cls',))
     for linear in wide.linears.values():
         assert linear.weight.std().item() == pytest.approx(0.01, rel=0.02) and not linear.bias.any()
     assert len(wide.probes) == 26 and not list(wide.norms.parameters())
+
+
+def test_heads_of_a_feature_share_memory_again_after_they_were_moved():
+    model = make(blocks=(1,), pooling=('cls',), norm=(False,), lrs=(0.01, 0.1, 1.0)).eval()
+    images = torch.randn(2, 3, 32, 32)
+    linears = list(model.head.linears.values())
+    feature = pool(read_blocks(model.backbone, images, 1), 1, 'cls', 1)
+
+    def check():
+        for found, linear in zip(model(images).values(), linears):
+            torch.testing.assert_close(found, feature @ linear.weight.T + linear.bias, rtol=1e-5, atol=1e-6)
+        return [linear.weight.untyped_storage().data_ptr() for linear in linears]
+
+    first = check()
+    assert len(set(first)) == 1
+    model.double().float()  # as moving to another device does
+    assert len({linear.weight.untyped_storage().data_ptr() for linear in linears}) == 3
+    assert len(set(check())) == 1
+    other = {k: torch.randn_like(v) if 'linears' in k else v for k, v in model.state_dict().items()}
+    model.load_state_dict(other, assign=True)
+    assert len(set(check())) == 1
+    with torch.no_grad():
+        linears[1].weight.add_(1)  # as an optimizer does
+    check()
+    rest = copy.deepcopy(model)
+    model.load_state_dict({k: torch.zeros_like(v) for k, v in other.items()})
+    assert all(linear.weight.any() for linear in rest.head.linears.values())
+
+
+def test_gradients_of_the_heads_by_hand():
+    model = make(blocks=(1,), pooling=('cls',), norm=(False,), lrs=(0.01, 0.1))
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    model.loss(images, samples(labels))['loss'].backward()
+    feature = pool(read_blocks(model.backbone, images, 1), 1, 'cls', 1)
+    for linear in model.head.linears.values():
+        wrong = (feature @ linear.weight.T + linear.bias).softmax(1) - torch.eye(3)[labels]
+        torch.testing.assert_close(linear.weight.grad, wrong.T @ feature / 4, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(linear.bias.grad, wrong.mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_loss_is_the_sum_over_heads():

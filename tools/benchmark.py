@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a chec
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 
+from mmengine.logging import MMLogger  # isort: skip
+
 COMMANDS = dict(
     step='whole training steps: ours, mmpretrain, naive EMAE, other packages',
     curve='loss curves of bf16 and compiled training against eager fp32',
@@ -40,6 +42,7 @@ def main() -> None:
     if args.json and Path(args.json).exists():
         parser.error(f'--json {args.json} exists and is not overwritten: remove it or take another name')
     module = importlib.import_module(f'mim_mm.benchmarks.{args.command}')
+    MMLogger.get_instance('mmengine', log_level='ERROR')  # it writes a line for each of mmpretrain's 250 groups
     result = module.execute(args, lambda text: print(text, file=sys.stderr, flush=True))
     print(result.pop('text'))
     if args.json:

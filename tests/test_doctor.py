@@ -92,6 +92,18 @@ def test_versions_too_old_or_absent(monkeypatch):
     assert found['numpy'].status == doctor.OK
 
 
+@pytest.mark.parametrize('version, told', [('5.2.0', True), ('4.46.3', False), (None, False)])
+def test_transformers_that_break_mmpretrain(version, told, monkeypatch):
+    real = doctor._distribution
+    monkeypatch.setattr(
+        doctor, '_distribution', lambda names: (names[0], version) if names == ('transformers',) else real(names)
+    )
+    found = {finding.name: finding for finding in doctor.check_packages()}
+    assert ('transformers' in found) == told
+    if told:
+        assert found['transformers'].status == doctor.PROBLEM and 'transformers<5' in found['transformers'].fix
+
+
 def test_versions_compare_as_numbers():
     assert doctor._numbers('2.14.1+cu130') == (2, 14, 1) > doctor._numbers('2.4')
     assert doctor._numbers('2.0.0rc1') < doctor._numbers('2.1.0')

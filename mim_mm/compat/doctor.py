@@ -102,6 +102,15 @@ def _check_imports():
             f'missing, and mmengine {version} needs it',
             "pip install 'setuptools<81'",
         )
+    _, transformers = _distribution(('transformers',))
+    if transformers and _numbers(transformers) >= (5,):
+        yield Finding(
+            'versions',
+            'transformers',
+            PROBLEM,
+            f'{transformers}: mmpretrain.models cannot be imported beside 5.0 or later (NoneType takes no arguments)',
+            "pip install 'transformers<5', or uninstall it: nothing here needs it",
+        )
     fixes = {
         'cv2': 'pip install --force-reinstall --no-deps opencv-python-headless  # the one without libGL',
         'torchvision': 'pip install -c constraints.txt torch torchvision  # a pair built for one another',

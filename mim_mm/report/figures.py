@@ -95,13 +95,19 @@ def pretrain_curves(chain: Chain, run: Run, path: Path) -> Path | None:
 
 
 def downstream_curves(chain: Chain, kind: str, path: Path) -> Path | None:
-    """Training loss and validation metric of every run of a kind, coloured by arm; None when nothing was logged."""
+    """Training loss and validation metric of every run of a kind, coloured by arm; None when nothing was logged.
+
+    A metric that was measured once only stands in the tables.
+    """
     runs = [(run, read_scalars(run.scalars)) for run in chain.of(kind)]
     runs = [(run, scalars) for run, scalars in runs if scalars]
     if not runs:
         return None
+    measured = [scalars[key][0] for _, scalars in runs for key, *_ in KIND_METRICS[kind] if key in scalars]
+    panels = 2 if any(len(steps) > 1 for steps in measured) else 1  # measured once, there is no curve to draw
     with plt.rc_context(style()):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 2.9), layout='constrained')
+        figure, axes = plt.subplots(1, panels, figsize=(4.2 * panels, 2.9), squeeze=False, layout='constrained')
+        left, right = axes[0][0], axes[0][1] if panels == 2 else None
         labelled = set()
         for run, scalars in runs:
             colour, name = _colour(chain, run.arm), run.arm or run.name
@@ -111,21 +117,16 @@ def downstream_curves(chain: Chain, kind: str, path: Path) -> Path | None:
                 steps, values = scalars['loss']
                 left.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
                 left.plot(steps, _smooth(values), color=colour, label=name if first else None, linewidth=1.4)
-            for key, label, dash in KIND_METRICS[kind]:
+            for key, label, dash in KIND_METRICS[kind] if right else ():
                 if key in scalars:
-                    _line(
-                        right,
-                        scalars[key],
-                        (f'{name}, {label}' if len(KIND_METRICS[kind]) > 1 else name) if first else None,
-                        color=colour,
-                        linestyle=dash,
-                    )
+                    text = f'{name}, {label}' if len(KIND_METRICS[kind]) > 1 else name
+                    _line(right, scalars[key], text if first else None, color=colour, linestyle=dash)
         left.set(title=f'{KIND_TITLES[kind]}: training loss', xlabel='iteration', ylabel='loss (smoothed; raw behind)')
-        right.set(
-            title='Validation', xlabel='epoch or iteration, as logged', ylabel='AP' if kind == 'coco' else 'top-1 (%)'
-        )
-        right.margins(y=0.15)
-        for axis in (left, right):
+        if right:
+            metric = 'AP' if kind == 'coco' else 'top-1 (%)'
+            right.set(title='Validation', xlabel='epoch or iteration, as logged', ylabel=metric)
+            right.margins(y=0.15)
+        for axis in axes[0]:
             if axis.get_legend_handles_labels()[0]:
                 axis.legend()
         return save_figure(figure, path)

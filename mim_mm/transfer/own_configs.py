@@ -153,6 +153,8 @@ def pretrain_text(base: str, cfg: Config, channels: int, stats, dataset: Dict[st
         )
         settings['model'] = dict(backbone={key: channels}, data_preprocessor=normalizer)
     pipeline = _loaders_replaced(cfg.train_dataloader.dataset.pipeline, load, channels)
+    if 'img_size' in cfg.model.backbone and 'tokenizer' not in cfg.model:  # two views of BEiT and CAE: their recipe's
+        pipeline = _resized(pipeline, cfg.model.backbone.img_size)
     settings['train_pipeline'] = pipeline
     settings['train_dataloader'] = dict(
         batch_size=batch,
@@ -228,15 +230,24 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
 
 
 def _resized(pipeline: List[Any], size: int) -> List[Any]:
-    """The recipe's 224-px steps for another input size, with the same share of the image cropped away."""
+    """The recipe's steps for another input size, with the same share of the image cropped away.
+
+    Raises:
+        ChainError: no step is known that gives the images their size; at the recipe's own they would train at another
+            resolution than they are tested at.
+    """
+    found = False
     for step in pipeline:
         name = str(step.get('type')).split('.')[-1]
-        if name == 'RandomResizedCrop':
-            step['scale'] = size
+        if name.endswith('RandomResizedCrop'):  # MAERandomResizedCrop, FastRandomResizedCrop
+            step['scale'], found = size, True
         elif name == 'ResizeEdge':
             step['scale'] = round(step['scale'] * size / 224)
         elif name == 'CenterCrop':
-            step['crop_size'] = size
+            step['crop_size'], found = size, True
+    if not found:
+        names = [str(step.get('type')) for step in pipeline]
+        raise ChainError(f'no step of {names} is a crop that could be set to {size} px; use another recipe')
     return pipeline
 
 

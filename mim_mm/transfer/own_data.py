@@ -121,9 +121,8 @@ def _prepare(own: OwnData, args: Dict[str, Any], say: Callable[[str], None]) -> 
     stages: Dict[str, Any] = {'pretrain': dict(kind='pretrain', config=f'{HERE}/configs/pretrain.py', arm='pretrained')}
     if own.classes:
         files.update(_classification(own, encoder, stats, gpus, say))
-        for name, kind in (('quick_probe', 'linear'), ('linear', 'linear'), ('finetune', 'finetune')):
+        for name, kind in (('quick_probe', 'probe'), ('linear', 'linear'), ('finetune', 'finetune')):
             stages[name] = dict(kind=kind, config=f'{HERE}/configs/{name}.py', init='pretrain')
-        stages['quick_probe']['arm'] = 'pretrained, quick probe'  # another protocol: no second seed of the linear one
     if own.boxes:
         files.update(_detection(own, encoder, stats, gpus, say))
         stages['detect'] = dict(kind='coco', config=f'{HERE}/configs/detect.py', init='pretrain')

@@ -97,10 +97,10 @@ def test_what_is_written(place):
     assert 'boxes      2 classes, 3 training and 1 validation images' in text and 'Faster R-CNN' in text
     assert args['cfg_options'] == (), 'they are in the chain now'
     assert [(s.name, s.kind, s.init) for s in chain.stages] == [
-        ('pretrain', 'pretrain', None), ('quick_probe', 'linear', 'pretrain'), ('linear', 'linear', 'pretrain'),
+        ('pretrain', 'pretrain', None), ('quick_probe', 'probe', 'pretrain'), ('linear', 'linear', 'pretrain'),
         ('finetune', 'finetune', 'pretrain'), ('detect', 'coco', 'pretrain'), ('report', 'report', None),
     ]  # fmt: skip
-    assert chain['linear'].options == {'train_cfg.max_epochs': 3} and chain['linear'].arm != chain['quick_probe'].arm
+    assert chain['linear'].options == {'train_cfg.max_epochs': 3} and chain['linear'].arm == chain['quick_probe'].arm
     assert chain.work_dir == place / 'work', 'a moved work dir stays a chain'
     pretrain, linear, detect = (Config.fromfile(chain[name].config) for name in ('pretrain', 'linear', 'detect'))
     assert pretrain.train_dataloader.batch_size == 8 and pretrain.model.type == 'EMAE'
@@ -116,6 +116,20 @@ def test_what_is_written(place):
     assert detect.model.roi_head.bbox_head.num_classes == 2 and detect.model.roi_head.mask_head is None
     assert detect.train_cfg.max_iters == 100, '100 epochs of 3 images in one batch of 3'
     assert (place / 'work' / 'unreadable.txt').read_text().splitlines()[1].startswith('ant/broken.jpg\tcannot identify')
+
+
+def test_every_stage_trains_and_tests_at_the_size_of_the_pretraining(place):
+    chain = load_chain(own_data.chain_of(everything(place, boxes=None, boxes_images=None), arguments(place)))
+    for stage in chain.stages[:-1]:
+        cfg = Config.fromfile(stage.config)
+        steps = [*cfg.train_pipeline, *cfg.get('test_pipeline', [])]
+        sizes = [step.get('crop_size') or step.scale for step in steps if step.type.endswith('Crop')]
+        assert sizes and set(sizes) == {32} == {cfg.model.backbone.img_size}, (stage.name, steps)
+
+
+def test_a_recipe_whose_crop_is_unknown_is_refused():
+    with pytest.raises(ChainError, match="'TenCrop'.*32 px"):
+        own_configs._resized([dict(type='TenCrop', size=224)], 32)
 
 
 def test_a_file_that_the_user_changed_is_not_overwritten(place):

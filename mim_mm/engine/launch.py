@@ -69,10 +69,10 @@ def _build_runner(cfg: Config) -> Runner:
         # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
         # that exists and a wrapper that is configured.
         torch.distributed.init_process_group('gloo')
-    if cfg.launcher == 'pytorch' and get_device() == 'cpu' and not cfg.get('runner_type'):
-        unused = cfg.get('find_unused_parameters', False)
-        plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
-        cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', **plain))
+        if not cfg.get('runner_type'):  # a sharded runner wraps in its own way
+            unused = cfg.get('find_unused_parameters', False)
+            plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
+            cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', **plain))
     return RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
 
 

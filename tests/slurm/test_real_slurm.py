@@ -199,7 +199,7 @@ def test_a_preempted_training_goes_on_where_it_was(tmp_path, how):
     assert 'Restarts=1' in shown and 'JobState=COMPLETED' in shown
     # 12 images, 2 tasks, 2 a batch: 3 iterations an epoch. Each of 6 was trained once by each task, in its own place.
     assert sorted(place.trained()) == [(rank, i, i % 3) for rank in (0, 1) for i in range(6)]
-    assert '4 images an optimizer step on 2 process(es)' in (place.work / 'pretrain/chain.log').read_text()
+    assert '8 images an optimizer step on 2 process(es)' in (place.work / 'pretrain/chain.log').read_text()
     assert place.record('report')['status'] == 'done'
 
     # ... and what came out is what an undisturbed training of two processes gives, bit for bit.

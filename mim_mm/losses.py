@@ -10,6 +10,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, per_image_mean: bool = False) -> Tensor:
@@ -73,7 +74,7 @@ def hidden_errors(pred: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     index = hidden.reshape(batch, parts * length, 1).expand(-1, -1, target.shape[-1])
     with torch.autocast(pred.device.type, enabled=False):
         wanted = target.float().gather(1, index).view(batch, parts, length, -1)
-        return (pred.float() - wanted).square().mean(dim=-1)
+        return F.mse_loss(pred.float(), wanted, reduction='none').mean(dim=-1)
 
 
 def packed_errors(pred: Tensor, target: Tensor, place: Tensor) -> Tensor:
@@ -88,7 +89,7 @@ def packed_errors(pred: Tensor, target: Tensor, place: Tensor) -> Tensor:
         (H,).
     """
     with torch.autocast(pred.device.type, enabled=False):
-        return (pred.float() - target.float().flatten(0, 1)[place]).square().mean(dim=-1)
+        return F.mse_loss(pred.float(), target.float().flatten(0, 1)[place], reduction='none').mean(dim=-1)
 
 
 def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap') -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -27,7 +28,8 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tenso
 
 def patch_statistics(patches: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and ``sqrt(var + eps)`` of each patch, (B, N, 1) each; the variance is unbiased, as in MAE's release."""
-    return patches.mean(dim=-1, keepdim=True), (patches.var(dim=-1, keepdim=True) + eps).sqrt()
+    var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (var + eps).sqrt()
 
 
 def pixel_target(images: Tensor, patch_size: int, norm_pix: bool, eps: float = 1e-6) -> Tensor:
@@ -43,4 +45,4 @@ def pixel_target(images: Tensor, patch_size: int, norm_pix: bool, eps: float = 1
     if not norm_pix:
         return patches
     mean, std = patch_statistics(patches, eps)
-    return (patches - mean) / std
+    return (patches - mean).div_(std)

@@ -171,7 +171,7 @@ class MAE(BaseModel):
             target: (B, N, P).
         """
         # An image's patch mean is what it would take to look right without knowing any detail.
-        flat = (target - target.mean(dim=-1, keepdim=True)).square().mean(dim=-1, keepdim=True)
+        flat = target.var(dim=-1, correction=0, keepdim=True)
         if plan.uniform:
             hidden = plan.order[..., plan.num_visible[0] :]
             mse = hidden_errors(predictions, target, hidden).mean()

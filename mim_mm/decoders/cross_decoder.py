@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from mim_mm.attention import attention
 from mim_mm.encoders.base import Grid
 from mim_mm.encoders.positions import init_linears, sincos_table
 from mim_mm.registry import MODELS
@@ -32,7 +32,7 @@ class CrossBlock(nn.Module):
         """x (B*K, M, D'), context (B*K, P+V, D); returns (B*K, M, D')."""
         q = self.query(self.ln1(x)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
         return x + self.mlp(self.ln2(x))
 
 

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
+from mim_mm.attention import fuse_attention
 from mim_mm.encoders.base import Grid
 from mim_mm.encoders.packed import Packing
 from mim_mm.encoders.positions import init_linears, sincos_table
@@ -52,6 +53,7 @@ class MAEDecoder(BaseModule):
             TransformerEncoderLayer(embed_dims, num_heads, int(mlp_ratio * embed_dims), norm_cfg=norm_cfg)
             for _ in range(depth)
         )
+        fuse_attention(self.decoder_blocks)
         self.ln1 = nn.LayerNorm(embed_dims, eps=1e-6)
 
     def build_for(self, grid: Grid, out_dims: int) -> MAEDecoder:

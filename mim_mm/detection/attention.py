@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
+from mim_mm.attention import attention
+
 # The largest head width for which every fused attention kernel of torch (flash on CUDA included) is available.
 MAX_FUSED_HEAD_DIM = 256
 
@@ -123,9 +125,7 @@ class RelPosAttention(MultiheadAttention):
         dropout = self.attn_drop if self.training else 0.0
         if bias is not None:
             bias = bias.to(query.dtype).expand(batch, -1, -1, -1)  # the fused kernels want four dimensions
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, dropout_p=dropout, scale=self.head_dims**-0.5
-        )[..., : self.head_dims]
+        out = attention(query, key, value, bias, dropout, scale=self.head_dims**-0.5)[..., : self.head_dims]
         out = out.transpose(1, 2).reshape(batch, height, width, self.embed_dims)
         return self.gamma1(self.proj_drop(self.proj(out)))
 

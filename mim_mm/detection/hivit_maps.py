@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from mmpretrain.models.backbones import HiViT
 from mmpretrain.models.backbones.hivit import BlockWithRPE, PatchMerge
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from mim_mm.attention import fuse_attention
 from mim_mm.registry import MODELS
 
 
@@ -36,6 +36,7 @@ class HiViTMaps(HiViT):
             )
         super().__init__(*args, **kwargs)
         self.with_cp = with_cp
+        fuse_attention(self)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image (B, 3, H, W) -> maps (B, C, H/s, W/s) of s = 4, 8, 16 with a quarter, half and all of the channels."""
@@ -57,8 +58,8 @@ class HiViTMaps(HiViT):
 
     def _run(self, block: BlockWithRPE, x: Tensor) -> Tensor:
         if self.with_cp and self.training:
-            return checkpoint(_run_block, block, x, use_reentrant=False)
-        return _run_block(block, x)
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """(depth, number of depths): 0 patch embedding and positions, i + 1 block or merging i, last the rest."""
@@ -75,16 +76,3 @@ def _join_patches(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Patches with their inner cells (B, N, h, w, C) -> the map (B, C, rows * h, columns * w)."""
     x = x.unflatten(1, grid).permute(0, 5, 1, 3, 2, 4)
     return x.flatten(4, 5).flatten(2, 3)
-
-
-def _run_block(block: BlockWithRPE, x: Tensor) -> Tensor:
-    """The block's own arithmetic with torch's fused attention, which forms no N x N tensor."""
-    if block.attn is not None:
-        attn = block.attn
-        qkv = attn.qkv(block.norm1(x)).unflatten(-1, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = attn.attn_drop.p if block.training else 0.0
-        y = F.scaled_dot_product_attention(*qkv.unbind(0), dropout_p=dropout, scale=attn.scale)
-        y = attn.proj_drop(attn.proj(y.transpose(1, 2).flatten(2)))
-        x = x + block.drop_path(y if block.gamma_1 is None else block.gamma_1 * y)
-    y = block.mlp(block.norm2(x))
-    return x + block.drop_path(y if block.gamma_2 is None else block.gamma_2 * y)

@@ -10,6 +10,7 @@ from mmpretrain.models import HiViT
 from mmpretrain.models.backbones.hivit import BlockWithRPE
 from torch import Tensor, nn
 
+from mim_mm.attention import fuse_attention
 from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
@@ -47,6 +48,7 @@ def prepare(backbone: HiViT, pos_embed: str) -> None:
     _check(backbone)
     grid = describe(backbone)
     plain_drop_path(backbone)
+    fuse_attention(backbone)
     init_linears(backbone)
     nn.init.xavier_uniform_(backbone.patch_embed.proj.weight.data.flatten(1))
     set_positions(backbone, pos_embed, grid.height, grid.width, 0)

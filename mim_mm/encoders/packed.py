@@ -15,6 +15,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mim_mm.attention import attention
 from mim_mm.masking.plan import MaskPlan, host_index, ragged_places
 
 try:
@@ -168,7 +169,7 @@ def _by_length(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
     pieces = qkv.split([count * length for count, length in packing.groups])
     for piece, (count, length) in zip(pieces, packing.groups, strict=True):
         q, k, v = piece.view(count, length, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        y = attention(q, k, v, dropout=dropout)
         out.append(y.transpose(1, 2).reshape(count * length, heads, width))
     return torch.cat(out)
 
@@ -179,7 +180,7 @@ def _padded(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
     full = qkv.new_zeros(count * longest, *qkv.shape[1:]).index_copy(0, place, qkv)
     q, k, v = full.unflatten(0, (count, longest)).permute(2, 0, 3, 1, 4).unbind(0)
     real = torch.arange(longest, device=qkv.device) < packing.starts.diff()[:, None]
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=dropout)
+    y = attention(q, k, v, bias=real[:, None, None], dropout=dropout)
     return y.transpose(1, 2).flatten(0, 1).index_select(0, place)
 
 

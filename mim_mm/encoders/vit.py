@@ -9,6 +9,7 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
+from mim_mm.attention import fuse_attention
 from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
@@ -30,6 +31,7 @@ def describe(backbone: VisionTransformer) -> Grid:
 def prepare(backbone: VisionTransformer, pos_embed: str) -> None:
     grid = describe(backbone)
     plain_drop_path(backbone)
+    fuse_attention(backbone)
     init_linears(backbone)
     projection = backbone.patch_embed.projection
     nn.init.xavier_uniform_(projection.weight.data.flatten(1))

@@ -16,6 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mim_mm.engine import class_count, guard, schedule, slurm_env
+from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.signals import EARLY, REQUEST
 
 
@@ -60,6 +61,8 @@ def world_size() -> int:
 
 def _build_runner(cfg: Config) -> Runner:
     os.environ.setdefault('LOCAL_RANK', '0')
+    if get_device() == 'cpu':
+        keep_freed_memory()
     if cfg.launcher == 'slurm':
         try:
             os.environ.update(slurm_env.rendezvous(os.environ, torch.cuda.device_count()))
@@ -106,7 +109,8 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
-    for kind in ('mim_mm.ProgressHook', 'mim_mm.StopOnSignalHook'):  # in this order: both are the last of an iteration
+    # In this order: the last two are the last of an iteration.
+    for kind in ('mim_mm.FusedAttentionHook', 'mim_mm.ProgressHook', 'mim_mm.StopOnSignalHook'):
         if not any(hook.get('type') == kind for hook in hooks):
             hooks.append(dict(type=kind))
     cfg.custom_hooks = hooks

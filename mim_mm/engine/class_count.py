@@ -7,10 +7,10 @@ import os
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mim_mm.engine import guard
+from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 
 
@@ -26,7 +26,7 @@ class ClassCountHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         count = model.head.num_classes
         classes = runner.train_dataloader.dataset.metainfo.get('classes')
         if classes is not None and len(classes) != count:

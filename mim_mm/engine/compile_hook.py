@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
+from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 
 
@@ -33,7 +33,7 @@ class CompileHook(Hook):
         self.backend = backend
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         step = getattr(model, 'loss_under_plan', None)
         if step is None:
             raise TypeError(
@@ -43,5 +43,5 @@ class CompileHook(Hook):
         model.captured = torch.compile(step, fullgraph=True, dynamic=False, mode=self.mode, backend=self.backend)
 
     def after_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         model.captured = None  # a compiled function cannot be pickled with the model

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
+from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 
 
@@ -80,7 +80,7 @@ class LoadPretrainedHook(Hook):
                 f'{self.checkpoint} is not loaded again.'
             )
             return
-        self._load(runner, runner.model.module if is_model_wrapper(runner.model) else runner.model)
+        self._load(runner, bare_model(runner))
 
     def _load(self, runner: Runner, model: nn.Module) -> None:
         load_from = runner.cfg.get('load_from')

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS, METRICS
 
 FILE_NAME = 'mask_diagnostics.jsonl'
@@ -63,7 +63,7 @@ class MaskDiagnosticsHook(Hook):
         self.recorder: Recorder | None = None
 
     def before_train(self, runner) -> None:
-        model = _bare(runner.model)
+        model = bare_model(runner)
         if not callable(getattr(model, 'masker', None)):
             raise ValueError(
                 f'MaskDiagnosticsHook: {type(model).__name__} has no masker; the hook is for pretraining, '
@@ -74,7 +74,7 @@ class MaskDiagnosticsHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         if is_main_process() and (runner.iter == 0 or (runner.iter + 1) % self.interval == 0):
-            model = _bare(runner.model)
+            model = bare_model(runner)
             self.recorder = Recorder(model.masker)
             model.masker = self.recorder
 
@@ -82,10 +82,10 @@ class MaskDiagnosticsHook(Hook):
         if self.recorder is None:
             return
         seen, self.recorder = self.recorder, None
-        _bare(runner.model).masker = seen.masker
+        bare_model(runner).masker = seen.masker
         if seen.plan is None:
             raise ValueError(
-                f'MaskDiagnosticsHook: {type(_bare(runner.model)).__name__} did not call its masker in iteration '
+                f'MaskDiagnosticsHook: {type(bare_model(runner)).__name__} did not call its masker in iteration '
                 f'{runner.iter + 1}, so there is nothing to measure; remove the hook'
             )
         with torch.autocast(seen.tokens.device.type, enabled=False):
@@ -99,11 +99,7 @@ class MaskDiagnosticsHook(Hook):
     def after_train(self, runner) -> None:
         """A loop that ended between the two moments of a step must not leave its masker wrapped."""
         if self.recorder is not None:
-            _bare(runner.model).masker, self.recorder = self.recorder.masker, None
-
-
-def _bare(model):
-    return model.module if is_model_wrapper(model) else model
+            bare_model(runner).masker, self.recorder = self.recorder.masker, None
 
 
 def _keep_lines(path: Path, done: int) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 
+from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 
 
@@ -31,7 +31,7 @@ class MaskerEpochHook(Hook):
             self._tell(runner)
 
     def _tell(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare_model(runner)
         tell = getattr(getattr(model, 'masker', None), 'set_epoch', None)
         if tell is None:
             return

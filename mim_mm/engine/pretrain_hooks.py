@@ -7,14 +7,9 @@ import math
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from torch import nn
 
+from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _number(value: torch.Tensor | float) -> float:
@@ -40,13 +35,13 @@ class MaskSeedHook(Hook):
         self.seed = seed
 
     def before_train(self, runner) -> None:
-        model = _bare(runner.model)
+        model = bare_model(runner)
         device = next(model.parameters()).device
         model.mask_generator = torch.Generator(device=device)
         self.base = runner.seed if self.seed is None else self.seed
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        _bare(runner.model).mask_generator.manual_seed(mask_seed(self.base, runner.iter, get_rank()) % 2**63)
+        bare_model(runner).mask_generator.manual_seed(mask_seed(self.base, runner.iter, get_rank()) % 2**63)
 
 
 @HOOKS.register_module()
@@ -64,7 +59,7 @@ class ConsistencyRampHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         length = self.epochs * len(runner.train_dataloader)
-        _bare(runner.model).consistency_scale.fill_(min(1.0, runner.iter / length))
+        bare_model(runner).consistency_scale.fill_(min(1.0, runner.iter / length))
 
 
 @HOOKS.register_module()

@@ -13,6 +13,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor, nn
 
+from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
 
 ARCHS = {'S/16': ('deit-small', 16), 'B/16': ('base', 16), 'L/16': ('large', 16), 'H/14': ('huge', 14)}
@@ -90,8 +91,6 @@ def ours(
 
 
 def _given_plan(model: nn.Module, order: Tensor):
-    from mim_mm.masking import MaskPlan
-
     length = model.masker(order.new_zeros(1, order.shape[-1], 1).float()).num_visible
     return MaskPlan(order, length, partition=order.shape[1] > 1)
 
@@ -169,15 +168,13 @@ def mmpretrain_optimizer() -> dict:
 def naive_emae(cfg: dict, weights: dict, dtype: torch.dtype, device: torch.device) -> Contender:
     """EMAE as one would first write it: K passes through mmpretrain's MAE, then the (B, K, K, N, P) tensor of pairs."""
     model = mmpretrain_mae(cfg, weights, device)
-    parts = cfg['masker']['num_parts']
+    parts, masker = cfg['masker']['num_parts'], MODELS.build(copy.deepcopy(cfg['masker']))
 
     def loss(images: Tensor, order: Tensor | None) -> Tensor:
         inputs = model.data_preprocessor(dict(inputs=images, data_samples=[]), True)['inputs']
         count = model.backbone.num_patches
         if order is None:
-            ids = torch.rand(len(inputs), count, device=inputs.device).argsort(dim=1).view(len(inputs), parts, -1)
-            turns = [[k] + [g for g in range(parts) if g != k] for k in range(parts)]
-            order = torch.stack([ids[:, turn].flatten(1) for turn in turns], dim=1)
+            order = masker(inputs.new_zeros(len(inputs), count, 1)).order
         whole, predictions, masks = 0.0, [], []
         for part in range(parts):
             model.backbone.random_masking = GivenMask(order[:, part], count // parts)

@@ -22,6 +22,7 @@ from mim_mm.benchmarks.contenders import (
 from mim_mm.benchmarks.timing import Timing, matmul_rate, synchronize, take_turns
 from mim_mm.cost.flops import work_of
 from mim_mm.engine.cpu_memory import keep_freed_memory
+from mim_mm.engine.progress import cpu_name
 from mim_mm.targets import pixel_target
 
 
@@ -76,12 +77,7 @@ def parity(found: dict[str, Contender], setting: Setting) -> dict[str, float]:
     device = torch.device(setting.device)
     images = torch.randint(0, 256, (4, 3, setting.size, setting.size), dtype=torch.uint8, device=device)
     patches = (setting.size // ARCHS[setting.arch][1]) ** 2
-    ids, parts = torch.rand(4, patches, device=device).argsort(1), setting.parts
-    order = ids[:, None]
-    if parts > 1:
-        groups = ids.view(4, parts, -1)
-        turns = [[k] + [g for g in range(parts) if g != k] for k in range(parts)]
-        order = torch.stack([groups[:, turn].flatten(1) for turn in turns], dim=1)
+    order = next(iter(found.values())).model.masker(torch.zeros(4, patches, 1, device=device)).order
     losses = {}
     for name, contender in found.items():
         if name in peers.available() or ', compiled' in name:  # their own weights and masks; tested apart
@@ -179,19 +175,11 @@ def machine(device: torch.device) -> dict:
     """Hardware and versions that a figure needs beside it."""
     import torchvision
 
-    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
     return dict(
         device=name, threads=torch.get_num_threads(), python=platform.python_version(), torch=torch.__version__,
         torchvision=torchvision.__version__, cuda=torch.version.cuda if device.type == 'cuda' else None,
     )  # fmt: skip
-
-
-def _cpu_name() -> str:
-    try:
-        with open('/proc/cpuinfo') as file:
-            return next(line.split(':', 1)[1].strip() for line in file if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def table(result: dict) -> str:

@@ -161,26 +161,28 @@ class ProgressHook(Hook):
             train=train,
             metrics=self._metrics,
             checkpoint=os.path.basename(last) if last else None,
-            device=_device_name(),
+            device=device_name(),
             finished=finished,
             pid=os.getpid(),
             updated=time.time(),
         )
 
 
-def _device_name() -> str:
+def device_name() -> str:
     """The accelerator's own name (``NVIDIA H100``), the processor's and its threads, or the kind of device."""
     kind = get_device()
     if kind == 'cuda':
-        return torch.cuda.get_device_name()
-    if kind == 'cpu':
-        try:
-            lines = Path('/proc/cpuinfo').read_text().splitlines()
-            model = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
-        except (OSError, StopIteration):
-            model = platform.machine()
-        return f'cpu: {model}, {torch.get_num_threads()} thread(s)'
-    return kind
+        return torch.cuda.getdevice_name()
+    return f'cpu: {cpu_name()}, {torch.get_num_threads()} thread(s)' if kind == 'cpu' else kind
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def write_progress(work_dir, progress: dict) -> None:

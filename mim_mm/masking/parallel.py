@@ -46,17 +46,10 @@ class ParallelMasking:
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K parts."""
         ids, parts = _permute(tokens, generator, self.num_parts), self.num_parts
-        batch, patches = ids.shape
-        if patches % parts:
-            pieces = ids.tensor_split(parts, dim=1)
-            turns = [torch.cat([pieces[k], *pieces[:k], *pieces[k + 1 :]], dim=1) for k in range(parts)]
-            return MaskPlan(torch.stack(turns, dim=1), tuple(piece.shape[1] for piece in pieces), partition=True)
-        size = patches // parts
-        groups = ids.view(batch, parts, size)
+        pieces = ids.tensor_split(parts, dim=1)
         # Part k: its own group first, then the other groups in ascending number.
-        turns = [[k] + [g for g in range(parts) if g != k] for k in range(parts)]
-        order = groups[:, torch.tensor(turns, device=groups.device)].reshape(batch, parts, parts * size)
-        return MaskPlan(order, (size,) * parts, partition=True)
+        turns = [torch.cat([pieces[k], *pieces[:k], *pieces[k + 1 :]], dim=1) for k in range(parts)]
+        return MaskPlan(torch.stack(turns, dim=1), tuple(piece.shape[1] for piece in pieces), partition=True)
 
 
 @MODELS.register_module()

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw what a detector finds, and the truth, on images of its test set.
 
 python tools/draw_detections.py configs/demo/mask_rcnn.py CKPT [IMAGE...] --out figure.png

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Convert a checkpoint of MAE's official release: ``python tools/import_mae.py mae_pretrain_vit_base.pth OUT.pth``.
 
 OUT.pth is read by ``load_from`` (go on pretraining) and by the downstream recipes.

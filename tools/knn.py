@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Weighted k-NN accuracy of a frozen encoder, as DINO measures it: prints a table, writes knn.json.
 
     python tools/knn.py configs/linear/vitb_linear_90e.py CKPT --data-root data/imagenet --amp bf16

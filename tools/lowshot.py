@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Accuracy from few labels: logistic regression on frozen features; prints tables, writes lowshot.json.
 
     python tools/lowshot.py CONFIG CKPT --list 1percent.txt 10percent.txt     # published splits

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Make the digits demo data (docs/demo.md): single digits, COCO-style scenes and unlabelled digits.
 
     python tools/make_demo_data.py [--root DIR]        # default: $DEMO_ROOT, else data/demo

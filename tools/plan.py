@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """What a recipe or a chain will cost before it runs: hours, GPU-hours, memory, disk, energy, CPU cores, scaling.
 
 python tools/plan.py configs/chains/emae_vitb_800e.py --gpus 8 --gpu h100

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Run a chain over a grid of settings and plot what comes out; calling it again goes on where it stopped.
 
 tools/sweep.py SWEEP_CONFIG --jobs 4 --gpus 2

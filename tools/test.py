@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Evaluate a checkpoint: ``python tools/test.py configs/linear/vitb_linear_90e.py CHECKPOINT``."""
 
 from mim_mm.engine.launch import test_main

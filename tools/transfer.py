@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Pretrain, probe, fine-tune, detect and report with one command; calling it again goes on where it stopped.
 
 tools/transfer.py configs/chains/emae_vitb_800e.py --gpus 8

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw what maskers hide on your images, or measure how much of the annotated objects they hide.
 
     python tools/visualize_masks.py IMAGES... --masker RandomMasking SalienceMasking:noise=0.2 --out masks.png

@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw original, what each part sees, what it makes of the rest, and where the parts disagree.
 
     python tools/visualize_reconstruction.py configs/demo/pretrain_emae.py CKPT IMAGE_OR_FOLDER... --out figure.png

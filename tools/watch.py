@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Measure every checkpoint of a pretraining as it appears: k-NN and many linear heads on frozen features.
 
     python tools/watch.py WORK_DIR --data data/imagenet --device cuda      # until the training has finished

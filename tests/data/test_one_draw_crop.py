@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from mmpretrain.datasets.transforms import RandomResizedCrop
+from PIL import Image
 
 from mim_mm.data.one_draw_crop import MAERandomResizedCrop
 from mim_mm.registry import TRANSFORMS
@@ -46,22 +47,40 @@ def test_crops_that_fit_anyway_are_the_same():
 
 
 def test_in_a_pipeline():
-    step = dict(type='mim_mm.MAERandomResizedCrop', scale=24, backend='pillow', interpolation='bicubic')
+    step = dict(type='mim_mm.MAERandomResizedCrop', scale=24, interpolation='bicubic')
     image = np.random.default_rng(0).integers(0, 255, (3, 90, 3), dtype=np.uint8)
     result = TRANSFORMS.build(step)(dict(img=image))
     assert result['img'].shape == (24, 24, 3) and result['img_shape'] == (24, 24)
     np.random.seed(0)
-    whole = MAERandomResizedCrop(scale=(3, 90), crop_ratio_range=(90.0, 90.0), backend='pillow')
+    whole = MAERandomResizedCrop(scale=(3, 90), crop_ratio_range=(90.0, 90.0))
     assert np.array_equal(whole(dict(img=image))['img'], image)  # cut at every side
     with pytest.raises(ValueError, match='aspect_ratio_range=.2, 1. must be'):
         MAERandomResizedCrop(scale=24, aspect_ratio_range=(2, 1))
 
 
 def test_pixels_are_those_of_mmpretrains_crop():
-    image = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
-    options = dict(scale=24, crop_ratio_range=(0.1, 0.4), backend='pillow', interpolation='bicubic')
+    smooth = np.random.default_rng(0).integers(0, 255, (5, 6, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(smooth).resize((60, 50), Image.Resampling.BICUBIC))
+    options = dict(scale=24, crop_ratio_range=(0.1, 0.4), interpolation='bicubic')
     np.random.seed(1)
     once = MAERandomResizedCrop(**options)(dict(img=image))
     np.random.seed(1)
-    tries = RandomResizedCrop(**options)(dict(img=image))
-    assert np.array_equal(once['img'], tries['img'])
+    tries = RandomResizedCrop(backend='pillow', **options)(dict(img=image))
+    # Pillow and torch round in different places.
+    assert np.abs(once['img'].astype(int) - tries['img'].astype(int)).max() <= 1
+
+
+def test_a_file_is_decoded_no_further_than_its_crop(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((120, 90), Image.Resampling.BICUBIC).save(tmp_path / 'a.jpg', quality=95)
+    crops = []
+    for steps in (
+        [dict(type='mim_mm.LazyLoadImageFromFile'), dict(type='mim_mm.MAERandomResizedCrop', scale=32)],
+        [dict(type='mmpretrain.LoadImageFromFile'), dict(type='mim_mm.MAERandomResizedCrop', scale=32)],
+    ):
+        np.random.seed(4)
+        results = dict(img_path=str(tmp_path / 'a.jpg'))
+        for step in steps:
+            results = TRANSFORMS.build(step)(results)
+        crops.append(results['img'].astype(int))
+    assert np.abs(crops[0] - crops[1]).max() <= 3  # decoders differ in the last bits of chroma

@@ -4,9 +4,10 @@ _base_ = 'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py'
 
 data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    # Same boxes and, within rounding, same pixels as LoadImageFromFile and mmpretrain's RandomResizedCrop by Pillow.
+    dict(type='mim_mm.LazyLoadImageFromFile'),
+    dict(type='mim_mm.FastRandomResizedCrop', scale=224, interpolation='bicubic'),
+    dict(type='mim_mm.FastRandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

@@ -2,9 +2,9 @@
 _base_ = './imagenet_linear.py'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mim_mm.MAERandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mim_mm.LazyLoadImageFromFile'),
+    dict(type='mim_mm.MAERandomResizedCrop', scale=224, interpolation='bicubic'),
+    dict(type='mim_mm.FastRandomFlip', prob=0.5),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -108,7 +108,6 @@ class HiViT:
 
     dims: int
     depths: tuple[int, ...]
-    heads: int
     patch: int
     inner: int
     grid: tuple[int, int]
@@ -149,16 +148,16 @@ class HiViT:
 
     def encoder(self, lengths=None, backward: float = TRAINED, width: int = 2, name: str = 'encoder') -> Part:
         lengths = [self.patches] if lengths is None else lengths
-        return blocks(name, self.depth, self.dims, int(self.ratio * self.dims), lengths, backward, width, self.heads)
+        return blocks(name, self.depth, self.dims, int(self.ratio * self.dims), lengths, backward, width)
 
 
 def hivit(backbone: Mapping, size: tuple[int, int]) -> HiViT:
     keys = ('embed_dims', 'depths', 'num_heads')
-    dims, depths, heads = look_up(HIVIT, backbone.get('arch', 'base'), keys, bare(backbone['type']))
+    dims, depths, _ = look_up(HIVIT, backbone.get('arch', 'base'), keys, bare(backbone['type']))
     patch = backbone.get('patch_size', 16)
     ratios = (backbone.get('stem_mlp_ratio', 3.0), backbone.get('mlp_ratio', 4.0))
     grid = (size[0] // patch, size[1] // patch)
-    return HiViT(dims, tuple(depths), heads, patch, backbone.get('inner_patches', 4), grid, *ratios)
+    return HiViT(dims, tuple(depths), patch, backbone.get('inner_patches', 4), grid, *ratios)
 
 
 def swin(backbone: Mapping, size: tuple[int, int], backward: float = TRAINED, width: int = 2):

@@ -12,7 +12,7 @@ from . import display, published
 from .hardware import gpu
 from .measured import known_measurements, read_measurements
 from .memory import optimizer_states
-from .plan import IMAGES, MFU, Setting, StagePlan, loader_rate, plan_stage
+from .plan import IMAGES, MFU, Setting, StagePlan, plan_stage
 from .scaling import Assumptions, Step, curve, kernel_rate, step
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -94,7 +94,7 @@ def setting_of(args: argparse.Namespace, results: Path | None) -> Setting:
 def scaled(plan: StagePlan, cfg: dict, setting: Setting, weak: bool) -> list[Step]:
     """The scaling curve of a stage, from the rate its plan takes for one GPU."""
     a, states, spec = setting.assumptions, optimizer_states(cfg), setting.spec
-    loader = loader_rate(cfg, plan.kind, setting)
+    loader = plan.loader
     # Without the loss between nodes and the limit of the CPU cores, which the curve adds itself.
     alone = plan.cores * loader / plan.efficiency
     # The plan's rate is that of GPUs side by side, which already wait for each other.

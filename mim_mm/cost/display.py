@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .plan import IMAGES, MFU, Setting, StagePlan, loader_rate
+from .plan import IMAGES, MFU, Setting, StagePlan
 from .published import PUBLISHED, Row
 from .scaling import Assumptions, Step, efficiencies
 
@@ -56,12 +56,11 @@ def _assumptions(plans: Sequence[StagePlan], setting: Setting) -> list[str]:
     spec, known = setting.spec, {name: setting.images.get(name, IMAGES[name][0]) for name in IMAGES}
     sizes = ', '.join(f'{name} {count}' for name, count in known.items())
     rates = ', '.join(f'{kind} {setting.mfu.get(kind, MFU[kind]):.0%}' for kind in MFU)
-    kinds = dict.fromkeys(p.kind for p in plans)
-    loaders = ', '.join(f'{kind} {loader_rate(dict(model={}), kind, setting):g}' for kind in kinds)
+    loaders = ', '.join(f'{kind} {rate:g}' for kind, rate in {p.kind: p.loader for p in plans}.items())
     text = (
         f'{spec.name}: {spec.bf16 / 1e12:g} TFLOP/s bf16 dense, {spec.memory / 1e9:g} GB, {spec.power:g} W. '
         f'Assumed (options change it): MFU where nothing is measured {rates}; training images {sizes}; images/s a CPU '
-        f'core {loaders} (120 for two views); power {setting.utilisation:.0%} of the limit x PUE {setting.pue:g}, GPUs '
+        f'core {loaders}; power {setting.utilisation:.0%} of the limit x PUE {setting.pue:g}, GPUs '
         'only. Memory is an estimate: weights, gradients, optimizer, cast weights, activations, 1.5 GB of context. '
         'Hours include evaluations during training; no start-up, no checkpoint writing, no waiting for data unless '
         '--cores says how many cores a GPU has. Stages run one after the other. More GPUs than a node: efficiency by '

@@ -60,7 +60,7 @@ def input_size(cfg: Mapping) -> tuple[int, int]:
     aspect of 4:3, padded. Others: the size of the crop, else the backbone's.
     """
     model = cfg['model']
-    steps = _steps(cfg)
+    steps = train_steps(cfg)
     if bare(model['type']).endswith('MaskRCNN'):
         divisor = (model.get('data_preprocessor') or {}).get('pad_size_divisor', 32)
         if divisor >= 256:
@@ -82,7 +82,7 @@ def input_size(cfg: Mapping) -> tuple[int, int]:
     return pair(model['backbone'].get('img_size', 224))
 
 
-def _steps(cfg: Mapping) -> list[Mapping]:
+def train_steps(cfg: Mapping) -> list[Mapping]:
     """All transforms of the training pipeline, those inside of choices too."""
     found, queue = [], [((cfg.get('train_dataloader') or {}).get('dataset') or {}).get('pipeline') or []]
     while queue:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .backbones import bare
-from .flops import input_size, value_bytes, work_of
+from .flops import input_size, train_steps, value_bytes, work_of
 from .hardware import GPU, gpu
 from .measured import Measurement, find
 from .memory import checkpoint_bytes, checkpoints_kept, memory, optimizer_states
@@ -18,9 +18,11 @@ from .work import Work
 # Share of the GPU's peak that training reaches, where nothing was measured. pretrain: DailyMAE's 18 h on 8 A100 are
 # 37 %, a roofline of eager and compiled ViT-B on an H100 gives 38 to 48 %; the others are guesses below it.
 MFU = dict(pretrain=0.40, linear=0.40, probe=0.40, finetune=0.35, coco=0.25)
-# Images a second and CPU core. 200: mmpretrain's MAE pipeline, full-size ImageNet JPEGs, one Xeon core (measured);
-# two crops for a tokenizer, RandAugment, and 1024-px scale jitter with masks are guesses.
-LOADER = dict(pretrain=200.0, linear=200.0, probe=200.0, finetune=150.0, coco=20.0)
+# Images a second and CPU core, of full-size ImageNet JPEGs on one Xeon core. Measured (docs/results/input_pipeline.md):
+# the recipes' fused crop from wheels alone (511 to 539), with RandAugment behind it (307 to 322), and mmpretrain's
+# pipelines (254 to 272, 207). Two crops for a tokenizer and 1024-px scale jitter with masks are guesses.
+LOADER = dict(pretrain=260.0, linear=260.0, probe=260.0, finetune=200.0, coco=20.0)
+FUSED = dict(pretrain=520.0, linear=520.0, probe=520.0, finetune=310.0)
 TWO_VIEWS = 120.0
 # ImageNet-1k train, val; COCO train2017 images with annotations, val2017.
 IMAGES = dict(imagenet=(1281167, 50000), coco=(117266, 5000))
@@ -96,6 +98,7 @@ class StagePlan:
     disk: float
     checkpoints: int
     energy: float
+    loader: float  # images a second of one CPU core
     cores: float  # for each GPU
     cost: float | None
     notes: tuple[str, ...]
@@ -178,7 +181,8 @@ def plan_stage(name: str, cfg: Mapping, setting: Setting, config: str = '', gpus
         evaluated=evaluated, flops=images * work.train + evaluated * work.forward, rate=rate, mfu=rate * work.train /
         peak, basis=basis, efficiency=efficiency, hours=hours, gpu_hours=hours * gpus, memory=found, disk=kept *
         checkpoint_bytes(work, cfg), checkpoints=kept, energy=hours * gpus * spec.power * setting.utilisation *
-        setting.pue / 1000, cores=bound / loader, cost=None if setting.price is None else hours * gpus * setting.price,
+        setting.pue / 1000, loader=loader, cores=bound / loader,
+        cost=None if setting.price is None else hours * gpus * setting.price,
         notes=_notes(cfg, kind, work, spec, gpus, batch, found, autocast) + _guessed_size(cfg, kind, setting),
     )  # fmt: skip
 
@@ -195,7 +199,11 @@ def _guessed_size(cfg: Mapping, kind: str, setting: Setting) -> tuple[str, ...]:
 
 def loader_rate(cfg: Mapping, kind: str, setting: Setting) -> float:
     """Images a second of one CPU core."""
-    usual = TWO_VIEWS if cfg['model'].get('tokenizer') else LOADER[kind]
+    if cfg['model'].get('tokenizer'):
+        usual = TWO_VIEWS
+    else:
+        fused = any(bare(step['type']) == 'LazyLoadImageFromFile' for step in train_steps(cfg))
+        usual = (FUSED if fused and kind in FUSED else LOADER)[kind]
     return setting.loader.get(kind, usual)
 
 

@@ -55,7 +55,7 @@ def test_a_stage_by_hand():
     assert plan.hours == pytest.approx(8000 / (4 * rate) / 3600)
     assert plan.gpu_hours == pytest.approx(4 * plan.hours) and plan.cost == pytest.approx(3 * plan.gpu_hours)
     assert plan.energy == pytest.approx(plan.gpu_hours * 0.7 * 0.8 * 1.2)  # kW
-    assert plan.cores == pytest.approx(rate / 200)
+    assert plan.cores == pytest.approx(rate / 260)  # mmpretrain's pipeline
     assert plan.checkpoints == 2 and plan.disk == pytest.approx(2 * 12 * plan.work.params)  # weights and two moments
     assert any('40' in note and '80' in note and '20 images a GPU' in note for note in plan.notes)
 
@@ -76,6 +76,15 @@ def test_precision_decides_the_peak():
     plan = plan_stage('s', dict(TINY, optim_wrapper=dict(type='OptimWrapper')), setting)
     assert plan.rate == pytest.approx(0.5 * 67e12 / plan.work.train)
     assert plan.work.saved > 1.3 * plan_stage('s', TINY, Setting()).work.saved and 'fp32' in ' '.join(plan.notes)
+
+
+@pytest.mark.parametrize('name, rate', [
+    ('mae/mae_vitb_800e.py', 520), ('linear/vitb_linear_90e.py', 520), ('finetune/vitb_finetune_100e.py', 310),
+    ('beit/beit_vitb_300e.py', 120),
+])  # fmt: skip
+def test_images_of_a_core_follow_the_pipeline(name, rate):
+    assert plan_stage('s', recipe(name), Setting()).loader == rate
+    assert plan_stage('s', recipe(name), Setting(loader=dict(pretrain=7, linear=7, finetune=7))).loader == 7
 
 
 def test_few_cores_limit_the_rate():

@@ -3,9 +3,9 @@ _base_ = './imagenet_finetune.py'
 
 data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mim_mm.LazyLoadImageFromFile'),
+    dict(type='mim_mm.FastRandomResizedCrop', scale=224, interpolation='bicubic'),
+    dict(type='mim_mm.FastRandomFlip', prob=0.5),
     dict(
         type='RandAugment',
         policies='timm_increasing',

@@ -2,9 +2,9 @@
 _base_ = './imagenet_finetune.py'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='mim_mm.LazyLoadImageFromFile'),
+    dict(type='mim_mm.FastRandomResizedCrop', scale=224, interpolation='bicubic'),
+    dict(type='mim_mm.FastRandomFlip', prob=0.5),
     dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4),
     dict(
         type='RandomErasing',

@@ -128,9 +128,12 @@ def test_hidden_errors_average_to_the_reconstruction_loss():
     plan = ParallelMasking(4)(torch.zeros(2, 8, 1))
     pred, target = torch.randn(2, 4, 8, 3), torch.randn(2, 8, 3)
     hidden = plan.order[..., 2:]
+    pred.requires_grad_()
     dense = pred.gather(2, hidden[..., None].expand(-1, -1, -1, 3))
-    mean = hidden_errors(dense, target, hidden).mean()
-    torch.testing.assert_close(mean, reconstruction_loss(pred, target, plan.mask))
+    mean, wanted = hidden_errors(dense, target, hidden).mean(), reconstruction_loss(pred, target, plan.mask)
+    torch.testing.assert_close(mean, wanted)
+    gradients = (torch.autograd.grad(loss, pred)[0] for loss in (mean, wanted))
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_two_ways_to_average_over_images_of_unequal_length():

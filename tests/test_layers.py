@@ -17,14 +17,15 @@ ABOVE = {
     'encoders': {'registry', 'masking'},
     'targets': set(),
     'losses': {'masking'},
+    'resolution': set(),
     'decoders': {'registry', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'checkpoint'},
     'data': {'registry'},
     'checkpoint': set(),
-    'engine': {'registry', 'compat', 'checkpoint'},
+    'engine': {'registry', 'compat', 'checkpoint', 'resolution'},
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
-    'cost': {'registry'},  # only to count backbones without a formula
+    'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
     'report': set(),
     # Measures everything else, and nothing else imports it.

@@ -18,14 +18,15 @@ ABOVE = {
     'encoders': {'registry', 'attention', 'masking'},
     'targets': set(),
     'losses': {'masking'},
+    'resolution': set(),
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
     'data': {'registry'},
     'checkpoint': set(),
-    'engine': {'registry', 'attention', 'compat', 'checkpoint'},
+    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
-    'cost': {'registry'},  # only to count backbones without a formula
+    'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
     'report': set(),
     # Measures everything else, and nothing else imports it.

@@ -22,7 +22,7 @@ def test_recipe(path):
     cfg = Config.fromfile(path)
     guard.check_config(cfg)
     # The file name says what is inside.
-    name = re.fullmatch(r'(emae|mae)_(hi)?vit([sblh])_(\d+)e(?:_k(\d+))?(_fsdp)?', path.stem)
+    name = re.fullmatch(r'(emae|mae)_(hi)?vit([sblh])_(\d+)e(?:_k(\d+))?(_fsdp)?(_progressive)?', path.stem)
     assert cfg.model.type.lower() == name[1]
     assert cfg.train_cfg.max_epochs == int(name[4])
     assert cfg.param_scheduler[0].end == 40 and 'end' not in cfg.param_scheduler[1]

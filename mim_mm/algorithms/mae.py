@@ -60,6 +60,9 @@ class MAE(BaseModel):
         self.norm_eps = norm_eps
         self.pos_embed = pos_embed
         self.per_image_mean = per_image_mean
+        # Images of another size than the backbone was built for are a mistake, unless ProgressiveResolutionHook, which
+        # sets this, feeds them on purpose.
+        self.sizes_vary = False
         # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
         self.mask_generator: torch.Generator | None = None
         # CompileHook puts the compiled loss_under_plan here.
@@ -104,7 +107,7 @@ class MAE(BaseModel):
     def loss_under_plan(self, inputs: Tensor, tokens: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
         """The step from the mask on, a function of its arguments alone: nothing is drawn here and nothing synchronises,
         so that it can be captured as one graph (``CompileHook``)."""
-        predictions = self.predict_hidden(tokens, plan)
+        predictions = self.predict_hidden(tokens, plan, self.grid_of(inputs))
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
         return self.compare(predictions, target, plan)
 
@@ -123,35 +126,41 @@ class MAE(BaseModel):
             attention = cls_attention(self.backbone, tokens)
         return self.masker(tokens, generator, attention=attention)
 
-    def predict_hidden(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
+    def grid_of(self, images: Tensor) -> tuple[int, int] | None:
+        """Rows and columns of the patches of images (B, C, H, W); None where only the backbone's own are expected."""
+        return self.grid.of_image(images) if self.sizes_vary else None
+
+    def predict_hidden(self, tokens: Tensor, plan: MaskPlan, grid: tuple[int, int] | None = None) -> Tensor:
         """Encode and decode under a plan.
 
         Args:
             tokens: (B, N, D) from the encoder's embedding.
+            grid: rows and columns of the patches, where they are not those of the backbone.
 
         Returns:
             Under a uniform plan (B, K, M, P), the patches in the order of ``plan.order[..., V:]``; under any other
             what :meth:`predict_packed` returns.
         """
         if not plan.uniform:
-            return self.predict_packed(tokens, plan)
+            return self.predict_packed(tokens, plan, grid)
         length = plan.num_visible[0]
         latent = self.encoder.encode(self.backbone, tokens, plan.order[..., :length])
-        hidden = self.decoder(latent, plan.order.flatten(0, 1), length, plan.num_patches)
+        hidden = self.decoder(latent, plan.order.flatten(0, 1), length, plan.num_patches, grid)
         return hidden.unflatten(0, plan.order.shape[:2])
 
-    def predict_packed(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
+    def predict_packed(self, tokens: Tensor, plan: MaskPlan, grid: tuple[int, int] | None = None) -> Tensor:
         """Encode and decode under any plan, parts of all lengths in one batch without padding.
 
         Args:
             tokens: (B, N, D) from the encoder's embedding.
+            grid: see :meth:`predict_hidden`.
 
         Returns:
             (H, P), the hidden patches in the order of ``plan.hidden_index()``.
         """
         packing = pack_plan(plan, self.grid.num_prefix)
         latent = self.encoder.encode_packed(self.backbone, tokens, packing)
-        return self.decoder.forward_packed(latent, packing)
+        return self.decoder.forward_packed(latent, packing, grid)
 
     def spread(self, predictions: Tensor, plan: MaskPlan) -> Tensor:
         """What :meth:`predict_hidden` returned as (B, K, N, P) in patch order, 0 where nothing was predicted."""
@@ -199,7 +208,7 @@ class MAE(BaseModel):
         tokens = self.encoder.embed(self.backbone, inputs)
         plan = self.draw_plan(tokens, generator)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
-        pred = self.spread(self.predict_hidden(tokens, plan), plan).to(target.dtype)
+        pred = self.spread(self.predict_hidden(tokens, plan, self.grid_of(inputs)), plan).to(target.dtype)
         mean, std = patch_statistics(patchify(inputs.float(), self.grid.patch_size), self.norm_eps)
         if not self.norm_pix:
             mean, std = mean.zero_(), std.fill_(1)

@@ -13,6 +13,7 @@ from . import pretrain
 from .backbones import bare, hivit, pair, plain_vit, swin
 from .counted import counted_backbone
 from .detector import mask_rcnn
+from .progressive import mean_work, spans_of
 from .work import FIRST, FROZEN, TRAINED, Part, Work, linear
 
 LINEAR_HEADS = ('LinearClsHead', 'VisionTransformerClsHead')
@@ -26,7 +27,7 @@ PRETRAIN = {
 
 
 def work_of(cfg: Mapping, size: int | tuple[int, int] | None = None) -> Work:
-    """What one training image of a recipe costs.
+    """What one training image of a recipe costs, with ``ProgressiveResolutionHook`` in the mean over its epochs.
 
     Args:
         cfg: a resolved training config (mmengine's or a plain dict).
@@ -40,6 +41,9 @@ def work_of(cfg: Mapping, size: int | tuple[int, int] | None = None) -> Work:
     if kind not in PRETRAIN and kind not in ('ImageClassifier', 'MultiProbe') and not kind.endswith('MaskRCNN'):
         known = ', '.join([*PRETRAIN, 'ImageClassifier', 'MultiProbe', 'MaskRCNN'])
         raise ValueError(f'model {kind} has no cost model: known are {known}')
+    stages = [] if size or kind not in ('MAE', 'EMAE') else spans_of(cfg)
+    if stages:
+        return mean_work(stages, [PRETRAIN[kind](model, span.size, width) for span in stages])
     size = pair(size) if size else input_size(cfg)
     if kind in PRETRAIN:
         return PRETRAIN[kind](model, size, width)

@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mim_mm.attention import attention
+from mim_mm.decoders.positions import table_for
 from mim_mm.encoders.base import Grid
 from mim_mm.encoders.positions import init_linears, sincos_table
 from mim_mm.registry import MODELS
@@ -74,6 +75,7 @@ class CrossAttentionDecoder(BaseModule):
         self.decoder_blocks = nn.ModuleList(
             CrossBlock(self.embed_dims, grid.embed_dims, self.num_heads, self.mlp_ratio) for _ in range(self.depth)
         )
+        self.base_grid = (grid.height, grid.width)
         table = sincos_table(grid.height, grid.width, self.embed_dims)
         self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
         self.decoder_pred = nn.Linear(self.embed_dims, out_dims)
@@ -84,7 +86,14 @@ class CrossAttentionDecoder(BaseModule):
         init_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, latent: Tensor, order: Tensor, num_visible: int, num_patches: int | None = None) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        order: Tensor,
+        num_visible: int,
+        num_patches: int | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Predict the hidden patches of each part, see ``MAEDecoder.forward``.
 
         Args:
@@ -92,24 +101,21 @@ class CrossAttentionDecoder(BaseModule):
             order: long (B*K, V+M), visible patches first; those that it leaves out are not predicted.
             num_visible: V.
             num_patches: N where ``order`` is shorter than that.
+            grid: rows and columns of the patches, for images of another size than the encoder was built for.
 
         Returns:
             (B*K, M, out_dims) in the order of ``order[..., V:]``.
         """
-        known = self.decoder_pos_embed.shape[1]
-        if (num_patches or order.shape[-1]) != known:
-            raise ValueError(
-                f'the plan has {num_patches or order.shape[-1]} patches, the decoder positions for {known}: '
-                'feed images of the size the backbone was built for (img_size)'
-            )
+        patches = num_patches or order.shape[-1]
+        table = table_for(self.decoder_pos_embed, self.base_grid, grid, patches)
         context = self.decoder_norm_in(latent)
-        positions = self.decoder_pos_embed[0].to(latent.dtype)[order[:, num_visible:]]
+        positions = table[0].to(latent.dtype)[order[:, num_visible:]]
         x = self.mask_token.to(latent.dtype) + positions
         for block in self.decoder_blocks:
             x = block(x, context)
         return self.decoder_pred(self.ln1(x))
 
-    def forward_packed(self, latent: Tensor, packing: object) -> Tensor:
+    def forward_packed(self, latent: Tensor, packing: object, grid: tuple[int, int] | None = None) -> Tensor:
         raise NotImplementedError(
             'CrossAttentionDecoder wants parts of equal length: use a masker that hides the same number of patches in '
             'every image, or MAEDecoder'

@@ -13,6 +13,7 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from mim_mm.attention import fuse_attention
+from mim_mm.decoders.positions import table_for
 from mim_mm.encoders.base import Grid
 from mim_mm.encoders.packed import Packing
 from mim_mm.encoders.positions import init_linears, sincos_table
@@ -64,6 +65,7 @@ class MAEDecoder(BaseModule):
             out_dims: values predicted a patch, p*p*3 for pixels.
         """
         self.num_prefix = grid.num_prefix
+        self.base_grid = (grid.height, grid.width)
         self.decoder_norm_in = nn.LayerNorm(grid.embed_dims, eps=1e-6) if self.input_norm else nn.Identity()
         self.decoder_embed = nn.Linear(grid.embed_dims, self.embed_dims)
         table = sincos_table(grid.height, grid.width, self.embed_dims, grid.num_prefix)
@@ -76,7 +78,14 @@ class MAEDecoder(BaseModule):
         init_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, latent: Tensor, order: Tensor, num_visible: int, num_patches: int | None = None) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        order: Tensor,
+        num_visible: int,
+        num_patches: int | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Predict the hidden patches of each part.
 
         Args:
@@ -84,18 +93,19 @@ class MAEDecoder(BaseModule):
             order: long (B*K, N), see :class:`mim_mm.masking.MaskPlan`.
             num_visible: V.
             num_patches: N, where ``order`` leaves out patches that are thrown away; these get no token at all.
+            grid: rows and columns of the patches, for images of another size than the encoder was built for.
 
         Returns:
             (B*K, N-V, out_dims) in the order of ``order[..., V:]``.
         """
         rows, patches = order.shape
-        self._check_size(num_patches or patches)
+        table = table_for(self.decoder_pos_embed, self.base_grid, grid, num_patches or patches, self.num_prefix)
         x = self.decoder_embed(self.decoder_norm_in(latent))
         hidden = self.mask_token.to(x.dtype).expand(rows, patches - num_visible, -1)
-        x = self._run_blocks(torch.cat([x, hidden], dim=1), order)
+        x = self._run_blocks(torch.cat([x, hidden], dim=1), order, table)
         return self.decoder_pred(self.ln1(x[:, self.num_prefix + num_visible :]))
 
-    def forward_packed(self, latent: Tensor, packing: Packing) -> Tensor:
+    def forward_packed(self, latent: Tensor, packing: Packing, grid: tuple[int, int] | None = None) -> Tensor:
         """Predict the hidden patches of parts that see different numbers of patches.
 
         Every part has P+N tokens here, however few the encoder saw, so the batch is rectangular: only its entrance and
@@ -103,31 +113,24 @@ class MAEDecoder(BaseModule):
 
         Args:
             latent: (T, D) from ``encode_packed``.
+            grid: see :meth:`forward`.
 
         Returns:
             (H, out_dims) in the order of ``MaskPlan.hidden_index``.
         """
         rows, patches = packing.order.shape
-        self._check_size(patches)
+        table = table_for(self.decoder_pos_embed, self.base_grid, grid, patches, self.num_prefix)
         x = self.decoder_embed(self.decoder_norm_in(latent))
         # Mask tokens everywhere, then latents written over the first places: gathering both from one list would make
         # the backward pass add thousands of gradients into the one line of the mask token, one by one.
         blank = self.mask_token[0].to(x.dtype).expand(rows * (self.num_prefix + patches), -1)
         x = blank.index_copy(0, packing.destination, x)
-        x = self._run_blocks(x.unflatten(0, (rows, -1)), packing.order)
+        x = self._run_blocks(x.unflatten(0, (rows, -1)), packing.order, table)
         return self.decoder_pred(self.ln1(x.flatten(0, 1).index_select(0, packing.hidden)))
 
-    def _check_size(self, patches: int) -> None:
-        known = self.decoder_pos_embed.shape[1] - self.num_prefix
-        if patches != known:
-            raise ValueError(
-                f'the plan has {patches} patches, the decoder positions for {known}: '
-                'feed images of the size the backbone was built for (img_size)'
-            )
-
-    def _run_blocks(self, x: Tensor, order: Tensor) -> Tensor:
-        """Positions in the order of the tokens, then the blocks: (rows, P+N, D') to the same."""
-        table = self.decoder_pos_embed[0].to(x.dtype)
+    def _run_blocks(self, x: Tensor, order: Tensor, table: Tensor) -> Tensor:
+        """Positions (1, P+N, D') in the order of the tokens, then the blocks: (rows, P+N, D') to the same."""
+        table = table[0].to(x.dtype)
         positions = table[self.num_prefix :][order]
         if self.num_prefix:
             positions = torch.cat([table[: self.num_prefix].expand(len(x), -1, -1), positions], dim=1)

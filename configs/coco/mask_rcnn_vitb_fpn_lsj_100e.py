@@ -23,7 +23,7 @@ default_scope = 'mmdet'
 
 optim_wrapper = dict(
     type='mim_mm.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.6e-4, weight_decay=0.2, betas=(0.9, 0.999)),
+    optimizer=dict(type='AdamW', lr=1.6e-4, weight_decay=0.2, betas=(0.9, 0.999), fused=True),
     constructor='mim_mm.LayerDecayConstructor',
     paramwise_cfg=dict(norm_decay_mult=0.0, no_decay=('pos_embed', 'rel_pos_global', 'rel_pos_window')),
 )

@@ -50,7 +50,7 @@ test_evaluator = val_evaluator
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=64 / 256, momentum=0.9),
+    optimizer=dict(type='SGD', lr=64 / 256, momentum=0.9, fused=True),
     constructor='mim_mm.ProbeHeadsConstructor',
 )
 param_scheduler = dict(type='CosineAnnealingLR', by_epoch=False)

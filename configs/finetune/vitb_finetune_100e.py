@@ -22,7 +22,7 @@ train_dataloader = dict(batch_size=128)
 val_dataloader = dict(batch_size=128)
 optim_wrapper = dict(
     type='mim_mm.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, betas=(0.9, 0.999)),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, betas=(0.9, 0.999), fused=True),
     constructor='mim_mm.LayerDecayConstructor',
     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
 )

@@ -21,7 +21,6 @@ from mim_mm.benchmarks.contenders import (
 )
 from mim_mm.benchmarks.timing import Timing, matmul_rate, synchronize, take_turns
 from mim_mm.cost.flops import work_of
-from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.progress import cpu_name
 from mim_mm.targets import pixel_target
 
@@ -236,8 +235,6 @@ def execute(args, say: Callable[[str], None]) -> dict:
     """Run the settings that the options ask for, one after the other."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    if torch.device(args.device).type == 'cpu':
-        keep_freed_memory()  # as tools/train.py does; it serves all contenders alike
     modes = ([True] if args.compile else []) + (['reduce-overhead'] if args.cuda_graphs else [])
     dtype = args.dtype or default_dtype(args.device)
     results = []

@@ -3,7 +3,7 @@ _base_ = '../default_runtime.py'
 
 optim_wrapper = dict(
     type='mim_mm.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05, betas=(0.9, 0.999)),
+    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05, betas=(0.9, 0.999), fused=True),
     constructor='mim_mm.LayerDecayConstructor',
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )

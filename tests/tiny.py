@@ -28,7 +28,7 @@ DECODER = dict(type='MAEDecoder', embed_dims=24, depth=1, num_heads=2)
 def build(kind='EMAE', masker=None, backbone=VIT, **options):
     """A tiny MAE or EMAE on 32-px images: 16 patches of 8 px, width 32."""
     masker = masker or (dict(type='ParallelMasking', num_parts=4) if kind == 'EMAE' else dict(type='RandomMasking'))
-    decoder = dict(DECODER, input_norm='HiViT' in backbone['type'])
+    decoder = dict(DECODER, input_norm='HiViT' in backbone['type'], **options.pop('decoder', {}))
     return MODELS.build(
         copy.deepcopy(dict(type=kind, backbone=backbone, masker=masker, decoder=decoder, **options))
     )

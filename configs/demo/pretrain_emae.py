@@ -20,7 +20,7 @@ model = dict(
         out_type='raw',
     ),
     masker=dict(type='ParallelMasking', num_parts=4),
-    decoder=dict(type='MAEDecoder', embed_dims=64, depth=2, num_heads=4),
+    decoder=dict(type='MAEDecoder', embed_dims=64, depth=2, num_heads=4, fp32_head=True),
     norm_eps=0.02,
     consistency_weight=0.1,
 )

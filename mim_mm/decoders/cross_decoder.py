@@ -109,8 +109,7 @@ class CrossAttentionDecoder(BaseModule):
         patches = num_patches or order.shape[-1]
         table = table_for(self.decoder_pos_embed, self.base_grid, grid, patches)
         context = self.decoder_norm_in(latent)
-        positions = table[0].to(latent.dtype)[order[:, num_visible:]]
-        x = self.mask_token.to(latent.dtype) + positions
+        x = self.mask_token + table[0][order[:, num_visible:]]  # in fp32, also under autocast
         for block in self.decoder_blocks:
             x = block(x, context)
         return self.decoder_pred(self.ln1(x))

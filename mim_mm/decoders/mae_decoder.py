@@ -32,6 +32,9 @@ class MAEDecoder(BaseModule):
         num_heads: 16 in MAE.
         mlp_ratio: hidden width of the MLPs over ``embed_dims``.
         input_norm: LayerNorm on the latent, for encoders without a final norm (HiViT).
+        fp32_head: the last norm and the prediction head in fp32, also under autocast. EMAE's recipes do so: its
+            consistency term compares predictions with one another, and where they agree, what is left in bf16 is
+            rounding (docs/results/cpu_steps.md). The head is 0.6 % of a step's FLOPs.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class MAEDecoder(BaseModule):
         num_heads: int = 16,
         mlp_ratio: float = 4.0,
         input_norm: bool = False,
+        fp32_head: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -48,6 +52,7 @@ class MAEDecoder(BaseModule):
             raise ValueError(f'embed_dims {embed_dims} is not divisible by num_heads {num_heads}: change one of them')
         self.embed_dims = embed_dims
         self.input_norm = input_norm
+        self.fp32_head = fp32_head
         norm_cfg = dict(type='LN', eps=1e-6)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.decoder_blocks = nn.ModuleList(
@@ -100,10 +105,10 @@ class MAEDecoder(BaseModule):
         """
         rows, patches = order.shape
         table = table_for(self.decoder_pos_embed, self.base_grid, grid, num_patches or patches, self.num_prefix)
-        x = self.decoder_embed(self.decoder_norm_in(latent))
-        hidden = self.mask_token.to(x.dtype).expand(rows, patches - num_visible, -1)
+        x = self._enter(latent)
+        hidden = self.mask_token.expand(rows, patches - num_visible, -1)
         x = self._run_blocks(torch.cat([x, hidden], dim=1), order, table)
-        return self.decoder_pred(self.ln1(x[:, self.num_prefix + num_visible :]))
+        return self._predict(x[:, self.num_prefix + num_visible :])
 
     def forward_packed(self, latent: Tensor, packing: Packing, grid: tuple[int, int] | None = None) -> Tensor:
         """Predict the hidden patches of parts that see different numbers of patches.
@@ -120,17 +125,31 @@ class MAEDecoder(BaseModule):
         """
         rows, patches = packing.order.shape
         table = table_for(self.decoder_pos_embed, self.base_grid, grid, patches, self.num_prefix)
-        x = self.decoder_embed(self.decoder_norm_in(latent))
+        x = self._enter(latent)
         # Mask tokens everywhere, then latents written over the first places: gathering both from one list would make
         # the backward pass add thousands of gradients into the one line of the mask token, one by one.
-        blank = self.mask_token[0].to(x.dtype).expand(rows * (self.num_prefix + patches), -1)
+        blank = self.mask_token[0].expand(rows * (self.num_prefix + patches), -1)
         x = blank.index_copy(0, packing.destination, x)
         x = self._run_blocks(x.unflatten(0, (rows, -1)), packing.order, table)
-        return self.decoder_pred(self.ln1(x.flatten(0, 1).index_select(0, packing.hidden)))
+        return self._predict(x.flatten(0, 1).index_select(0, packing.hidden))
+
+    def _enter(self, latent: Tensor) -> Tensor:
+        """The latent at the decoder's width, in the type of the parameters and not of autocast.
+
+        What the blocks add their results to stays in fp32 then, as it does in the encoder and in MAE's release. In bf16
+        its rounding alone keeps the parts of an EMAE from agreeing below 0.005 (docs/results/cpu_steps.md).
+        """
+        return self.decoder_embed(self.decoder_norm_in(latent)).to(self.mask_token.dtype)
+
+    def _predict(self, x: Tensor) -> Tensor:
+        if not self.fp32_head:
+            return self.decoder_pred(self.ln1(x))
+        with torch.autocast(x.device.type, enabled=False):
+            return self.decoder_pred(self.ln1(x.to(self.ln1.weight.dtype)))
 
     def _run_blocks(self, x: Tensor, order: Tensor, table: Tensor) -> Tensor:
         """Positions (1, P+N, D') in the order of the tokens, then the blocks: (rows, P+N, D') to the same."""
-        table = table[0].to(x.dtype)
+        table = table[0]
         positions = table[self.num_prefix :][order]
         if self.num_prefix:
             positions = torch.cat([table[: self.num_prefix].expand(len(x), -1, -1), positions], dim=1)

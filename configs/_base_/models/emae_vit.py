@@ -3,6 +3,8 @@ _base_ = './mae_vit.py'
 model = dict(
     type='EMAE',
     masker=dict(_delete_=True, type='ParallelMasking', num_parts=4),
+    # The consistency term compares predictions with one another: bf16 would round away what they differ in.
+    decoder=dict(fp32_head=True),
     # L_total = L_whole + L_consistency; the paper fixes neither normaliser nor ramp (see mim_mm/algorithms/emae.py).
     whole_weight=1.0,
     consistency_weight=1.0,

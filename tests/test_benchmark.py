@@ -1,5 +1,6 @@
 """The benchmark measures what it says: contenders compute the same losses, turns are counted, the finder finds."""
 
+import argparse
 import sys
 import types
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from test_losses import naive_consistency
 
-from mim_mm.benchmarks import batch, contenders, peers, step, timing
+from mim_mm.benchmarks import batch, contenders, curve, peers, step, timing
 
 CPU = torch.device('cpu')
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128)
@@ -144,3 +145,17 @@ def test_the_tool_refuses_to_overwrite(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(Path(__file__).resolve().parents[1] / 'tools' / 'benchmark.py'), run_name='__main__')
     assert 'not overwritten' in capsys.readouterr().err and target.read_text() == 'mine'
+
+
+def test_loss_curves_share_weights_images_and_masks(tmp_path):
+    words = '--arch S/16 --parts 1 --size 32 --batch 2 --steps 2 --device cpu --control --picture'.split()
+    parser = argparse.ArgumentParser()
+    curve.arguments(parser)
+    result = curve.execute(parser.parse_args([*words, str(tmp_path / 'curve.png')]), lambda text: None)
+    curves = result['curves']
+    plain = curves.pop('fp32 eager')
+    assert curve.CONTROL in curves and result['differences']['fp32 eager'] == (0, 0)
+    for values in curves.values():
+        assert len(values) == 2 and values[0] != plain[0]
+        assert values[0] == pytest.approx(plain[0], rel=0.01)  # the same start, but for rounding
+    assert (tmp_path / 'curve.png').stat().st_size > 1000

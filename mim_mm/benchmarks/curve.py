@@ -11,6 +11,8 @@ import torch
 from mim_mm.benchmarks.contenders import ARCHS, model_config, ours
 from mim_mm.benchmarks.step import default_dtype, machine
 
+CONTROL = 'fp32, start moved'
+
 
 def arguments(parser) -> None:
     """The options of ``tools/benchmark.py curve``."""
@@ -24,6 +26,7 @@ def arguments(parser) -> None:
     add('--images', metavar='DIR', help='a folder of images; default: noise with structure')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     add('--compile', action='store_true', help='also the compiled step')
+    add('--control', action='store_true', help='also fp32 from weights moved by up to 1/512, the rounding of bf16')
     add('--picture', metavar='PNG', help='draw the curves there')
 
 
@@ -57,12 +60,16 @@ def execute(args, say: Callable[[str], None]) -> dict:
     variants = {'fp32 eager': (torch.float32, False)}
     if device.type == 'cuda' or default_dtype(args.device) == 'bf16':
         variants['bf16 eager'] = (torch.bfloat16, False)
+    if args.control:
+        variants[CONTROL] = (torch.float32, False)
     if args.compile:
-        fast = list(variants.values())[-1][0]
+        fast = torch.bfloat16 if 'bf16 eager' in variants else torch.float32
         variants['bf16 compiled' if fast == torch.bfloat16 else 'fp32 compiled'] = (fast, True)
     curves = {}
     for name, (dtype, compiled) in variants.items():
         contender = ours(copy.deepcopy(cfg), dtype, device, compiled, optimizer)
+        if name == CONTROL:
+            _move(contender.model)
         losses = []
         for step, images in enumerate(batches(args, device)):
             contender.model.mask_generator = torch.Generator(device=device).manual_seed(step)
@@ -82,6 +89,15 @@ def execute(args, say: Callable[[str], None]) -> dict:
         )
     text = '\n'.join(lines)
     return dict(text=text, curves=curves, differences=differences, machine=machine(device), options=vars(args))
+
+
+@torch.no_grad()
+def _move(model: torch.nn.Module) -> None:
+    """Change every trained weight by up to a part in 512, as rounding to bf16 may: what that alone does to a run."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in (p for p in model.parameters() if p.requires_grad):
+        noise = torch.rand(parameter.shape, generator=generator).to(parameter.device)
+        parameter.mul_(1 + (2 * noise - 1) / 512)
 
 
 def _difference(curve: list[float], reference: list[float]) -> tuple[float, float]:

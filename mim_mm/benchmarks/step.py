@@ -62,6 +62,9 @@ def contenders(setting: Setting, compile_modes: Sequence[str | bool], with_peers
         label = 'compiled' if mode is True else f'compiled, {mode}'
         found[f'ours {kind}, {label}'] = ours(cfg, dtype, device, compiled=mode)
     if setting.parts > 1:
+        if dtype != torch.float32:  # the recipe's head is in fp32, the others' is not: what that costs
+            plain = dict(cfg, decoder=dict(cfg['decoder'], fp32_head=False))
+            found[f'{kind}, head in {setting.dtype}'] = ours(plain, dtype, device)
         found['naive EMAE on mmpretrain'] = naive_emae(cfg, weights, dtype, device)
         return found
     found["mmpretrain's MAE"] = mmpretrain_contender(cfg, weights, dtype, device)

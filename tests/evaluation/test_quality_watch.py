@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,7 +197,7 @@ def test_ctrl_c_ends_the_job_too_and_leaves_nothing_half_written(run, tmp_path):
     (run / 'quality.jsonl').write_text('{"iter": 5, "protocol": "x"}\n')
     tool = start(run, '--once')
     deadline = time.time() + 200
-    while not (jobs := _children(tool.pid)) and time.time() < deadline:
+    while not (jobs := _jobs(tool.pid)) and time.time() < deadline:
         time.sleep(0.2)
     assert jobs, 'the job never started'
     tool.send_signal(signal.SIGINT)
@@ -207,10 +208,11 @@ def test_ctrl_c_ends_the_job_too_and_leaves_nothing_half_written(run, tmp_path):
     assert not list(run.glob('.*')) and not (run / 'quality.png').exists()
 
 
-def _children(pid):
+def _jobs(pid):
+    """Measuring processes that ``pid`` has started; imports start others for a moment."""
     try:
-        with open(f'/proc/{pid}/task/{pid}/children') as file:
-            return [int(word) for word in file.read().split()]
+        children = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+        return [int(child) for child in children if b'job_main' in Path(f'/proc/{child}/cmdline').read_bytes()]
     except FileNotFoundError:
         return []
 

@@ -113,11 +113,11 @@ def _draw(curves: dict[str, list[float]], path: Path) -> None:
 
     figure, (top, bottom) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6), layout='constrained')
     reference = curves['fp32 eager']
-    for name, curve in curves.items():
-        top.plot(curve, label=name, linewidth=1)
+    for index, (name, curve) in enumerate(curves.items()):
+        top.plot(curve, label=name, linewidth=1, color=f'C{index}')
         if name != 'fp32 eager':
             apart = [a - b for a, b in zip(curve, reference, strict=True)]
-            bottom.plot(apart, label=f'{name} - fp32 eager', linewidth=1)
+            bottom.plot(apart, label=f'{name} - fp32 eager', linewidth=1, color=f'C{index}')
     top.set_ylabel('loss')
     bottom.set(xlabel='step', ylabel='difference')
     for axes in (top, bottom):

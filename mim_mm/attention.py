@@ -7,8 +7,6 @@ several times slower backward in bf16 on a CPU than in fp32 (docs/speed.md), so 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from mmpretrain.models.backbones.hivit import Attention as HiViTAttention
 from mmpretrain.models.utils import MultiheadAttention
@@ -44,8 +42,7 @@ def attention(
         query, key, value = query.float(), key.float(), value.float()
     if bias is not None and bias.dtype != torch.bool:
         bias = bias.to(query.dtype)
-    # A CPU's autocast would turn fp32 back into bf16.
-    with torch.autocast(query.device.type, enabled=False) if query.device.type == 'cpu' else nullcontext():
+    with torch.autocast('cpu', enabled=False):  # which would turn fp32 back into bf16; a GPU's is not touched
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout, scale=scale)
     return out.to(dtype)
 

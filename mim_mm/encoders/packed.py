@@ -15,7 +15,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mim_mm.attention import attention
+from mim_mm.attention import attention, self_attention
 from mim_mm.masking.plan import MaskPlan, host_index, ragged_places
 
 try:
@@ -168,9 +168,8 @@ def _by_length(qkv: Tensor, packing: Packing, dropout: float) -> Tensor:
     # split, not slices: its backward is one concatenation, that of a slice writes zeros over all T tokens.
     pieces = qkv.split([count * length for count, length in packing.groups])
     for piece, (count, length) in zip(pieces, packing.groups, strict=True):
-        q, k, v = piece.view(count, length, 3, heads, width).permute(2, 0, 3, 1, 4).unbind(0)
-        y = attention(q, k, v, dropout=dropout)
-        out.append(y.transpose(1, 2).reshape(count * length, heads, width))
+        y = self_attention(piece.reshape(count, length, -1), heads, dropout)
+        out.append(y.view(count * length, heads, width))
     return torch.cat(out)
 
 

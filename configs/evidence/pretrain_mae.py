@@ -1,0 +1,58 @@
+"""Evidence study, MAE on CIFAR-10: 64 patches of 4 px, a ViT of width 64 (docs/results/evidence_cifar10.md).
+
+    python tools/train.py configs/evidence/pretrain_mae.py --data-root CIFAR
+
+CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 16: large batches hide
+what the arms differ in at this length.
+Last run: by the study, on a CPU.
+"""
+
+_base_ = ['../_base_/default_runtime.py']
+default_scope = 'mim_mm'
+data_root = '{{$EVIDENCE_ROOT:data/cifar10}}'
+epochs = 5
+
+model = dict(
+    type='MAE',
+    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7]),
+    backbone=dict(
+        type='mmpretrain.VisionTransformer',
+        arch=dict(embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256),
+        img_size=32,
+        patch_size=4,
+        out_type='raw',
+    ),
+    masker=dict(type='RandomMasking', ratio=0.75),
+    decoder=dict(type='MAEDecoder', embed_dims=32, depth=1, num_heads=1, fp32_head=True),
+    norm_eps=0.02,
+)
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=0,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='UnlabelledImages',
+        data_root=data_root,
+        data_prefix='train',
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.RandomCrop', crop_size=32, padding=4, padding_mode='reflect'),
+            dict(type='mmpretrain.RandomFlip', prob=0.5),
+            dict(type='PackImage'),
+        ],
+    ),
+)
+optim_wrapper = dict(
+    type='AutocastOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=1, convert_to_iter_based=True),
+]
+train_cfg = dict(by_epoch=True, max_epochs=epochs)
+custom_hooks = [dict(type='MaskSeedHook'), dict(type='FiniteLossHook', interval=50)]
+default_hooks = dict(logger=dict(interval=250), checkpoint=dict(interval=1, max_keep_ckpts=1))

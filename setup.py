@@ -1,7 +1,7 @@
 """Adds ``configs/`` and ``tools/`` to the built package as ``mim_mm/.mim``, where OpenMMLab's tools look for them.
 
-They are copied into the build folder, never into the source tree: an editable install has no ``.mim`` and uses the
-checkout itself (``mim_mm/compat/paths.py`` finds either).
+They are copied into the build folder. In the checkout, and thus in an editable install, ``mim_mm/.mim`` holds links to
+them instead (``mim_mm/compat/paths.py`` finds either).
 """
 
 import shutil
@@ -12,8 +12,6 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 FOLDERS = ('configs', 'tools')
-# mmengine reads this file before it resolves `mim_mm::...`; recipes are found by path, so it lists no model
-MODEL_INDEX = 'Import: []\n'
 
 
 class build_py_with_mim(build_py):
@@ -25,7 +23,6 @@ class build_py_with_mim(build_py):
         for folder in FOLDERS:
             shutil.rmtree(target / folder, ignore_errors=True)
             shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
-        (target / 'model-index.yml').write_text(MODEL_INDEX)
 
 
 setup(cmdclass={'build_py': build_py_with_mim})

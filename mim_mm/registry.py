@@ -10,11 +10,6 @@ import pkgutil
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
-from mim_mm.compat.paths import register_configs
-
-# From here on ``_base_='mim_mm::emae/emae_vitb_800e.py'`` works as well.
-register_configs()
-
 
 def _child(parent: Registry, *rooms: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
@@ -32,12 +27,15 @@ METRICS = _child(_root.METRICS, 'evaluation', 'detection')
 RUNNERS = _child(_root.RUNNERS, 'engine')
 STRATEGIES = _child(_root.STRATEGIES, 'engine')
 
-# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
+# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope. For
+# one without a location it calls ``mim_mm.utils.register_all_modules``, or says that mim_mm is not installed; this
+# module is a location that costs nothing.
 for _name in (
     'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'PARAM_SCHEDULERS',
     'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
 ):  # fmt: skip
-    globals()[_name] = _child(getattr(_root, _name))
+    _parent = getattr(_root, _name)
+    globals()[_name] = Registry(_parent.name, parent=_parent, scope='mim_mm', locations=[__name__])
 
 
 def import_room(package: str) -> None:

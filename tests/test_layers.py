@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mim_mm'
 ABOVE = {
     '__init__': {'compat', 'version'},
     'version': set(),
-    'registry': {'compat'},
+    'registry': set(),
+    'utils': {'registry'},
     'compat': {'version'},
     'attention': set(),
     'masking': {'registry'},

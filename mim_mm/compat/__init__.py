@@ -3,11 +3,21 @@
 * ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops (installed by ``import mim_mm``)
 * ``ops/``    the ops themselves, on torchvision and torch, with mmcv's calling conventions
 * ``paths``   the checkout or the installed ``.mim`` folder: where ``configs/`` and ``tools/`` are
+* ``recipes`` ``_base_ = 'mim_mm::...'`` (installed by ``import mim_mm``)
+* ``quiet``   upstream's messages that are false or of no use (installed by ``import mim_mm``)
 * ``doctor``  what ``tools/doctor.py`` prints
 
-Only the finder is imported here, so that ``import mim_mm`` stays cheap.
+None of them imports torch or mmengine on its own account, so that ``import mim_mm`` stays cheap.
 """
 
-from .finder import MissingOpError, install, ops_source
+from . import finder, quiet, recipes
+from .finder import MissingOpError, ops_source
 
 __all__ = ['MissingOpError', 'install', 'ops_source']
+
+
+def install():
+    """What ``import mim_mm`` does, once: ops for mmcv, addresses of our recipes, less noise."""
+    finder.install()
+    recipes.install()
+    quiet.install()

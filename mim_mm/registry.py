@@ -12,7 +12,8 @@ from mmengine.registry import Registry
 
 
 def _child(parent: Registry, *rooms: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
+    locations = [f'mim_mm.{room}' for room in rooms] or [__name__]
+    return Registry(parent.name, parent=parent, scope='mim_mm', locations=locations)
 
 
 MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'data', 'evaluation')
@@ -27,15 +28,13 @@ METRICS = _child(_root.METRICS, 'evaluation', 'detection')
 RUNNERS = _child(_root.RUNNERS, 'engine')
 STRATEGIES = _child(_root.STRATEGIES, 'engine')
 
-# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope. For
-# one without a location it calls ``mim_mm.utils.register_all_modules``, or says that mim_mm is not installed; this
-# module is a location that costs nothing.
+# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
+# for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
     'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'PARAM_SCHEDULERS',
     'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
 ):  # fmt: skip
-    _parent = getattr(_root, _name)
-    globals()[_name] = Registry(_parent.name, parent=_parent, scope='mim_mm', locations=[__name__])
+    globals()[_name] = _child(getattr(_root, _name))
 
 
 def import_room(package: str) -> None:

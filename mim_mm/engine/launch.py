@@ -87,7 +87,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
         )
     notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
-    if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+    if args.amp and guard.type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
     if args.compile:
@@ -111,7 +111,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     hooks = list(cfg.get('custom_hooks') or [])
     # In this order: the last two are the last of an iteration.
     for kind in ('mim_mm.FusedAttentionHook', 'mim_mm.ProgressHook', 'mim_mm.StopOnSignalHook'):
-        if not any(hook.get('type') == kind for hook in hooks):
+        if not any(guard.type_name(hook) == kind.split('.')[-1] for hook in hooks):
             hooks.append(dict(type=kind))
     cfg.custom_hooks = hooks
     return notes
@@ -171,5 +171,5 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
-    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
+    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
     _build_runner(cfg).test()

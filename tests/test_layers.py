@@ -26,7 +26,7 @@ ABOVE = {
     'data': {'registry'},
     'checkpoint': set(),
     'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
-    'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
+    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
     'report': set(),

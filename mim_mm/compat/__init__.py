@@ -1,10 +1,12 @@
-"""Everything that touches upstream internals; nowhere else in the package does.
+"""Everything that touches upstream internals; docs/openmmlab.md lists it, and a test finds what is not listed.
 
 * ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops (installed by ``import mim_mm``)
 * ``ops/``    the ops themselves, on torchvision and torch, with mmcv's calling conventions
 * ``paths``   the checkout or the installed ``.mim`` folder: where ``configs/`` and ``tools/`` are
 * ``recipes`` ``_base_ = 'mim_mm::...'`` (installed by ``import mim_mm``)
 * ``quiet``   upstream's messages that are false or of no use (installed by ``import mim_mm``)
+* ``schedulers`` a schedule that fits a shortened run, where a Runner is made without our tools
+* ``internals``, ``sharding`` private names of mmengine that the package reads
 * ``doctor``  what ``tools/doctor.py`` prints
 
 None of them imports torch or mmengine on its own account, so that ``import mim_mm`` stays cheap.

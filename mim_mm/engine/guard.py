@@ -98,7 +98,7 @@ def check_options(cfg: Config, options: Mapping) -> None:
         ConfigError: naming the option and the nearest known name.
     """
     for option in options:
-        node = cfg._cfg_dict
+        node = cfg.to_dict()
         for depth, name in enumerate(str(option).split('.')):
             if isinstance(node, (list, tuple)):
                 if not name.isdigit() or int(name) >= len(node):

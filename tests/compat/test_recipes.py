@@ -123,3 +123,53 @@ def test_importing_mim_mm_imports_nothing_large():
     code = "import sys, mim_mm; print([m for m in ('torch', 'mmengine', 'mmcv', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
     assert done.stdout.strip() == '[]', done.stdout + done.stderr
+
+
+NEW_STYLE = """
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import DefaultSampler, default_collate
+from mmengine.model import ImgDataPreprocessor
+from mmengine.optim import OptimWrapper
+from mmpretrain.datasets import RandomResizedCrop
+from mmpretrain.models import VisionTransformer
+from torch.optim import AdamW
+
+from mim_mm.algorithms.emae import EMAE
+from mim_mm.data.unlabelled import PackImage, UnlabelledImages
+from mim_mm.decoders.mae_decoder import MAEDecoder
+from mim_mm.engine.progress import ProgressHook
+from mim_mm.masking.parallel import ParallelMasking
+
+tiny = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+model = dict(
+    type=EMAE,
+    data_preprocessor=dict(type=ImgDataPreprocessor, mean=[110.0] * 3, std=[64.0] * 3),
+    backbone=dict(type=VisionTransformer, arch=tiny, img_size=32, patch_size=8, out_type='raw'),
+    masker=dict(type=ParallelMasking, num_parts=4),
+    decoder=dict(type=MAEDecoder, embed_dims=32, depth=1, num_heads=2),
+)
+steps = [dict(type=LoadImageFromFile), dict(type=RandomResizedCrop, scale=32), dict(type=PackImage)]
+train_dataloader = dict(
+    batch_size=5,
+    num_workers=0,
+    sampler=dict(type=DefaultSampler, shuffle=True),
+    collate_fn=dict(type=default_collate),
+    dataset=dict(type=UnlabelledImages, data_root={root!r}, pipeline=steps),
+)
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=1e-3))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+custom_hooks = [dict(type=ProgressHook)]
+"""
+
+
+def test_new_style_configs_train_with_our_tool(image_folder, tmp_path, monkeypatch):
+    """``type`` is a class there, and everything the file imports is a key of the config."""
+    from mim_mm.engine import launch
+
+    made = []
+    monkeypatch.setattr(launch, '_build_runner', lambda cfg: made.append(Runner.from_cfg(cfg)) or made[0])
+    (tmp_path / 'new.py').write_text(NEW_STYLE.format(root=str(image_folder)))
+    launch.train_main([str(tmp_path / 'new.py'), '--work-dir', str(tmp_path / 'run'), '--amp'])
+    (runner,) = made
+    assert runner.iter == 2 and type(runner.optim_wrapper).__name__ == 'AutocastOptimWrapper'
+    assert [type(hook).__name__ for hook in runner.hooks].count('ProgressHook') == 1

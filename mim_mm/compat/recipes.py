@@ -54,7 +54,28 @@ def _resolve_ours(module):
     module.Config._get_cfg_path = staticmethod(resolve)
 
 
+def _offer_ours(module):
+    theirs = module.get_config
+    if getattr(theirs, 'knows_mim_mm', False):
+        return
+
+    @functools.wraps(theirs)
+    def get_config(cfg_path, pretrained=False):
+        if not cfg_path.startswith(PREFIX):
+            return theirs(cfg_path, pretrained)
+        if pretrained:
+            raise ValueError(f'pretrained=True: no weights are published with {cfg_path}; load a checkpoint of yours')
+        from mmengine.config import Config
+
+        return Config.fromfile(find(cfg_path[len(PREFIX) :]))
+
+    get_config.knows_mim_mm = True
+    module.get_config = get_config
+
+
 def install():
     """From here on mmengine reads ``mim_mm::`` names; nothing is imported for it."""
     after_import('mmengine.config.utils', _know_the_package)
     after_import('mmengine.config.config', _resolve_ours)
+    for name in ('mmengine.hub.hub', 'mmengine.hub'):
+        after_import(name, _offer_ours)

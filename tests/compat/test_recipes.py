@@ -43,6 +43,8 @@ def test_models_are_built_from_a_name():
     with torch.device('meta'):
         model = hub.get_model('mim_mm::emae/emae_vits_300e.py')
     assert type(model).__name__ == 'EMAE' and model.backbone.embed_dims == 384
+    with pytest.raises(ValueError, match='no weights are published'):
+        hub.get_model('mim_mm::emae/emae_vits_300e.py', pretrained=True)
     utils.register_all_modules(init_default_scope=False)
     assert {'EMAE', 'WindowedViT', 'FrozenProbe'} <= set(registry.MODELS.module_dict)
 

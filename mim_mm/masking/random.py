@@ -19,6 +19,9 @@ class RandomMasking:
             all (CrossMAE's prediction ratio, for ``CrossAttentionDecoder``). None predicts every hidden patch.
     """
 
+    # All images of a step hide the same number of patches, on every rank and in every micro-batch.
+    fixed_count = True
+
     def __init__(self, ratio: float = 0.75, predict: float | None = None) -> None:
         if not 0 < ratio < 1:
             raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 0.75')
@@ -50,6 +53,10 @@ class IndependentMasking:
         num_parts: K.
         ratio: share of hidden patches in each part; None means 1 - 1/K, the share that parallel masking has.
     """
+
+    fixed_count = True
+    # How many patches two parts both hide is chance.
+    fixed_overlap = False
 
     def __init__(self, num_parts: int, ratio: float | None = None) -> None:
         if num_parts < 1:

@@ -9,15 +9,13 @@ All need ``attention`` (B, N), the class token's row of the last block's attenti
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, exact_ratio, num_hidden
+from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, exact_ratio, num_hidden, patches_of
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -123,8 +121,7 @@ class AttentionMasking(RandomWarmUp):
         hidden = num_hidden(patches, self.mask_ratio)
         if not self.throw_ratio:
             return hidden, 0
-        together = math.floor(patches * (exact_ratio(self.mask_ratio) + exact_ratio(self.throw_ratio)))
-        together = min(together, patches - 1)
+        together = min(patches_of(patches, self.mask_ratio, self.throw_ratio, down=True), patches - 1)
         return hidden, max(0, together - hidden)
 
 
@@ -175,9 +172,10 @@ class AttMask:
         # Visible first: the patches to hide last.
         order = attention.argsort(dim=1, descending=self.variant == 'low')
         if self.variant == 'hint':
-            most = patches * exact_ratio(self.show_max)
-            pool = min(math.floor(most), hidden - 1)
-            shown = min(math.floor(most * exact_ratio(self._draw_ratio(tokens, generator))), pool)
+            share = exact_ratio(self.show_max)
+            pool = min(patches_of(patches, share, down=True), hidden - 1)
+            shown = share * exact_ratio(self._draw_ratio(tokens, generator))
+            shown = min(patches_of(patches, shown, down=True), pool)
             mixed = draw_uniform((batch, pool), tokens, generator).argsort(dim=1)
             top = order[:, patches - pool :].gather(1, mixed)
             order = torch.cat([top[:, :shown], order[:, : patches - pool], top[:, shown:]], dim=1)

@@ -29,6 +29,12 @@ def exact_ratio(ratio: float | Fraction) -> Fraction:
     return near if abs(near - Fraction(ratio)) < Fraction(1, 10**14) else Fraction(repr(float(ratio)))
 
 
+@torch.compiler.assume_constant_result  # a whole step can be captured as one graph, fractions cannot
+def patches_of(num_patches: int, *ratios: float | Fraction, down: bool = False) -> int:
+    """``N * (sum of ratios)`` rounded up, or down, without a rounding before."""
+    return (math.floor if down else math.ceil)(num_patches * sum(map(exact_ratio, ratios)))
+
+
 def num_hidden(num_patches: int, ratio: float | Fraction) -> int:
     """The one rounding rule of the project: hide ``ceil(N * ratio)`` patches of the :func:`exact_ratio`, see the rest.
 
@@ -38,7 +44,7 @@ def num_hidden(num_patches: int, ratio: float | Fraction) -> int:
     Raises:
         ValueError: if the ratio leaves nothing to see or nothing to predict.
     """
-    hidden = math.ceil(num_patches * exact_ratio(ratio))
+    hidden = patches_of(num_patches, ratio)
     if not 0 < hidden < num_patches:
         raise ValueError(
             f'mask ratio {float(ratio):g} of {num_patches} patches hides {hidden}: at least one patch must be hidden and one '

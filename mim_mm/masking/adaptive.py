@@ -129,6 +129,19 @@ def check_ratio(ratio: float | tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
+def one_ratio(ratio: float) -> float:
+    """A fixed ratio.
+
+    Raises:
+        ValueError: if it is no number in (0, 1), or a range.
+    """
+    if isinstance(ratio, (tuple, list)):
+        raise ValueError(
+            f'ratio is {ratio}: only BlockMasking and AttMask draw their ratio from a range; give a number, e.g. 0.75'
+        )
+    return check_ratio(ratio)[0]
+
+
 def build_ratio(ratio: float | dict | AdaptiveRatio) -> float | AdaptiveRatio:
     """A number, or the object of a ``dict(type='AdaptiveRatio', ...)``.
 
@@ -137,14 +150,7 @@ def build_ratio(ratio: float | dict | AdaptiveRatio) -> float | AdaptiveRatio:
     """
     if isinstance(ratio, dict):
         return MODELS.build(ratio)
-    if isinstance(ratio, (tuple, list)):
-        raise ValueError(
-            f"ratio is {ratio}: a range is drawn by BlockMasking and AttMask only; give a number, or dict(type='Adaptive"
-            "Ratio', ...) for a ratio that follows the image"
-        )
-    if not callable(ratio) and not 0 < ratio < 1:
-        raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 0.75')
-    return ratio
+    return ratio if callable(ratio) else one_ratio(ratio)
 
 
 class RandomWarmUp:

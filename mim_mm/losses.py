@@ -97,16 +97,16 @@ def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap
     A term is an image, an unordered pair of its parts (i, j) and a patch hidden in both:
     ``mean_P |sg(x_i) - x_j| + |x_i - sg(x_j)|``. The loss is the sum of all terms of the batch divided by
 
-    * ``normalizer='overlap'``: their number. One mean over (image, pair, overlapping patch): every term weighs the same,
-      in whichever image, pair or part number it stands;
+    * ``normalizer='overlap'``: their number. One mean over (image, pair, overlapping patch): every term weighs the
+      same, in whichever image, pair or part number it stands;
     * ``normalizer='all'``: the number of (image, pair, patch) triples, over all N patches of every pair that the image
       has. A part that hides nothing of an image (it is absent there, or sees everything) predicts nothing and is in no
       pair.
 
     With parts of equal length in every image (parallel masks, K dividing N) this is the mean over the pairs of the mean
-    over the batch, and 'all' divides by B * N a pair: (K-2)/K of 'overlap'. 0 where nothing is hidden twice (K = 2 under
-    parallel masks). The published description fixes neither normaliser nor weight. 'overlap' is our reading; 'all', a
-    mean over all N patches, is that of a public third-party implementation. Both are options here.
+    over the batch, and 'all' divides by B * N a pair: (K-2)/K of 'overlap'. 0 where nothing is hidden twice (K = 2
+    under parallel masks). The published description fixes neither normaliser nor weight. 'overlap' is our reading;
+    'all', a mean over all N patches, is that of a public third-party implementation. Both are options here.
 
     Each pair enters the value twice and the gradient of each side once: the value is 2S, the gradient that of S, where
     S holds ``|x_i - x_j|`` once.

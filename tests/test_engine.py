@@ -216,9 +216,13 @@ def test_the_watch_speaks_within_the_first_epoch(epoch):
         assert 'may have collapsed' in said['collapsed'][0][1]
 
 
+AMR = dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.5)
+
+
 @pytest.mark.parametrize('masker, weight, steps, says', [
-    (dict(type='SalienceMasking', ratio=dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.5)), 0, 2, True),
-    (dict(type='SalienceMasking', ratio=dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.5)), 0, 1, False),
+    (dict(type='SalienceMasking', ratio=AMR), 0, 2, True),
+    (dict(type='SalienceMasking', ratio=AMR), 0, 1, False),
+    (dict(type='SalienceParallelMasking', ratio=AMR), 0, 2, True),
     (dict(type='SalienceMasking'), 0, 4, False),
     (dict(type='BlockMasking', fill='none'), 0, 4, True),
     (dict(type='BlockMasking', ratio=(0.1, 0.5)), 0, 4, True),

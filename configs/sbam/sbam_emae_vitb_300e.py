@@ -20,7 +20,7 @@ model = dict(
 custom_hooks = [
     dict(type='MaskSeedHook'),
     dict(type='FiniteLossHook', interval=50),
-    dict(type='AgreementWatchHook', interval=100),
     dict(type='MaskerEpochHook'),
     dict(type='MaskDiagnosticsHook', interval=500),
+    dict(type='AgreementWatchHook', interval=100),
 ]

@@ -11,7 +11,9 @@ from mim_mm.registry import MODELS
 
 @MODELS.register_module()
 class BEiT(VisualTokens):
-    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches (mean over all of them, on all ranks).
+    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches.
+
+    The mean is over all of them, on all ranks.
 
     Backbone, head and tokenizer are mmpretrain's (``BEiTPretrainViT``, ``BEiTV1Head``, ``DALL-E``).
 

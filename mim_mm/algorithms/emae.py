@@ -32,11 +32,11 @@ class EMAE(MAE):
     rows of its ablation. Where no patch is hidden in two parts (K = 2, complementary masks) there is no consistency
     term, which the log says at the first step.
 
-    **Consistency alone collapses.** With ``whole_weight=0`` a constant prediction is an exact minimum, and training goes
-    there: the term fell from 0.111 to 0.0000 in 250 steps while the error stayed above that of predicting each patch's
-    mean. It cannot be the paper's ablation row (b), "pure self-consistency", with 64.9 % linear. What that row could
-    mean: the consistency term beside the reconstruction of one part, or of the visible patches; parts pulled towards
-    one whose target is the image; or independent random masks with both terms. We do not know which.
+    **Consistency alone collapses.** With ``whole_weight=0`` a constant prediction is an exact minimum, and training
+    goes there: the term fell from 0.111 to 0.0000 in 250 steps while the error stayed above that of predicting each
+    patch's mean. It cannot be the paper's ablation row (b), "pure self-consistency", with 64.9 % linear. What that row
+    could mean: the consistency term beside the reconstruction of one part, or of the visible patches; parts pulled
+    towards one whose target is the image; or independent random masks with both terms. We do not know which.
 
     Args:
         whole_weight: weight of the reconstruction; 0 is refused without ``allow_collapse``.
@@ -86,8 +86,8 @@ class EMAE(MAE):
             if not int(self.count_overlap(plan)):
                 print_log(
                     f'No patch of the first batch is hidden in two parts ({type(self.masker).__name__}, '
-                    f'{plan.num_parts} part{"s" * (plan.num_parts > 1)}): there is nothing to agree on, the consistency '
-                    'term is 0 and this trains as MAE does on these masks. EMAE needs 3 parts or more that overlap, e.g. '
+                    f'K = {plan.num_parts}): there is nothing to agree on, the consistency term is 0 and this trains '
+                    'as MAE does on these masks. EMAE needs 3 parts or more that overlap, e.g. '
                     'ParallelMasking(num_parts=4); if it is meant, set model.consistency_weight=0',
                     logger='current',
                     level=logging.WARNING,

@@ -16,8 +16,9 @@ class SimMIM(MaskedInput):
     """Mask tokens at the input, one linear layer on the output, L1 on the hidden pixels.
 
     ``loss = sum |x - x^| m / (sum m * C)`` with m = 1 at hidden pixels (each counted once, for C channels) and x the
-    normalised image, not standardised per patch. The sums run over the batch, so with per-image ratios every hidden
-    pixel counts the same, and over those of all ranks (:mod:`mim_mm.algorithms.global_mean`). (The release adds 1e-5 to ``sum m``, at least 256 here.)
+    normalised image, not standardised per patch. The sums run over the batch, and in effect over those of all ranks
+    (:mod:`mim_mm.algorithms.global_mean`), so with per-image ratios every hidden pixel counts the same. (The release
+    adds 1e-5 to ``sum m``, at least 256 here.)
 
     Head and decoder are mmpretrain's, and parameters have the names of its ``SimMIM``.
 

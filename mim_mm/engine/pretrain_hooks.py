@@ -41,8 +41,8 @@ def accumulation_note(model, steps: int) -> str | None:
     if fixed:
         return None
     return (
-        f'{steps} micro-batches are accumulated and {type(masker).__name__} may hide another number of patches in each: '
-        'each micro-batch weighs the same in the step, whatever it hides, so the result depends a little on '
+        f'{steps} micro-batches are accumulated and {type(masker).__name__} may hide different numbers in each: '
+        'each weighs the same in the step, whatever it hides, so the result depends a little on '
         'accumulative_counts. Processes are weighed by what they hide; a larger batch_size and accumulative_counts=1 '
         'give the mean over all hidden patches'
     )

@@ -66,8 +66,7 @@ class AdaptiveRatio:
 
     def bounds(self) -> tuple[float, float]:
         """The lowest and the highest ratio that can come out."""
-        low, high = self.base - self.delta_r, self.base + self.delta_r
-        return max(low, self.min_ratio), min(high, self.max_ratio)
+        return float(self._ratio(0, 1)), float(self._ratio(1, 1))
 
     @torch.no_grad()
     def exact(self, salience: Tensor) -> list[Fraction]:

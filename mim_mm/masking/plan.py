@@ -47,8 +47,8 @@ def num_hidden(num_patches: int, ratio: float | Fraction) -> int:
     hidden = patches_of(num_patches, ratio)
     if not 0 < hidden < num_patches:
         raise ValueError(
-            f'mask ratio {float(ratio):g} of {num_patches} patches hides {hidden}: at least one patch must be hidden and one '
-            f'visible; use a ratio between {1 / num_patches:.4g} and {1 - 1 / num_patches:.4g}'
+            f'mask ratio {float(ratio)} of {num_patches} patches hides {hidden}: at least one patch must be hidden and '
+            f'one visible; use a ratio between {1 / num_patches:.4g} and {1 - 1 / num_patches:.4g}'
         )
     return hidden
 

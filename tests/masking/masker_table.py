@@ -57,7 +57,10 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
 
 
 # Their numbers of visible patches follow the image (salience, the blocks that fitted, the gate).
-PER_IMAGE = {'sbam-amr', 'salience-balanced-amr', 'salience-graded-amr', 'block-beit', 'block-ibot', 'block-range', 'attmask-gate'}
+PER_IMAGE = {
+    'sbam-amr', 'salience-balanced-amr', 'salience-graded-amr', 'block-beit', 'block-ibot', 'block-range',
+    'attmask-gate',
+}  # fmt: skip
 # Equal within a batch, but following its salience.
 PER_BATCH = {'sbam-amr-batch', 'salience-balanced-amr-batch'}
 # Their parts are disjoint and show every patch once.

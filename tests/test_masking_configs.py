@@ -65,7 +65,8 @@ def test_the_config_is_what_its_name_says(path):
     assert masker.type == ('SalienceParallelMasking' if method == 'emae' else 'SalienceMasking')
     assert masker.random_epochs == 100
     hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks == ['MaskSeedHook', 'FiniteLossHook', 'MaskerEpochHook', 'MaskDiagnosticsHook']
+    watch = ['AgreementWatchHook'] if method == 'emae' else []
+    assert hooks == ['MaskSeedHook', 'FiniteLossHook', 'MaskerEpochHook', 'MaskDiagnosticsHook', *watch]
     base = 0.6 if method == 'simmim' else 0.75
     if family == 'amr':
         wanted = dict(type='AdaptiveRatio', base=base, delta_r=0.1, threshold=0.5, scope='per_image')

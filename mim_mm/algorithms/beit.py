@@ -5,12 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class BEiT(VisualTokens):
-    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches (mean over all of them).
+    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches.
+
+    The mean is over all of them, on all ranks.
 
     Backbone, head and tokenizer are mmpretrain's (``BEiTPretrainViT``, ``BEiTV1Head``, ``DALL-E``).
 
@@ -41,4 +44,5 @@ class BEiT(VisualTokens):
         plan = self.plan_images(inputs[0], self.mask_generator)
         mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
         tokens = self.backbone(images, self.units_of(*images.shape[-2:]).expand(mask))[-1]
-        return {'loss_tokens': self.head.loss(tokens, wanted, mask)}
+        loss = {'loss_tokens': self.head.loss(tokens, wanted, mask)}
+        return over_ranks(loss, lambda: {'loss_tokens': mask.sum()}, self.training)

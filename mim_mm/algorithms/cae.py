@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
 
@@ -74,7 +75,8 @@ class CAE(VisualTokens):
             tokens, align = self.head.loss(
                 logits.float().flatten(0, 1), wanted, latent_pred.float(), latent_target.float(), mask
             )
-        return {'loss_tokens': tokens, 'loss_align': align}
+        losses = {'loss_tokens': tokens, 'loss_align': align}
+        return over_ranks(losses, lambda: dict.fromkeys(losses, mask.sum()), self.training)
 
     @staticmethod
     def count_hidden(plan: MaskPlan) -> int:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mim_mm.algorithms.masked_input import MaskedInput
+from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify
 
@@ -15,8 +16,9 @@ class SimMIM(MaskedInput):
     """Mask tokens at the input, one linear layer on the output, L1 on the hidden pixels.
 
     ``loss = sum |x - x^| m / (sum m * C)`` with m = 1 at hidden pixels (each counted once, for C channels) and x the
-    normalised image, not standardised per patch. The sums run over the batch, so with per-image ratios every hidden
-    pixel counts the same. (The release adds 1e-5 to ``sum m``, at least 256 here.)
+    normalised image, not standardised per patch. The sums run over the batch, and in effect over those of all ranks
+    (:mod:`mim_mm.algorithms.global_mean`), so with per-image ratios every hidden pixel counts the same. (The release
+    adds 1e-5 to ``sum m``, at least 256 here.)
 
     Head and decoder are mmpretrain's, and parameters have the names of its ``SimMIM``.
 
@@ -58,7 +60,7 @@ class SimMIM(MaskedInput):
         units = self.units_of(*inputs.shape[-2:])
         with torch.autocast(inputs.device.type, enabled=False):
             value = self.head.loss(pred.float(), images.float(), mask.view(-1, units.rows, units.columns).float())
-        return {'loss_pixels': value}
+        return over_ranks({'loss_pixels': value}, lambda: {'loss_pixels': mask.sum()}, self.training)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """The image (B, C, H, W) that the model sees behind a mask over units, bool (B, N)."""

@@ -10,10 +10,13 @@ import pkgutil
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
+from mim_mm.compat.initializers import install_trunc_normal
 from mim_mm.compat.paths import register_configs
 
 # From here on ``_base_='mim_mm::emae/emae_vitb_800e.py'`` works as well.
 register_configs()
+# Before any model is initialised: whoever trains one of our configs has come by here.
+install_trunc_normal()
 
 
 def _child(parent: Registry, *rooms: str) -> Registry:
@@ -31,10 +34,11 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 METRICS = _child(_root.METRICS, 'evaluation', 'detection')
 RUNNERS = _child(_root.RUNNERS, 'engine')
 STRATEGIES = _child(_root.STRATEGIES, 'engine')
+PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, 'engine')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
 for _name in (
-    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'PARAM_SCHEDULERS',
+    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS',
     'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
 ):  # fmt: skip
     globals()[_name] = _child(getattr(_root, _name))

@@ -3,6 +3,7 @@
 * ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops (installed by ``import mim_mm``)
 * ``ops/``    the ops themselves, on torchvision and torch, with mmcv's calling conventions
 * ``paths``   the checkout or the installed ``.mim`` folder: where ``configs/`` and ``tools/`` are
+* ``initializers``  mmengine's truncated normal without its weights of exactly -2 (installed by ``mim_mm.registry``)
 * ``doctor``  what ``tools/doctor.py`` prints
 
 Only the finder is imported here, so that ``import mim_mm`` stays cheap.

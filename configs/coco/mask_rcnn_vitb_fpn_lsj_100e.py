@@ -28,8 +28,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(norm_decay_mult=0.0, no_decay=('pos_embed', 'rel_pos_global', 'rel_pos_window')),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=461),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=461),
+    dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=461),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=461),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=18438)
 val_cfg = dict(type='ValLoop')

@@ -27,7 +27,7 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=250),
+    dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=250),
     dict(type='MultiStepLR', by_epoch=False, milestones=[163889, 177546]),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=18438)

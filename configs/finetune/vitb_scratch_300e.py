@@ -26,8 +26,8 @@ optim_wrapper = dict(
     optimizer=dict(lr=1.6e-3, weight_decay=0.3, betas=(0.9, 0.95)), paramwise_cfg=dict(layer_decay_rate=1.0)
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=20, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, begin=20, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=20, convert_to_iter_based=True),
+    dict(type='mim_mm.HalfCosineLR', begin=20, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=300)
 auto_scale_lr = dict(base_batch_size=4096)

@@ -10,13 +10,10 @@ import pkgutil
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
-from mim_mm.compat.initializers import install_trunc_normal
 from mim_mm.compat.paths import register_configs
 
 # From here on ``_base_='mim_mm::emae/emae_vitb_800e.py'`` works as well.
 register_configs()
-# Before any model is initialised: whoever trains one of our configs has come by here.
-install_trunc_normal()
 
 
 def _child(parent: Registry, *rooms: str) -> Registry:

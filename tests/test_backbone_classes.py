@@ -1,4 +1,4 @@
-"""Every backbone class of mmpretrain under EMAE and SimMIM: it trains, or it is refused in words; nothing in between."""
+"""Every backbone class of mmpretrain under EMAE and SimMIM: it trains, or it is refused in words."""
 
 import copy
 import inspect

@@ -273,3 +273,34 @@ def test_bounds_that_cut_are_kept():
     assert float(found.abs().max()) <= SIGMA and abs(float(found.std()) / cut()[0] - 1) < 0.03
     shifted = trunc_normal_(torch.empty(20000), mean=0.01, std=SIGMA, a=0.0, b=2.0)
     assert float(shifted.min()) >= 0 and float(shifted.max()) <= 0.01 + 6 * SIGMA
+
+
+@pytest.mark.parametrize('first', ['mim_mm', 'mmengine.model'])
+def test_import_mim_mm_is_enough_before_and_after_mmengine(first, monkeypatch):
+    """In a fresh set of modules: whichever is imported first, without torch being imported for it."""
+    import importlib
+    import sys
+
+    from mim_mm.compat import initializers
+
+    kept = sys.modules['mmengine.model.weight_init']
+    monkeypatch.setattr(kept, '_no_grad_trunc_normal_', old_formula)
+    if first == 'mmengine.model':
+        initializers.install_trunc_normal()
+        assert kept._no_grad_trunc_normal_ is initializers.trunc_normal_
+        return
+    monkeypatch.delitem(sys.modules, 'mmengine.model.weight_init')
+    monkeypatch.setattr(sys.modules['mmengine.model'], 'weight_init', kept)  # so that it is put back
+    monkeypatch.setattr(sys, 'meta_path', list(sys.meta_path))
+    registered = dict(WEIGHT_INITIALIZERS.module_dict)
+    initializers.install_trunc_normal()
+    initializers.install_trunc_normal()
+    assert sum(isinstance(finder, initializers._AfterImport) for finder in sys.meta_path) == 1
+    WEIGHT_INITIALIZERS.module_dict.clear()
+    try:
+        fresh = importlib.import_module('mmengine.model.weight_init')
+    finally:
+        WEIGHT_INITIALIZERS.module_dict.clear()
+        WEIGHT_INITIALIZERS.module_dict.update(registered)
+    assert fresh is not kept and fresh._no_grad_trunc_normal_ is initializers.trunc_normal_
+    assert not any(isinstance(finder, initializers._AfterImport) for finder in sys.meta_path)

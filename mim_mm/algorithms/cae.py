@@ -49,7 +49,7 @@ class CAE(VisualTokens):
         self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
 
     def init_weights(self) -> None:
-        """As the release: Xavier linears, the head's included, mask token cut normal; the teacher copies the encoder."""
+        """As the release: Xavier linears, also the head, mask token cut normal; the teacher copies the encoder."""
         super().init_weights()
         init_linears(self.neck)
         cut_normal_(self.neck.mask_token)

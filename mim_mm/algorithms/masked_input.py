@@ -20,8 +20,8 @@ class MaskedInput(BaseModel):
     The masker is called exactly as by MAE: with the tokens of the units, (B, N, D), and a generator. A plan of K parts
     is run as B*K images; ratios that differ between images cost nothing here, since the sequence keeps its length.
 
-    Weights are initialised by ``init_weights``, which mmengine's Runner calls: the encoder as the method's release does,
-    unless its config has an ``init_cfg`` (a checkpoint to go on from, or another start).
+    Weights are initialised by ``init_weights``, which mmengine's Runner calls: the encoder as the method's release
+    does, unless its config has an ``init_cfg`` (a checkpoint to go on from, or another start).
 
     Args:
         backbone: config of a backbone that :mod:`mim_mm.encoders.input_tokens` knows. Saved as ``backbone.*``.

@@ -65,7 +65,7 @@ def cls_attention(backbone: nn.Module, tokens: Tensor, minmax_heads: bool = Fals
     ``with_cls_token=False``) asks with the mean of all queries instead.
 
     Args:
-        backbone: an mmpretrain ``VisionTransformer`` or ``HiViT``, no subclass (see :func:`mim_mm.encoders.adapter_of`).
+        backbone: an mmpretrain ``VisionTransformer`` or ``HiViT``, no subclass: see ``mim_mm.encoders.adapter_of``.
         tokens: (B, N, D) with position embedding, without class token, as the adapter's ``embed`` gives them.
         minmax_heads: rescale each head's patch entries to [0, 1] before averaging, as AMT's code does.
 

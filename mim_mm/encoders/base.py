@@ -86,8 +86,8 @@ class Adapter(NamedTuple):
 
 ADAPTERS: dict[type[nn.Module], Adapter] = {}
 EXACTLY = (
-    'these classes exactly: a subclass may embed, order or attend otherwise, and nothing would notice; one that does not '
-    'is added as ADAPTERS[YourClass] = ADAPTERS[ItsBase]'
+    'these classes exactly: a subclass may embed, order or attend otherwise, and nothing would notice; one that does '
+    'not is added as ADAPTERS[YourClass] = ADAPTERS[ItsBase]'
 )
 
 

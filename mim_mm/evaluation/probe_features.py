@@ -75,7 +75,7 @@ def read_tokens(backbone: nn.Module, images: Tensor, indices: Sequence[int], nor
             if not isinstance(output, Tensor):
                 raise ValueError(
                     f'{type(backbone).__name__} cannot be probed by block: its blocks put out a '
-                    f"{type(output).__name__} and not tokens (B, L, D); probe its end, as configs/linear/vitb_linear_90e.py"
+                    f'{type(output).__name__} and not tokens (B, L, D); see configs/linear/vitb_linear_90e.py'
                 )
             found[index] = output
 

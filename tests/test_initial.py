@@ -303,4 +303,3 @@ def test_import_mim_mm_is_enough_before_and_after_mmengine(first, monkeypatch):
         WEIGHT_INITIALIZERS.module_dict.clear()
         WEIGHT_INITIALIZERS.module_dict.update(registered)
     assert fresh is not kept and fresh._no_grad_trunc_normal_ is initializers.trunc_normal_
-    assert not any(isinstance(finder, initializers._AfterImport) for finder in sys.meta_path)

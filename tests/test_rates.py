@@ -147,6 +147,21 @@ def test_timm_by_epoch_is_deit():
     assert wanted[:2] == [START, START]
 
 
+def test_the_state_is_plain_and_the_optimizer_says_what_it_accumulates():
+    _, old = schedulers_for(pair(COSINE), 2)
+    _, new = schedulers_for(pair(COSINE), 4)
+    for one in old:
+        for _ in range(30):
+            one.step()
+    for one, before in zip(new, old):
+        assert all(isinstance(v, (int, float, str, list, type(None))) for v in before.state_dict().values())
+        assert before.state_dict()['accumulated'] == 2
+        one.load_state_dict(before.state_dict())
+        assert one.accumulated == 4 and one._global_step == 30
+        one.step()
+    assert new[1].optimizer.param_groups[0]['lr'] == pytest.approx(mae(1, 1.0)[28])  # of 28 to 31
+
+
 def test_unknown_ways_are_refused():
     with pytest.raises(ValueError, match="like is 'moco': use one of mae, beit, timm"):
         schedulers_for([dict(type='WarmupLR', like='moco')], 1)

@@ -9,7 +9,6 @@ releases take it, means by the same arguments is a normal distribution that the 
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING
@@ -50,18 +49,19 @@ def _patch(module) -> None:
 
 
 class _AfterImport(MetaPathFinder):
-    """Lets the other finders find mmengine's module, patches it when it has been executed, and goes."""
+    """Lets the other finders find mmengine's module, and patches it when it has been executed."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname != PATCHED:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        execute = spec.loader.exec_module
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None:
+            execute = spec.loader.exec_module
 
-        def execute_and_patch(module):
-            execute(module)
-            _patch(module)
+            def execute_and_patch(module):
+                execute(module)
+                _patch(module)
 
-        spec.loader.exec_module = execute_and_patch
+            spec.loader.exec_module = execute_and_patch  # a loader belongs to one spec
         return spec

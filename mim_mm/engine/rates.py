@@ -63,6 +63,8 @@ class _Rate(LRSchedulerMixin, _ParamScheduler):
         if like not in LIKE:
             raise ValueError(f"{type(self).__name__}: like is '{like}': use one of {', '.join(LIKE)}")
         self.like = like
+        # A, iterations an optimizer step; 1 for schedules by epoch.
+        self.accumulated = getattr(optimizer, '_accumulative_counts', 1) if not by_epoch else 1
         super().__init__(optimizer, begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
 
     @classmethod
@@ -73,10 +75,9 @@ class _Rate(LRSchedulerMixin, _ParamScheduler):
         end = end if end == INF else int(end * epoch_length)
         return cls(*args, begin=int(begin * epoch_length), end=end, by_epoch=False, **kwargs)
 
-    @property
-    def accumulated(self) -> int:
-        """A, iterations an optimizer step; 1 for schedules by epoch."""
-        return 1 if self.by_epoch else getattr(self.optimizer, '_accumulative_counts', 1)
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As mmengine's, but how many iterations are accumulated is for the optimizer at hand to say."""
+        super().load_state_dict({**state_dict, 'accumulated': self.accumulated})
 
     def lookup(self) -> int:
         """The iteration (or epoch) whose rate the current one has."""

@@ -147,6 +147,23 @@ def test_timm_by_epoch_is_deit():
     assert wanted[:2] == [START, START]
 
 
+@pytest.mark.parametrize('accumulated', [1, 5])
+def test_mmengines_schedulers_go_on_from_the_whole_rate(accumulated):
+    """They multiply what they find: with the last rate of the warm-up itself they would stay below for ever."""
+    steps = dict(type='MultiStepLR', milestones=[40, 60], by_epoch=False)
+    wrapper, warm = schedulers_for(pair(COSINE)[:1], accumulated)
+    schedulers = [*warm, PARAM_SCHEDULERS.build(steps, default_args=dict(optimizer=wrapper))]
+    found = []
+    for _ in range(EPOCHS * LENGTH):
+        found.append(wrapper.param_groups[1]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    end = WARM * LENGTH if accumulated == 1 else 25  # 20 to 24 are one optimizer step
+    assert found[end - 1] < found[end] == PEAK * SCALES[1]
+    assert found[end:40] == [PEAK * SCALES[1]] * (40 - end)
+    assert found[40:60] == pytest.approx([0.1 * PEAK * SCALES[1]] * 20) and found[60] == pytest.approx(found[40] / 10)
+
+
 def test_the_state_is_plain_and_the_optimizer_says_what_it_accumulates():
     _, old = schedulers_for(pair(COSINE), 2)
     _, new = schedulers_for(pair(COSINE), 4)

@@ -37,7 +37,7 @@ LIKE = ('mae', 'beit', 'timm')
 
 
 class _Rate(LRSchedulerMixin, _ParamScheduler):
-    """A rate that follows from the count of iterations alone, in whatever order schedulers stand in the list.
+    """A rate that follows from the count of iterations alone.
 
     Its state is plain: ``begin``, ``end``, ``base_values``, the counts and the arguments. What it has computed before
     has no influence, so that a run goes on right after any of them has been changed.
@@ -79,16 +79,20 @@ class _Rate(LRSchedulerMixin, _ParamScheduler):
         """As mmengine's, but how many iterations are accumulated is for the optimizer at hand to say."""
         super().load_state_dict({**state_dict, 'accumulated': self.accumulated})
 
-    def lookup(self) -> int:
-        """The iteration (or epoch) whose rate the current one has."""
-        first = self._global_step - self._global_step % self.accumulated
+    def lookup(self, step: int) -> int:
+        """The iteration (or epoch) whose rate iteration ``step`` has."""
+        first = step - step % self.accumulated
         return max(0, first - 1) if self.like == 'timm' else first
 
+    def sets(self, at: int) -> bool:
+        """Whether it is this scheduler that sets the rate of iteration ``at``."""
+        return self.begin <= at < self.end
+
     def step(self) -> None:
-        """One iteration (or epoch) further; sets the rates if the lookup falls into ``begin`` to ``end``."""
+        """One iteration (or epoch) further; sets the rates where :meth:`sets` says so."""
         self._global_step += 1
-        at = self.lookup()
-        if self.begin <= at < self.end:
+        at = self.lookup(self._global_step)
+        if self.sets(at):
             self.last_step += 1
             top = max(self.base_values)
             for number, (group, base) in enumerate(zip(self.optimizer.param_groups, self.base_values, strict=True)):
@@ -108,7 +112,9 @@ class _Rate(LRSchedulerMixin, _ParamScheduler):
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupLR(_Rate):
-    """Linear from ``start_factor`` of the rate to the rate.
+    """Linear from ``start_factor`` of the rate to the rate, which it leaves to the schedulers behind it in the list.
+
+    They may be these or mmengine's, which multiply what they find.
 
     Args:
         start_factor: 0 in MAE, BEiT and their relatives.
@@ -120,6 +126,10 @@ class WarmupLR(_Rate):
             raise ValueError(f'WarmupLR: start_factor is {start_factor}: it is a part of the rate, 0 to 1')
         self.start_factor = start_factor
         super().__init__(optimizer, **kwargs)
+
+    def sets(self, at: int) -> bool:
+        left = self._global_step > 0 and self.lookup(self._global_step - 1) < self.end <= at
+        return super().sets(at) or left  # once more, at the end or in the first optimizer step behind it: the rate
 
     def rate(self, at: int, base: float, reference: float) -> float:
         length = self.end - self.begin - (self.accumulated if self.like == 'beit' else 0)

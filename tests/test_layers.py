@@ -15,7 +15,7 @@ ABOVE = {
     'compat': {'version'},
     'attention': set(),
     'masking': {'registry'},
-    'encoders': {'registry', 'attention', 'masking'},
+    'encoders': {'registry', 'compat', 'attention', 'masking'},
     'targets': set(),
     'losses': {'masking'},
     'resolution': set(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mim_mm.algorithms.visual_tokens import VisualTokens
 from mim_mm.algorithms.global_mean import over_ranks
+from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.encoders.initial import STD
 from mim_mm.registry import MODELS
 
 
@@ -34,6 +35,8 @@ class BEiT(VisualTokens):
                 type='mmpretrain.BEiTV1Head',
                 embed_dims=channels,
                 num_embed=vocabulary,
+                # The release cuts the head's draws at one standard deviation, too.
+                init_cfg=dict(type='TruncNormal', layer='Linear', std=STD, a=-STD, b=STD),
                 loss=dict(type='mmpretrain.CrossEntropyLoss'),
             )
         )

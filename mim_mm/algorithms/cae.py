@@ -7,8 +7,10 @@ import copy
 import torch
 from torch import Tensor
 
-from mim_mm.algorithms.visual_tokens import VisualTokens
 from mim_mm.algorithms.global_mean import over_ranks
+from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.encoders.initial import cut_normal_
+from mim_mm.encoders.positions import init_linears
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
 
@@ -48,8 +50,10 @@ class CAE(VisualTokens):
         self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
 
     def init_weights(self) -> None:
-        """mmpretrain's initialisation; the teacher starts as a copy of the encoder."""
+        """As the release: Xavier linears, also the head, mask token cut normal; the teacher copies the encoder."""
         super().init_weights()
+        init_linears(self.neck)
+        cut_normal_(self.neck.mask_token)
         self.renew_teacher()
 
     @torch.no_grad()

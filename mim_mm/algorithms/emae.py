@@ -8,8 +8,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mim_mm.algorithms.mae import MAE
 from mim_mm.algorithms.global_mean import Counts
+from mim_mm.algorithms.mae import MAE
 from mim_mm.losses import agreement_loss, consistency_terms, self_consistency_loss
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS

@@ -8,9 +8,9 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mim_mm.encoders import adapter_of
-from mim_mm.encoders.packed import pack_plan
 from mim_mm.algorithms.global_mean import Counts, over_ranks
+from mim_mm.encoders import adapter_of, build_backbone
+from mim_mm.encoders.packed import pack_plan
 from mim_mm.losses import hidden_errors, mean_over_hidden, packed_errors
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
@@ -51,7 +51,7 @@ class MAE(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.backbone = MODELS.build(backbone)
+        self.backbone = build_backbone(backbone, adapter_of)
         self.masker = MODELS.build(masker)
         self.encoder = adapter_of(self.backbone)
         self.grid = self.encoder.describe(self.backbone)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mim_mm.algorithms.masked_input import MaskedInput
 from mim_mm.algorithms.global_mean import over_ranks
+from mim_mm.algorithms.masked_input import MaskedInput
+from mim_mm.encoders.input_tokens import InputAdapter, input_adapter_of
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify
 
@@ -33,11 +34,6 @@ class SimMIM(MaskedInput):
 
     def __init__(self, backbone: dict, masker: dict, mask_unit: int = 32, **kwargs) -> None:
         super().__init__(backbone, masker, mask_unit, **kwargs)
-        if self.encoder.encode is None:
-            raise ValueError(
-                f'{type(self.backbone).__name__} drops hidden patches and returns no feature map: use '
-                'mmpretrain.BEiTPretrainViT or mmpretrain.SimMIMSwinTransformer'
-            )
         if self.grid.in_channels != 3:
             raise ValueError(f'the backbone takes {self.grid.in_channels} channels: SimMIMLinearDecoder predicts 3')
         stride, channels = self.encoder.output(self.backbone)
@@ -46,6 +42,18 @@ class SimMIM(MaskedInput):
         )
         penalty = dict(type='mmpretrain.PixelReconstructionLoss', criterion='L1', channel=self.grid.in_channels)
         self.head = MODELS.build(dict(type='mmpretrain.SimMIMHead', patch_size=self.mask_unit, loss=penalty))
+
+    @staticmethod
+    def adapter_for(backbone: nn.Module | type[nn.Module]) -> InputAdapter:
+        """Raises ValueError for a backbone that drops patches."""
+        adapter = input_adapter_of(backbone)
+        if adapter.encode is None:
+            kind = backbone if isinstance(backbone, type) else type(backbone)
+            raise ValueError(
+                f'{kind.__name__} drops hidden patches and returns no feature map: use '
+                'mmpretrain.BEiTPretrainViT or mmpretrain.SimMIMSwinTransformer'
+            )
+        return adapter
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """``loss_pixels`` of one step.

@@ -11,7 +11,9 @@ from .comparison import comparison_blocks, read_comparison
 from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from .figures import draw_curves
 from .figures_quality import quality_curves
-from .tables import HEADLINE, METRICS, PASS, arms_table, duration, floors_table, protocol_notes, runs_table, summarise
+from .tables import (
+    HEADLINE, METRICS, PASS, arms_table, duration, earlier_table, floors_table, protocol_notes, runs_table, summarise,
+)  # fmt: skip
 from .tables_probe import probe_table
 
 __all__ = ['build_blocks', 'write_report']
@@ -188,7 +190,9 @@ def build_blocks(chain: Chain, figures: Path) -> list:
     curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures) + quality_curves(chain, figures)]
     if curves:
         blocks += [Heading('Curves'), *curves]
-    return [*blocks, Heading('Runs'), runs_table(chain)]
+    blocks += [Heading('Runs'), runs_table(chain)]
+    earlier = earlier_table(chain)
+    return [*blocks, Heading('Earlier runs'), earlier] if earlier else blocks
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from mim_mm.runs import superseded
+
 from .collect import Chain, Run
 from .document import Cell, Table
 from .published import SOURCES, known_data, matching_rows, recipe_of, wanted_data
 
-__all__ = ['FLOORS', 'METRICS', 'Summary', 'arms_table', 'floors_table', 'metric_of', 'runs_table', 'summarise']
+__all__ = ['FLOORS', 'METRICS', 'Summary', 'arms_table', 'earlier_table', 'floors_table', 'metric_of', 'runs_table', 'summarise']
 
 
 @dataclass(frozen=True)
@@ -207,20 +209,36 @@ def _short(sha) -> str:
     return str(sha)[:8] if sha else '–'
 
 
+def _result(run: Run) -> str:
+    used = [m for m in METRICS if m.kind == run.kind and m.name in HEADLINE and metric_of(run, m) is not None]
+    return ', '.join(f'{m.title} {metric_of(run, m):.1f}' for m in used) or '–'
+
+
+def earlier_table(chain: Chain) -> Table | None:
+    """Runs that lie in the work dir and are no longer current; None without any."""
+    rows = []
+    for run in chain.earlier:
+        by = superseded(run.name)
+        why = f'superseded by {by}' if by else 'not in the chain any more'
+        cells = (run.name, why, run.status, str(run.raw.get('finished') or '–'), _result(run))
+        rows.append([Cell(text, 'quiet') for text in cells])
+    caption = 'They lie in the work dir and count nowhere above.'
+    head = ['run', 'why', 'status', 'finished', 'result then']
+    return Table(head, rows, caption, numeric=False, small=True) if rows else None
+
+
 def runs_table(chain: Chain) -> Table:
     """One row a run: state, time, result, and where it came from."""
     rows = []
     for run in chain.runs:
         config, parent, git = (run.raw.get(key) or {} for key in ('config', 'parent', 'git'))
-        used = [m for m in METRICS if m.kind == run.kind and m.name in HEADLINE and metric_of(run, m) is not None]
-        result = ', '.join(f'{m.title} {metric_of(run, m):.1f}' for m in used)
         config_text = f'{from_configs(config.get("path"))} ({_short(config.get("sha256"))})' if config else '–'
         parent_text = f'{parent.get("stage")} ({_short(parent.get("sha256"))})' if parent else '–'
         commit = _short(git.get('commit')) + (' + changes' if git.get('dirty') else '')
         state = 'good' if run.done else 'quiet' if run.kind == 'report' else 'bad'
         status = 'this page' if run.kind == 'report' and run.status == 'running' else run.status
         cells = (run.name, run.kind, run.arm or '–', '–' if run.seed is None else str(run.seed))
-        row = [*map(Cell, cells), Cell(status, state), Cell(duration(run.raw.get('wall_s'))), Cell(result or '–')]
+        row = [*map(Cell, cells), Cell(status, state), Cell(duration(run.raw.get('wall_s'))), Cell(_result(run))]
         rows.append([*row, *(Cell(text, 'quiet') for text in (config_text, parent_text, commit))])
     head = ['run', 'kind', 'arm', 'seed', 'status', 'time', 'result', 'config (sha256)', 'encoder (sha256)', 'commit']
     return Table(head, rows, 'Every run with its provenance, from the run.json files.', numeric=False, small=True)

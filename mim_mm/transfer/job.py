@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.runs import move_aside
 
 from . import identity, launch, plan, process
 from .chain import Stage
@@ -48,14 +49,6 @@ def release(child: subprocess.Popen) -> None:
         child.stdin.close()
     except BrokenPipeError:  # it died already; poll() will tell
         pass
-
-
-def move_aside(folder: Path) -> Path:
-    """Rename a folder to the first free ``<name>.old-<n>``. Nothing a run left is ever deleted."""
-    n = 1
-    while (aside := folder.with_name(f'{folder.name}.old-{n}')).exists():
-        n += 1
-    return folder.rename(aside)
 
 
 def read_progress(folder: Path) -> Dict[str, Any]:

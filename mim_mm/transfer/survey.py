@@ -65,6 +65,10 @@ class Survey:
         self._learned: Dict[str, Dict[str, Any]] = {}
         self._data: Dict[str, Dict[str, Any]] = {}
 
+    def of_all_stages(self) -> Survey:
+        """The same chain as a call that selects everything and forces nothing would find it now."""
+        return Survey(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
+
     @property
     def stages(self) -> List[Stage]:
         """The stages that train; the report is not one of them."""

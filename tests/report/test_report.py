@@ -101,6 +101,35 @@ def test_report_pages_are_whole(tmp_path):
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith('.')) == []
 
 
+def supersede(folder, name, number=1, **changes):
+    """What a rerun leaves beside the run: a whole run of its own, with its stage, arm and seed."""
+    run = json.loads((folder / name / 'run.json').read_text())
+    kind = run.pop('kind')
+    write_run(folder, f'{name}.old-{number}', kind, **{**run, **changes})
+
+
+def test_superseded_runs_count_nowhere(tmp_path):
+    chain = collect(write_demo_chain(tmp_path))
+    before = [texts(arms_table(chain)), texts(floors_table(chain))]
+    supersede(tmp_path, 'linear_emae-s0', metrics={'accuracy/top1': 1.0})
+    supersede(tmp_path, 'linear_emae-s0', 2, status='failed', error='long ago', metrics={})
+    supersede(tmp_path, 'pretrain', status='interrupted', error='long ago')
+    supersede(tmp_path, 'finetune_emae')
+    # A stage that was given seeds: what lies under its old name is no further seed either.
+    write_run(tmp_path, 'linear_emae', 'linear', arm='emae', metrics={'accuracy/top1': 2.0})
+    chain = collect(tmp_path)
+    assert [texts(arms_table(chain)), texts(floors_table(chain))] == before
+    page = write_report(tmp_path)[1].read_text()
+    head, _, earlier = page.partition('## Earlier runs')
+    assert '11 of 11 runs done' in head and 'What went wrong' not in head and 'long ago' not in page
+    assert not any('.old-' in line for line in head.splitlines())
+    rows = [line.split(' | ')[:3] for line in earlier.splitlines() if '.old-' in line or 'linear_emae |' in line]
+    assert ['| linear_emae-s0.old-2', 'superseded by linear_emae-s0', 'failed'] in rows
+    assert ['| linear_emae', 'not in the chain any more', 'done'] in rows and len(rows) == 5
+    (tmp_path / 'chain.json').unlink()  # then the names alone decide
+    assert summarise(collect(tmp_path), METRICS[1], 'emae').expected == 4
+
+
 def test_failures_are_shown_not_fatal(tmp_path):
     folder = write_demo_chain(tmp_path)
     write_run(

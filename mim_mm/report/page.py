@@ -55,6 +55,13 @@ def _data(run: Run) -> list[str]:
     return lines
 
 
+def _own_code(run: Run) -> list[str]:
+    """Modules of the user's that a run's config brought in: ``my_masks.py (my_masks, sha256 e530b669)``."""
+    code = run.raw.get('code')
+    facts = {name: each for name, each in code.items() if isinstance(each, dict)} if isinstance(code, dict) else {}
+    return [f'{Path(str(f.get("file"))).name} ({m}, sha256 {str(f.get("sha256"))[:8]})' for m, f in facts.items()]
+
+
 def _elapsed(chain: Chain) -> str:
     """First start to last end of the runs that were not the report itself."""
     runs = [run for run in chain.runs if run.kind != 'report']
@@ -85,6 +92,7 @@ def _what_ran(chain: Chain) -> list:
     git = [run.raw.get('git') or {} for run in runs if run.raw.get('git')]
     states = [' with uncommitted changes' if g.get('dirty') else ', clean' for g in git]
     commits = [f'{str(g.get("commit"))[:12]}{state}' for g, state in zip(git, states)]
+    own = _distinct(line for run in runs for line in _own_code(run))
     seeds = _distinct(run.raw.get('seeds') or ('' if run.seed is None else f'seed {run.seed}') for run in runs)
     facts = [
         ('Runs', [f'{done} of {len(runs)} done{rest}']),
@@ -92,6 +100,7 @@ def _what_ran(chain: Chain) -> list:
         ('Time', [_elapsed(chain)]),
         ('Seeds', seeds),
         ('Code', _distinct(commits)),
+        *([('Your own code', own)] if own else []),
         ('Data', _distinct(line for run in runs for line in _data(run))),
         ('Versions', _distinct(run.raw.get('versions') for run in runs)),
     ]

@@ -135,6 +135,7 @@ class Job:
         record.config = dict(path=str(stage.config), sha256=identity.digest(learned), options=dict(stage.options))
         record.parent, record.data, record.seeds = parent, data, dict(seed=stage.seed)
         record.git, record.versions = identity.git_state(), identity.versions()
+        record.code = survey.code(stage)
         record.status, record.command, record.gpus = 'running', command, gpus
         self._count_lost_attempt()
         record.started, record.finished, record.exit_code, record.error = utc_now(), None, None, None

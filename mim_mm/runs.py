@@ -15,7 +15,7 @@ _ASIDE = re.compile(r'(?P<name>.+?)(\.old-\d+)+')
 
 
 def superseded(folder_name: str) -> Optional[str]:
-    """The name of the run that took the place of this one (``linear`` for ``linear.old-2``); None for a current name."""
+    """The run that took the place of this one, ``linear`` for ``linear.old-2``; None for a current name."""
     found = _ASIDE.fullmatch(folder_name)
     return found['name'] if found else None
 

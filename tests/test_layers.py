@@ -20,6 +20,7 @@ ABOVE = {
     'losses': {'masking'},
     'resolution': set(),
     'runs': set(),
+    'recipe_facts': set(),
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
@@ -28,8 +29,9 @@ ABOVE = {
     'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'runs', 'version'},  # engine: the guards; data: surveys
-    'report': {'runs'},
+    # engine: the guards; data: surveys
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'recipe_facts', 'runs', 'version'},
+    'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {
         'registry', 'masking', 'encoders', 'targets', 'losses', 'algorithms', 'detection', 'data', 'engine',

@@ -278,7 +278,10 @@ def test_a_sweep_without_results_says_so(place):
 
 def test_points_that_a_call_leaves_alone_stand_as_they_stood(place):
     sweep = load_sweep(place.sweep({'linear.lr': [0.1, 0.2, 0.3]}), place.work)
-    statuses = lambda: [p['status'] for p in json.loads((place.work / 'sweep.json').read_text())['points']]  # noqa: E731
+
+    def statuses():
+        return [p['status'] for p in json.loads((place.work / 'sweep.json').read_text())['points']]
+
     place.work.mkdir()
     sweep.write_summary({'lr-0.1': 'done', 'lr-0.2': 'running'})
     sweep.write_summary({'lr-0.3': 'running'})

@@ -64,7 +64,7 @@ class _Groups:
 
 
 def replay(
-    schedulers: list, fresh: List[Dict[str, Any]], groups: List[dict], iterations: int, epoch: int, length: Optional[int]
+    schedulers: list, fresh: List[dict], groups: List[dict], iterations: int, epoch: int, length: Optional[int]
 ) -> Tuple[List[dict], List[Dict[str, Any]]]:
     """Step newly built schedulers as training would have.
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from mim_mm.recipe_facts import downstream, totals
 from mim_mm.runs import superseded
 
 from .collect import Chain, Run
 from .document import Cell, Table
-from .published import SOURCES, known_data, matching_rows, recipe_of, wanted_data
+from .published import SOURCES, known_data, matching_rows, protocol_differences, wanted_data
+from .recipe import pretrainings, resolved
 
-__all__ = ['FLOORS', 'METRICS', 'Summary', 'arms_table', 'earlier_table', 'floors_table', 'metric_of', 'runs_table', 'summarise']
+__all__ = [
+    'FLOORS', 'METRICS', 'Summary', 'arms_table', 'earlier_table', 'floors_table', 'metric_of', 'runs_table',
+    'summarise',
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,17 +106,19 @@ def summarise(chain: Chain, metric: Metric, arm: str) -> Summary:
     return Summary(values, len(runs), states)
 
 
-def chain_recipe(chain: Chain) -> dict | None:
-    """The pretraining recipe of the chain by its config's name; None when it is not one with published results."""
-    for run in chain.of('pretrain'):
-        recipe = recipe_of((run.raw.get('config') or {}).get('path'))
-        if recipe:
-            return recipe
-    return None
+def published_entries(chain: Chain) -> list[tuple[str | None, dict]]:
+    """``(arm, entry)`` of what was published for the pretrainings of a chain, each once, theirs before the others'."""
+    found: dict[tuple, tuple] = {}
+    for arm, facts in pretrainings(chain):
+        for entry in matching_rows(facts):
+            key = entry['label'], entry['source']
+            if key not in found or (entry['own'] and not found[key][1]['own']):
+                found[key] = arm, entry
+    return sorted(found.values(), key=lambda item: not item[1]['own'])
 
 
 def arms_table(chain: Chain) -> Table:
-    """One row an arm; below, where backbone and epochs match, one row a published method."""
+    """One row an arm; below, one row a published method: the nearest to each pretraining, and others of its epochs."""
     used = [m for m in METRICS if chain.of(m.kind)]
     rows = []
     for arm in chain.arms:
@@ -120,10 +127,13 @@ def arms_table(chain: Chain) -> Table:
             summary = summarise(chain, metric, arm)
             cells.append(Cell(str(summary), 'strong' if summary.values else 'bad' if summary.states else 'quiet'))
         rows.append([Cell(arm, 'strong'), *cells])
-    for entry in matching_rows(chain_recipe(chain)):
+    for _, entry in published_entries(chain):
         values = [entry['values'].get(m.name) for m in used]
         texts = [Cell('–' if v is None else f'{v:.1f}', 'quiet') for v in values]
-        rows.append([Cell(f'published: {entry["label"]} [{entry["source"]}]', 'quiet'), *texts])
+        label = f'published: {entry["label"]} [{entry["source"]}]'
+        if entry['differs']:
+            label = f'nearest {label}; differs in {"; ".join(entry["differs"])}'
+        rows.append([Cell(label, 'quiet'), *texts])
     return Table(
         ['arm', *(m.title for m in used)],
         rows,
@@ -133,15 +143,17 @@ def arms_table(chain: Chain) -> Table:
 
 def protocol_notes(chain: Chain) -> list[str]:
     """What stands between these numbers and the published ones; empty when none are shown."""
-    recipe = chain_recipe(chain)
-    entries = matching_rows(recipe)
+    entries = published_entries(chain)
     if not entries:
         return []
-    sources = ', '.join(f'{s}: {SOURCES.get(s, s)}' for s in dict.fromkeys(e['source'] for e in entries))
+    sources = ', '.join(f'{s}: {SOURCES.get(s, s)}' for s in dict.fromkeys(e['source'] for _, e in entries))
     notes = [
-        f'Published rows ({sources}) are for {recipe["backbone"]} with {recipe["epochs"]} epochs on ImageNet-1k and '
-        'COCO 2017, chosen by the name of the pretraining recipe. The supervised row stands for the arm from scratch.',
+        f'Published rows ({sources}) are for ImageNet-1k and COCO 2017, chosen by the facts of the pretraining (method, '
+        'mask, encoder, epochs, settings), whatever its file is called. The supervised row stands for the arm from '
+        'scratch.',
     ]
+    own = [(arm, entry) for arm, entry in entries if entry['own']]
+    notes += dict.fromkeys(note for arm, entry in own for note in _other_protocols(chain, arm, entry))
     for run in chain.runs:
         options = (run.raw.get('config') or {}).get('options') or {}
         options = {k: v for k, v in options.items() if not _harmless(k)}
@@ -155,6 +167,25 @@ def protocol_notes(chain: Chain) -> list[str]:
         reached, planned = progress.get('iter'), progress.get('max_iters')
         if run.done and isinstance(reached, int) and isinstance(planned, int) and reached < planned:
             notes.append(f'`{run.name}` stopped at iteration {reached} of {planned}.')
+    return notes
+
+
+def _other_protocols(chain: Chain, arm: str | None, entry: dict) -> list[str]:
+    """Where the downstream runs of an arm were not made as the published row says that its figures were."""
+    notes = []
+    for run in chain.runs:
+        names = [metric.name for metric in METRICS if metric.kind == run.kind and metric.name in HEADLINE]
+        row = next((entry['rows'][name] for name in names if name in entry['rows']), None)
+        config = resolved(run) if row and run.arm == arm else None
+        if not config:
+            continue
+        facts, gpus = downstream(config), run.raw.get('gpus')
+        batch, epochs = totals(facts, gpus, known_data(run.raw.get('data'))['images'])
+        ours = dict(epochs=epochs, batch=batch, resolution=facts['resolution'], head=facts['head'])
+        differs, _ = protocol_differences({key: value for key, value in ours.items() if value is not None}, row)
+        if differs:
+            name = run.stage.removesuffix(f'-s{run.seed}')
+            notes.append(f'`{name}` is not the protocol of {entry["label"]}: {"; ".join(differs)}.')
     return notes
 
 

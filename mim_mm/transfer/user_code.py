@@ -83,7 +83,8 @@ def _config_files(path: Path, seen: Optional[Set[Path]] = None) -> List[Path]:
     for name, level in _imports(path):
         if level:  # `with read_base(): from .._base_ import x`
             folder = path.parents[level - 1]
-            files += [folder.joinpath(*name.split('.')[:n]).with_suffix('.py') for n in range(1, len(name.split('.')) + 1)]
+            words = name.split('.')
+            files += [folder.joinpath(*words[:n]).with_suffix('.py') for n in range(1, len(words) + 1)]
     found = [path]
     for file in files:
         found += _config_files(file, seen) if file.is_file() else []

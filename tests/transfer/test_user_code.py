@@ -45,7 +45,8 @@ def test_imports_are_followed_to_the_end(tmp_path, code):
     code('chk_pkg/deep/__init__.py')
     code('chk_pkg/deep/tool.py', 'from ..other import thing\nraise RuntimeError("reading must not run me")\n')
     code('chk_pkg/other.py', 'from mim_mm.masking import base\n')
-    found = modules(tmp_path, 'custom_imports = dict(imports=["chk_mask", "mim_mm", "mmpretrain.models", "chk_none"])\n')
+    named = ['chk_mask', 'mim_mm', 'mmpretrain.models', 'chk_none']
+    found = modules(tmp_path, f'custom_imports = dict(imports={named})\n')
     names = ['chk_late', 'chk_mask', 'chk_pkg', 'chk_pkg.deep', 'chk_pkg.deep.tool', 'chk_pkg.near', 'chk_pkg.other']
     assert list(found) == names
     assert found['chk_mask'] == dict(file=str(mask), sha256=hashlib.sha256(mask.read_bytes()).hexdigest())

@@ -76,11 +76,17 @@ def registered():
     MODELS._module_dict.pop('ResumeTwo')
 
 
-def run(work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iterations=False, accumulate=1, decay=0.05):
-    """Rates by iteration; ``until``: cut off after that many epochs (iterations); goes on from what the folder has."""
+def run(
+    work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iterations=False, accumulate=1, decay=0.05, inside=False
+):
+    """Rates by iteration; ``until``: cut off after that many epochs (iterations); goes on from what the folder has.
+
+    ``inside``: checkpoints and ``until`` count iterations although the loop counts epochs.
+    """
+    count = iterations or inside
     found = latest_checkpoint(work_dir) if work_dir.exists() else None
     loop = dict(type='IterBasedTrainLoop', max_iters=epochs, val_interval=10**6)
-    every = dict(type='CheckpointHook', interval=1, by_epoch=not iterations, backend_args=dict(backend='atomic_local'))
+    every = dict(type='CheckpointHook', interval=1, by_epoch=not count, backend_args=dict(backend='atomic_local'))
     runner = Runner(
         dict(type='ResumeTwo'), str(work_dir),
         train_dataloader=dict(batch_size=batch, num_workers=0, drop_last=True, dataset=dict(type='ResumeNumbers'),
@@ -92,7 +98,8 @@ def run(work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iteratio
         param_scheduler=copy.deepcopy(schedulers), default_hooks=dict(checkpoint=every),
         custom_hooks=[dict(type='mim_mm.ResumeScheduleHook'), dict(type='mim_mm.StopOnSignalHook')],
         resume=bool(found), load_from=str(found) if found else None, default_scope='mim_mm',
-        experiment_name=f'{work_dir.name}-{epochs}-{bool(found)}',
+        # mmengine keeps a logger, and its file, for each name.
+        experiment_name=f'{work_dir}-{epochs}-{bool(found)}'.replace('/', '_'),
     )  # fmt: skip
     rates = Rates()
     runner.register_hook(rates, 'LOWEST')
@@ -101,11 +108,11 @@ def run(work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iteratio
         priority = 'LOWEST'
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if iterations and runner.iter + 1 == until:
+            if count and runner.iter + 1 == until:
                 raise KeyboardInterrupt
 
         def before_train_epoch(self, runner):
-            if not iterations and until and runner.epoch == until:
+            if not count and until and runner.epoch == until:
                 raise KeyboardInterrupt
 
     runner.register_hook(Cut())
@@ -135,6 +142,14 @@ def test_a_longer_run_has_the_rates_of_its_length(tmp_path, schedulers):
 def test_a_shorter_run_and_one_cut_off(tmp_path):
     run(tmp_path / 'run', 8, until=3)
     assert run(tmp_path / 'run', 5) == after(run(tmp_path / 'whole', 5), 9)
+
+
+@pytest.mark.parametrize('schedulers', [WARM, BY_EPOCH], ids=['warm-up', 'by epoch'])
+@pytest.mark.parametrize('until', [2, 7, 9], ids=['in the warm-up', 'in the cosine', 'an epoch whose end was not reached'])
+def test_from_the_middle_of_an_epoch(tmp_path, schedulers, until):
+    run(tmp_path / 'run', 8, schedulers, until=until, inside=True)
+    resumed = run(tmp_path / 'run', 5, schedulers)
+    assert resumed == after(run(tmp_path / 'whole', 5, schedulers), until)
 
 
 def test_another_number_of_schedulers(tmp_path):

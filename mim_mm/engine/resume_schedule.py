@@ -269,7 +269,7 @@ def scheduler_changes(
     for name, new, old in zip(names, fresh, loaded, strict=True):
         for key in dict.fromkeys([*new, *old]):
             a, b = old.get(key), new.get(key)
-            if key in COUNTERS or a == b or (callable(a) and callable(b)):
+            if key in COUNTERS or _same(a, b):
                 continue
             if key == 'base_values':
                 changes.append(f'{name} base rate {max(a):.4g} -> {max(b):.4g}')
@@ -283,10 +283,20 @@ def group_changes(loaded: List[dict], fresh: List[dict], scheduled: set) -> List
     changes = []
     for old, new in zip(loaded, fresh, strict=True):
         for key, value in new.items():
-            if key not in scheduled and _plain(old.get(key)) != _plain(value):
+            if key not in scheduled and not _same(old.get(key), value):
                 changes.append(f'{key} {old.get(key)} -> {value}')
     changes = list(dict.fromkeys(changes))
     return changes if len(changes) <= 4 else [*changes[:3], f'and {len(changes) - 3} more in other parameter groups']
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality of two values of a scheduler's state; functions are their names, tensors what they show."""
+    if callable(a) and callable(b):
+        return True
+    try:
+        return bool(_plain(a) == _plain(b))
+    except (TypeError, ValueError, RuntimeError):
+        return repr(a) == repr(b)
 
 
 def _plain(value: Any) -> Any:

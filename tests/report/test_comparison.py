@@ -181,6 +181,13 @@ def test_published_figures_stand_beside_ours(tmp_path):
     assert rows['mae'][1] == '61.5' and rows['scratch'][2] == 'nothing for scratch on ViT-B/16'
 
 
+def test_settings_that_make_another_method_are_named(tmp_path):
+    chain, content = write_comparison(tmp_path)
+    content['arms']['emae']['pretraining']['changes'] = ['consistency_weight: 0.1 here, 1.0 in the method']
+    row = {row[0]: row[2:] for row in texts(published_table(chain, content))}['emae']
+    assert row[3] == 'consistency_weight: 0.1 here, 1.0 in the method'
+
+
 def test_stated_protocols_are_compared(tmp_path):
     chain, content = write_comparison(tmp_path, epochs=25, batch_per_device=64, resolution=32, head='mean')
     content['arms']['mae']['pretraining'].update(epochs=1600)

@@ -110,9 +110,10 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
+    defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration.
     for kind in ('ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
-        if not any(hook.get('type') == f'mim_mm.{kind}' for hook in hooks):
+        if not any(hook.get('type') == f'mim_mm.{kind}' for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
     return notes

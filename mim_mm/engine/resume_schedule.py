@@ -133,6 +133,8 @@ class ResumeScheduleHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         pairs = by_name(runner.optim_wrapper, runner.param_schedulers)
         types = {name: [type(one).__name__ for one in schedulers] for name, (_, schedulers) in pairs.items()}
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            checkpoint['meta'].setdefault('epoch_length', len(runner.train_dataloader))
         checkpoint['meta']['schedule'] = dict(images=images_an_iteration(runner), types=types)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:

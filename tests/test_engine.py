@@ -115,6 +115,15 @@ def test_a_shortened_run_keeps_a_whole_schedule():
     assert explicit.param_scheduler[1].end == 400 and explicit.param_scheduler[1].T_max == 360
 
 
+def test_steps_that_never_come_are_named():
+    cfg = config()
+    cfg.param_scheduler[1] = dict(type='MultiStepLR', begin=40, end=800, milestones=[88, 96])
+    cfg.train_cfg.max_epochs = 100
+    assert schedule.fit_schedule(cfg) == ['MultiStepLR ends at 800 -> 100 epochs']
+    cfg.train_cfg.max_epochs = 90
+    assert 'steps at [96], but training ends at 90 epochs' in schedule.fit_schedule(cfg)[-1]
+
+
 def test_learning_rate_follows_batch_times_gpus_times_accumulation():
     cfg = config()
     assert schedule.effective_batch(cfg, 8) == 4096

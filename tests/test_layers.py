@@ -19,6 +19,8 @@ ABOVE = {
     'targets': set(),
     'losses': {'masking'},
     'resolution': set(),
+    'runs': set(),
+    'recipe_facts': set(),
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
@@ -27,8 +29,9 @@ ABOVE = {
     'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
-    'report': set(),
+    # engine: the guards; data: surveys
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'recipe_facts', 'runs', 'version'},
+    'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {
         'registry', 'masking', 'encoders', 'targets', 'losses', 'algorithms', 'detection', 'data', 'engine',

@@ -81,6 +81,7 @@ def sort_left_over(
     filled: Collection[str],
     copies: Sequence[str] = (),
     skip: Sequence[str] = (),
+    cut_depth: bool = False,
 ) -> tuple[dict[str, str], list[str]]:
     """Which of the tensors that found no place may be left over, and as what; the others.
 
@@ -91,6 +92,7 @@ def sort_left_over(
         filled: Those of them that the file has.
         copies: Prefixes of further copies of the encoder.
         skip: Regular expressions of names that the user leaves out on purpose.
+        cut_depth: Blocks beyond the depth of the backbone may be left over.
 
     Returns:
         tuple: {name: what it is}, and the names of no known kind.
@@ -100,6 +102,8 @@ def sort_left_over(
         kind = _kind(name, is_inside, own, filled)
         if kind is None and not is_inside and name.startswith(tuple(copies)):
             kind = 'another copy of the encoder'
+        if kind is None and is_inside and cut_depth and _in_block(name, _depth(own)):
+            kind = 'block beyond the depth of this backbone, as asked'
         if kind is None and any(re.search(pattern, name) for pattern in skip):
             kind = 'named in skip'
         if kind is None:
@@ -131,7 +135,10 @@ def advice(unplaced: Iterable[str], unfilled: Iterable[str], state: Collection[s
     depths = _depth(state), _depth(own)
     hints = []
     if depths[0] != depths[1] and all(depths):
-        hints.append(f'the file has {depths[0]} blocks, the model {depths[1]}: set model.backbone.arch to that of the file')
+        hints.append(
+            f'the file has {depths[0]} blocks, the model {depths[1]}: set model.backbone.arch to that of the file'
+            + (' (cut_depth=True of LoadPretrainedHook takes the first ones)' if depths[0] > depths[1] else '')
+        )
         unplaced = [n for n in unplaced if not _in_block(n, depths[1])]
         unfilled = [n for n in unfilled if not _in_block(n, depths[0])]
     for names, rules in ((unplaced, _UNPLACED), (unfilled, _UNFILLED)):

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mim_mm.checkpoint.convert import convert, is_relative
+from mim_mm.checkpoint.convert import TABLE, convert, is_relative
 from mim_mm.checkpoint.keymap import select_backbone
 from mim_mm.checkpoint.leftovers import DERIVED_BUFFERS, POOLED_NORM, advice, extra_tokens, gathered, sort_left_over
 from mim_mm.checkpoint.read import LoadError, read_checkpoint, read_weights, resolve_checkpoint
@@ -115,6 +115,7 @@ def load_encoder(
     rename: Mapping[str, str] | None = None,
     resample_patches: bool = False,
     entry: str | None = None,
+    cut_depth: bool = False,
 ) -> LoadReport:
     """Copy the encoder of a checkpoint into ``module``: the one way for recipes, tools, probes and detectors.
 
@@ -132,6 +133,7 @@ def load_encoder(
         rename (mapping, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
         resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
         entry (str, optional): Which model of a file with several: ``'model_ema'``, ``'student'``.
+        cut_depth (bool): Take the first blocks of a deeper encoder (BootMAE's probe).
 
     Returns:
         LoadReport: what was loaded. The module is changed only if no error is raised.
@@ -156,7 +158,7 @@ def load_encoder(
     state, moved, resized = convert(module, own, state, rename, resample_patches)
     left = sorted(k for k in state if k not in own)
     report.unused = others + left
-    report.kinds, unplaced = sort_left_over(others, left, own.keys(), state.keys(), copies, skip)
+    report.kinds, unplaced = sort_left_over(others, left, own.keys(), state.keys(), copies, skip, cut_depth)
     skipped = {n for n in own if any(re.search(pattern, n) for pattern in skip)}
     taken = parameters.keys() - skipped
     report.moved = {n: source for n, source in moved.items() if n in taken}
@@ -191,6 +193,7 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
     accepted: dict[str, Tensor] = {}
     mismatched: dict[str, str] = {}
     pooled = any(POOLED_NORM.match(name) for name in state)
+    other_tables = any(name.endswith(TABLE) and name not in own for name in state)
     for name, target in own.items():
         is_parameter = name in report.sizes
         if name not in state:
@@ -199,6 +202,8 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
                 reason = 'absolute positions, which this pretraining lacks, start at zero'
             if reason == _FINAL_NORM and pooled:
                 reason = None  # the file normalises after pooling instead: another encoder, not one without a norm
+            if other_tables and reason and reason.startswith('relative'):
+                reason = None  # the file has relative positions, in a form that does not fit
             if is_parameter and reason:
                 report.by_design[name] = reason
                 if 'start at zero' in reason:  # mmpretrain draws them at random
@@ -272,9 +277,10 @@ def _refuse(
             f'required: give the checkpoint of this architecture, or lower min_loaded.'
         )
     if unfilled and report.min_loaded >= WHOLE and not mismatched:
+        plural = '' if len(unfilled) == 1 else 's'
         problems.append(
-            f'{len(unfilled)} tensors of the model are not in the file and would stay random: {_some(unfilled)}. Name '
-            f'in skip=[...] what is meant to, or set min_loaded below {WHOLE:g} for a part of an encoder.'
+            f'the file leaves {len(unfilled)} parameter{plural} of the model at their start: {_some(unfilled)}. Name in '
+            f'skip=[...] what is meant to stay, or set min_loaded below {WHOLE:g} for a part of an encoder.'
         )
     if problems:
         told = ' '.join(report.notes)

@@ -32,7 +32,7 @@ DERIVED_BUFFERS = re.compile(
 )
 LAST_NORM = re.compile(r'^(ln1|norm)\.')
 POOLED_NORM = re.compile(r'^(ln2|fc_norm)\.')
-_MAP_NORM = re.compile(r'^norm\d+\.')
+MAP_NORM = re.compile(r'^norm\d+\.')
 
 # Left over in the file -> what to set. Tried in this order, each tensor by the first that fits.
 _UNPLACED = (
@@ -121,7 +121,7 @@ def _kind(name: str, inside: bool, own: Collection[str], filled: Collection[str]
     if DERIVED_BUFFERS.search(name):
         return 'computed from the architecture'
     ends = [n for n in own if LAST_NORM.match(n) or POOLED_NORM.match(n)]
-    if LAST_NORM.match(name) or _MAP_NORM.match(name):
+    if LAST_NORM.match(name) or MAP_NORM.match(name):
         return 'final norm, which this backbone does without'
     if POOLED_NORM.match(name) and (not ends or any(LAST_NORM.match(n) and n in filled for n in ends)):
         return 'norm after average pooling, which this backbone does without'

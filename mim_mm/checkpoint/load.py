@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from mim_mm.checkpoint.convert import TABLE, convert, is_relative
 from mim_mm.checkpoint.keymap import select_backbone
-from mim_mm.checkpoint.leftovers import DERIVED_BUFFERS, POOLED_NORM, advice, extra_tokens, gathered, sort_left_over
+from mim_mm.checkpoint.leftovers import (
+    DERIVED_BUFFERS, MAP_NORM, POOLED_NORM, advice, extra_tokens, gathered, sort_left_over,
+)  # fmt: skip
 from mim_mm.checkpoint.read import LoadError, read_checkpoint, read_weights, resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 
@@ -38,7 +40,6 @@ BY_DESIGN = (
     (re.compile(r'^ln2\.(weight|bias)$'), 'norm after average pooling, trained by fine-tuning'),
     (re.compile(r'^ln1\.(weight|bias)$'), _FINAL_NORM),
     (re.compile(r'^fc_norm\.(weight|bias)$'), 'norm after average pooling, trained by fine-tuning'),
-    (re.compile(r'^norm\d\.(weight|bias)$'), 'norm of a map that the pretraining does not put out'),
 )
 
 
@@ -166,9 +167,11 @@ def load_encoder(
     wanted = {k: v for k, v in own.items() if k not in skipped}
     accepted, mismatched = _match(module, wanted, state, report)
     report.random = [n for n in parameters if n not in accepted and n not in report.by_design]
+    # A detector reads maps that the pretraining did not put out, and normalises them anew (Swin, ConvNeXt).
+    new_norms = MAP_NORM if any(MAP_NORM.match(n) for n in state) else DERIVED_BUFFERS
     unfilled = [
         n for n in wanted
-        if n not in accepted and n not in report.by_design and not DERIVED_BUFFERS.search(n)
+        if not (n in accepted or n in report.by_design or DERIVED_BUFFERS.search(n) or new_norms.match(n))
     ]  # fmt: skip
     hints = advice([*unplaced, *_packed(state, mismatched)], unfilled, state.keys(), own.keys())
     not_finite = [k for k, v in accepted.items() if not torch.isfinite(v).all()]

@@ -48,8 +48,9 @@ _UNPLACED = (
     (r'relative_position_bias_table$', 'relative positions: take a BEiTViT with the form of the file, '
      'use_rel_pos_bias=True (a table a block) or use_shared_rel_pos_bias=True (one for all)'),
     (r'(^|\.)rel_pos_[hw]$|rope', 'relative or rotary positions: no backbone of this kind has them, not supported'),
-    (r'\.(mlp|ffn)\.(w12|w3|w[12]|fc1_g|fc1_x)\.', "a SwiGLU instead of the MLP: set arch to a dict with "
-     "ffn_type='swiglu_fused' (DINOv2) where the names are w12 and w3; other forms are not supported"),
+    (r'\.(mlp|ffn)\.(w12|w3|w[12]|fc1_g|fc1_x)\.', "a SwiGLU instead of the MLP: set "
+     "model.backbone.layer_cfgs=dict(ffn_type='swiglu_fused') for DINOv2's (w12 and w3, or packed by timm); other forms "
+     'are not supported'),
     (r'\.(attn|mlp|ffn)\.(inner_attn_ln|ffn_ln|norm)\.', 'norms inside attention or MLP (EVA-02): not supported'),
     (r'\.attn\.(q_proj|k_proj|v_proj)\.', 'separate projections of queries, keys and values (EVA-02): not supported'),
     (r'\.attn\.qkv\.bias$', 'a bias of queries, keys and values: set model.backbone.qkv_bias=True (BEiTViT: bias=True)'),
@@ -69,7 +70,7 @@ _UNFILLED = (
     (r'^patch_embed\..*bias$', 'the file has no bias of the patch embedding, as with pre_norm=True'),
     (r'^pos_embed$', 'the file has no table of absolute positions: it is of another kind of encoder (rotary positions?)'),
     (r'^ln1\.', 'the file has no norm before pooling: set model.backbone.final_norm=False'),
-    (r'\.ffn\.w(12|3)\.', "the file has an ordinary MLP: take the arch without ffn_type='swiglu_fused'"),
+    (r'\.ffn\.w(12|3)\.', "the file has an ordinary MLP: take layer_cfgs without ffn_type='swiglu_fused'"),
     (r'(running_mean|running_var)$', 'statistics of BatchNorm are missing in the file: it is no checkpoint of a training'),
 )  # fmt: skip
 
@@ -142,8 +143,8 @@ def advice(unplaced: Iterable[str], unfilled: Iterable[str], state: Collection[s
         unplaced = [n for n in unplaced if not _in_block(n, depths[1])]
         unfilled = [n for n in unfilled if not _in_block(n, depths[0])]
     for names, rules in ((unplaced, _UNPLACED), (unfilled, _UNFILLED)):
-        for name in names:
-            hints += [text for pattern, text in rules if re.search(pattern, name)][:1]
+        if not any('not supported' in hint for hint in hints):  # then nothing that is set would make it fit
+            hints += [text for name in names for text in [t for pattern, t in rules if re.search(pattern, name)][:1]]
     return list(dict.fromkeys(hints))
 
 

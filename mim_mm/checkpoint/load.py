@@ -173,7 +173,8 @@ def load_encoder(
         n for n in wanted
         if not (n in accepted or n in report.by_design or DERIVED_BUFFERS.search(n) or new_norms.match(n))
     ]  # fmt: skip
-    hints = advice([*unplaced, *_packed(state, mismatched)], unfilled, state.keys(), own.keys())
+    missing = [n for n in unfilled if n not in mismatched]
+    hints = advice([*unplaced, *_packed(state, mismatched)], missing, state.keys(), own.keys())
     not_finite = [k for k, v in accepted.items() if not torch.isfinite(v).all()]
     _refuse(report, path, mismatched, not_finite, unplaced, unfilled, hints)
     module.load_state_dict(accepted, strict=False)
@@ -239,8 +240,8 @@ def _positions(module: nn.Module, source: Tensor, target: Tensor, state: Mapping
         left = [source.shape[1] - extra - c for c in (0, 1)]
         if any(n > 0 and math.isqrt(n) ** 2 == n for n in left):
             raise LoadError(
-                f'pos_embed: file {tuple(source.shape)}, model {tuple(target.shape)}; {extra} of the rows in the file '
-                f'are of register or distillation tokens, and they are not cut'
+                f'pos_embed: file {tuple(source.shape)}, model {tuple(target.shape)}; rows of register or distillation '
+                f'tokens in the file: {extra}, and they are not cut'
             )
     if source.shape == target.shape:
         return source
@@ -288,8 +289,9 @@ def _refuse(
     if problems:
         told = ' '.join(report.notes)
         fixes = ''.join(f'\n-> {hint}.' for hint in hints)
-        table = f'\n{report.table()}' if not mismatched else ''
-        raise LoadError(f'{path}: {told} {" Also: ".join(problems)}{fixes}{table}'.replace(':  ', ': '))
+        table = f'\n{report.table()}' if report.fraction < report.min_loaded and not mismatched else ''
+        told = f'{told} ' if told else ''
+        raise LoadError(f'{path}: {told}' + '\nand '.join(problems) + fixes + table)
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

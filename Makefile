@@ -84,7 +84,7 @@ $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip setuptools wheel
 	@$(@D)/bin/python $(PIP_INSTALL) torch torchvision numpy
 	@$(@D)/bin/python $(PIP_INSTALL) --no-build-isolation -c constraints-upstream.txt \
-	  mmengine mmcv-lite mmpretrain mmdet pycocotools scikit-learn matplotlib pytest timm
+	  mmengine mmcv-lite mmpretrain mmdet pycocotools safetensors scikit-learn matplotlib pytest timm
 	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@$(fix_opencv)
 	@touch $@

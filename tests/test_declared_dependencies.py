@@ -67,7 +67,7 @@ def declared():
 
 
 def imports(path):
-    """(module, guarded) of each import in a file, also inside functions; guarded: an ImportError is caught around it."""
+    """(module, guarded) of each import in a file, also inside functions; guarded: ImportError is caught."""
     tree = ast.parse(path.read_text())
     guarded = {
         id(node)

@@ -29,7 +29,9 @@ PREFERRED = {
     'ema': 'an average of the weights (EMA)',
 }
 # Mappings of a training file that are no models although they may hold tensors.
-_SIDE = re.compile(r'optim|^opt$|sched|scaler|^amp$|message_hub|^meta$|args|random|rng|config|^cfg|loss|callback|^loops$')
+_SIDE = re.compile(
+    r'optim|^opt$|sched|scaler|^amp$|message_hub|^meta$|args|random|rng|config|^cfg|loss|callback|^loops$'
+)
 TOP = 'the top level'
 
 
@@ -78,9 +80,8 @@ def choose(models: Mapping[str, Mapping], entry: str | None, path: str) -> tuple
         fitting = [n for n in models if n == wanted] or [n for n in models if wanted and n.endswith(f'.{wanted}')]
         if len(fitting) != 1:
             raise ValueError(f'{path} has no single entry {entry!r}, it has {listed}: set entry to one of them.')
-        return fitting[0], f'Entry {listed} of the file, as asked.' if len(models) == 1 else _sentence(
-            fitting[0], 'as asked', models
-        )
+        (taken,) = fitting
+        return taken, _sentence(taken, 'as asked', models) if len(models) > 1 else f'Entry {listed}, as asked.'
     order = list(PREFERRED)
     ranks = {n: tuple(order.index(p) if p in PREFERRED else len(order) for p in n.split('.')) for n in models}
     ranks[''] = (len(order) - 0.5,)  # the tensors of the top before what lies under an unknown name

@@ -148,7 +148,7 @@ def _no_prefix(state: Mapping[str, Tensor], fits: Counter[str], found: str, pref
     if most < max(2, len(state) // 20):  # a name or two may fit anywhere
         return (
             f'{path} holds no backbone keys: none of its {len(state)} keys ({sample}, ...) fits the backbone after '
-            f'removing {prefix!r}, a known prefix or any other. Give the right checkpoint, or the config of its encoder.'
+            f'removing {prefix!r}, a known prefix or any other. Give the right checkpoint or the config of its encoder.'
         )
     best = [candidate for candidate, count in fits.items() if count == most]
     return (

@@ -19,7 +19,8 @@ KNOWN = {
     'head': r'(\w*head\w*|fc|classifier|pre_logits|last_layer|cls_pt_layers|attn_?pool|aux_\w+)(\.|$)',
     'neck, projector or predictor': r'(neck\w*|\w*projectors?|\w*projection_head|predictor\w*|prototypes?|'
     r'bottleneck\w*|fpn\w*)(\.|$)',
-    'momentum copy': r'(momentum_\w+|teacher\w*|target_(encoder|net|network|model|branch)|encoder_k|ema_\w+|\w+_ema)(\.|$)',
+    'momentum copy': r'(momentum_\w+|teacher\w*|target_(encoder|net|network|model|branch)|encoder_k|ema_\w+|\w+_ema)'
+    r'(\.|$)',
     'queue or centre': r'(queue\w*|memory_bank|center|initted|steps)(\.|$)',
     'targets or tokenizer': r'(target_generator|tokenizer|dall_?e|d_vae|vqkd|hog_layer)(\.|$)',
     'masks or preprocessing': r'(masker|mask_generator|data_preprocessor|preprocessor|normalize)(\.|$)',
@@ -48,13 +49,13 @@ _UNPLACED = (
     (r'relative_position_bias_table$', 'relative positions: take a BEiTViT with the form of the file, '
      'use_rel_pos_bias=True (a table a block) or use_shared_rel_pos_bias=True (one for all)'),
     (r'(^|\.)rel_pos_[hw]$|rope', 'relative or rotary positions: no backbone of this kind has them, not supported'),
-    (r'\.(mlp|ffn)\.(w12|w3|w[12]|fc1_g|fc1_x)\.', "a SwiGLU instead of the MLP: set "
-     "model.backbone.layer_cfgs=dict(ffn_type='swiglu_fused') for DINOv2's (w12 and w3, or packed by timm); other forms "
-     'are not supported'),
+    (r'\.(mlp|ffn)\.(w12|w3|w[12]|fc1_g|fc1_x)\.', 'a SwiGLU instead of the MLP: set '
+     "model.backbone.layer_cfgs=dict(ffn_type='swiglu_fused') for DINOv2's (w12 and w3, or packed by timm); other "
+     'forms are not supported'),
     (r'\.(attn|mlp|ffn)\.(inner_attn_ln|ffn_ln|norm)\.', 'norms inside attention or MLP (EVA-02): not supported'),
     (r'\.attn\.(q_proj|k_proj|v_proj)\.', 'separate projections of queries, keys and values (EVA-02): not supported'),
-    (r'\.attn\.qkv\.bias$', 'a bias of queries, keys and values: set model.backbone.qkv_bias=True (BEiTViT: bias=True)'),
-    (r'\.attn\.(q_bias|v_bias|k_bias)$', 'biases of queries and values: set model.backbone.qkv_bias=True, or take a BEiTViT'),
+    (r'\.attn\.qkv\.bias$', 'a bias of queries, keys and values: set model.backbone.qkv_bias=True'),
+    (r'\.attn\.(q_bias|v_bias|k_bias)$', 'biases of queries and values: set model.backbone.qkv_bias=True'),
     (r'^patch_embed\..*bias$', 'a bias of the patch embedding: set model.backbone.pre_norm=False, or '
      'patch_cfg=dict(bias=True)'),
     (r'^pos_embed$', 'absolute positions: set model.backbone.use_abs_pos_emb=True (BEiTViT)'),
@@ -68,10 +69,10 @@ _UNFILLED = (
      'model.backbone.qkv_bias=False (BEiTViT: bias=False)'),
     (r'^cls_token$', 'the file has no class token: set model.backbone.with_cls_token=False'),
     (r'^patch_embed\..*bias$', 'the file has no bias of the patch embedding, as with pre_norm=True'),
-    (r'^pos_embed$', 'the file has no table of absolute positions: it is of another kind of encoder (rotary positions?)'),
+    (r'^pos_embed$', 'the file has no table of absolute positions: another kind of encoder (rotary positions?)'),
     (r'^ln1\.', 'the file has no norm before pooling: set model.backbone.final_norm=False'),
     (r'\.ffn\.w(12|3)\.', "the file has an ordinary MLP: take layer_cfgs without ffn_type='swiglu_fused'"),
-    (r'(running_mean|running_var)$', 'statistics of BatchNorm are missing in the file: it is no checkpoint of a training'),
+    (r'(running_mean|running_var)$', 'statistics of BatchNorm are missing in the file'),
 )  # fmt: skip
 
 
@@ -167,7 +168,13 @@ def extra_tokens(state: Mapping[str, Tensor]) -> int:
 
 
 def gathered(names: Iterable[str]) -> list[str]:
-    """Names with the numbers of blocks left open, and how many each stands for: ``layers.*.attn.gamma1.weight (12)``."""
+    """Names without the numbers of blocks, and how many each stands for: ``layers.*.attn.gamma1.weight (12)``."""
     counts = Counter(re.sub(r'(?<=\.)\d+(?=\.)', '*', name) for name in names)
     found = {re.sub(r'(?<=\.)\d+(?=\.)', '*', name): name for name in names}
     return [f'{stem} ({n})' if n > 1 else found[stem] for stem, n in counts.items()]
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """The first kinds of names, for a message."""
+    stems = gathered(names)
+    return ', '.join(stems[:most]) + (f' and {len(stems) - most} more kinds' if len(stems) > most else '')

@@ -20,14 +20,19 @@ from torch import Tensor, nn
 from mim_mm.checkpoint.convert import TABLE, convert, is_relative
 from mim_mm.checkpoint.keymap import select_backbone
 from mim_mm.checkpoint.leftovers import (
-    DERIVED_BUFFERS, MAP_NORM, POOLED_NORM, advice, extra_tokens, gathered, sort_left_over,
-)  # fmt: skip
+    DERIVED_BUFFERS,
+    MAP_NORM,
+    POOLED_NORM,
+    advice,
+    extra_tokens,
+    some,
+    sort_left_over,
+)
 from mim_mm.checkpoint.read import LoadError, read_checkpoint, read_weights, resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 
 __all__ = [
-    'LoadError', 'LoadReport', 'check_whole', 'load_encoder', 'read_checkpoint', 'resize_positions',
-    'resolve_checkpoint',
+    'LoadError', 'LoadReport', 'load_encoder', 'read_checkpoint', 'resize_positions', 'resolve_checkpoint',
 ]  # fmt: skip
 
 # At this minimum, the default, and above every parameter must be filled; a lower one says that a part is meant.
@@ -272,7 +277,7 @@ def _refuse(
     if unplaced:
         problems.append(
             f'{len(unplaced)} tensors of the file find no place in the model, so it would compute something else: '
-            f'{_some(unplaced)}. Only known heads, decoders, mask tokens and their like may be left over; name in '
+            f'{some(unplaced)}. Only known heads, decoders, mask tokens and their like may be left over; name in '
             f'skip=[...] (custom_hooks.0.skip, --skip) what is left out on purpose.'
         )
     if report.fraction < report.min_loaded and not mismatched:
@@ -283,8 +288,8 @@ def _refuse(
     if unfilled and report.min_loaded >= WHOLE and not mismatched:
         plural = '' if len(unfilled) == 1 else 's'
         problems.append(
-            f'the file leaves {len(unfilled)} parameter{plural} of the model at their start: {_some(unfilled)}. Name in '
-            f'skip=[...] what is meant to stay, or set min_loaded below {WHOLE:g} for a part of an encoder.'
+            f'the file leaves {len(unfilled)} parameter{plural} of the model at their start: {some(unfilled)}. Name '
+            f'in skip=[...] what is meant to stay, or set min_loaded below {WHOLE:g} for a part of an encoder.'
         )
     if problems:
         told = ' '.join(report.notes)
@@ -292,37 +297,3 @@ def _refuse(
         table = f'\n{report.table()}' if report.fraction < report.min_loaded and not mismatched else ''
         told = f'{told} ' if told else ''
         raise LoadError(f'{path}: {told}' + '\nand '.join(problems) + fixes + table)
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    stems = gathered(names)
-    return ', '.join(stems[:most]) + (f' and {len(stems) - most} more kinds' if len(stems) > most else '')
-
-
-def check_whole(module: nn.Module, state: Mapping[str, Tensor], checkpoint: str) -> None:
-    """LoadError unless every parameter of a whole model is in ``state`` in its shape, and nothing else is.
-
-    Args:
-        module (nn.Module): The model, not wrapped; its weights are changed.
-        state (mapping): All tensors of the checkpoint.
-        checkpoint (str): The file, for messages.
-    """
-    state = {re.sub(r'^module\.', '', name): value for name, value in state.items()}  # as mmengine reads it
-    try:
-        result = module.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise LoadError(
-            f'{checkpoint} is not of this model: {str(error).strip()}\nGive the config that it was trained with '
-            f'(the number of classes: model.head.num_classes, model.roi_head.*.num_classes).'
-        ) from error
-    parts = []
-    for what, names in (('are not in it', result.missing_keys), ('have no place', result.unexpected_keys)):
-        names = [n for n in names if not DERIVED_BUFFERS.search(n)]
-        if names:
-            parts.append(f'{len(names)} tensors of the {"model" if "not in" in what else "file"} {what}: {_some(names)}')
-    if parts:
-        raise LoadError(
-            f'{checkpoint} is not of this model: {"; ".join(parts)}. A measurement needs all of them: give the config '
-            f'that it was trained with. A pretraining has no head yet: train one from it (tools/train.py, '
-            f'custom_hooks.0.checkpoint), or use tools/knn.py.'
-        )

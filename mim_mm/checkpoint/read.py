@@ -102,9 +102,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise LoadError(f'{path} cannot be read as safetensors ({error}): the file is damaged or of another kind.') from (
-            error
-        )
+        message = f'{path} cannot be read as safetensors ({error}): the file is damaged or of another kind.'
+        raise LoadError(message) from error
 
 
 def _read_pickle(path: Path, trust: bool):

@@ -9,7 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mim_mm.checkpoint.load import LoadError, check_whole, load_encoder
+from mim_mm.checkpoint.load import LoadError, load_encoder
+from mim_mm.checkpoint.whole import check_whole
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 

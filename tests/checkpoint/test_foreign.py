@@ -97,7 +97,8 @@ def test_swiglu_of_timm_and_of_dinov2(tmp_path):
         (dict(qk_norm=True), {}, r'q_norm(?s:.*)qk_norm.*not supported'),
         (dict(reg_tokens=4), {}, r'reg_token(?s:.*)register tokens.*not supported'),
         (dict(reg_tokens=4, no_embed_class=True), {}, r'reg_token(?s:.*)register tokens.*not supported'),
-        (dict(reg_tokens=8), {}, r'rows of register or distillation tokens in the file: 8,'),  # 16 patches and 9 more: a square like a larger grid
+        # 16 patches and 9 more rows: a square, as of a larger grid
+        (dict(reg_tokens=8), {}, r'rows of register or distillation tokens in the file: 8,'),
         (dict(pre_norm=True), {}, r'pre_norm(?s:.*)pre_norm=True'),
         (dict(), dict(pre_norm=True), r'patch_embed.projection.bias(?s:.*)pre_norm=False'),
         (dict(global_pool='avg'), {}, r"ln2.bias(?s:.*)out_type='avg_featmap' and final_norm=False"),
@@ -109,7 +110,8 @@ def test_swiglu_of_timm_and_of_dinov2(tmp_path):
         (dict(), dict(layer_scale_init_value=0.1), r'gamma(?s:.*)layer_scale_init_value=0'),
         (dict(class_token=False, global_pool=''), {}, r'cls_token(?s:.*)with_cls_token=False'),
         (dict(pos_embed='none'), {}, r'pos_embed(?s:.*)no table of absolute positions'),
-        (dict(kind='VisionTransformerDistilled', room='deit'), {}, r'tokens in the file: 1,(?s:.*)a distillation token .DeiT.'),
+        (dict(kind='VisionTransformerDistilled', room='deit'), {},
+         r'tokens in the file: 1,(?s:.*)a distillation token .DeiT.'),
         (dict(kind='Beit', room='beit', use_rel_pos_bias=True), {}, r'relative_position_bias_table(?s:.*)BEiTViT'),
         (dict(kind='Beit', room='beit', use_shared_rel_pos_bias=True), {},
          r'relative_position_bias_table(?s:.*)BEiTViT'),
@@ -234,7 +236,8 @@ def filled(value):
 def test_the_one_that_is_taken_is_named_and_another_can_be_chosen(tmp_path, names, taken, why):
     values = {name: 0.1 * (i + 1) for i, name in enumerate(names)}
     path = tmp_path / 'a.pth'
-    torch.save({**{n: filled(v) for n, v in values.items()}, 'optimizer': dict(state={0: filled(9.0)}), 'epoch': 3}, path)
+    models = {n: filled(v) for n, v in values.items()}
+    torch.save({**models, 'optimizer': dict(state={0: filled(9.0)}), 'epoch': 3}, path)
     (other,) = set(names) - {taken}
     for entry, expected in ((None, taken), (taken, taken), (other, other)):
         target = vit()

@@ -9,7 +9,8 @@ from mmengine.registry import init_default_scope
 from test_downstream_configs import ARCH, CONFIGS, FINETUNE, IMAGE_OPTIONS, image_folders  # noqa: F401
 from torch import nn
 
-from mim_mm.checkpoint.load import LoadError, check_whole
+from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.whole import check_whole
 from mim_mm.engine.launch import test_main as evaluate  # under this name pytest would collect it
 from mim_mm.registry import MODELS
 
@@ -45,7 +46,8 @@ def call(config, state, folder, top='state_dict'):
 
 def test_the_whole_model_is_measured(small, tmp_path):
     config, state = small
-    state = dict(state, **{'head.fc.weight': state['head.fc.weight'] * 0, 'head.fc.bias': torch.tensor([0.0, 0.0, 1.0])})
+    head = {'head.fc.weight': state['head.fc.weight'] * 0, 'head.fc.bias': torch.tensor([0.0, 0.0, 1.0])}
+    state = {**state, **head}
     call(config, {f'module.{n}': v for n, v in state.items()}, tmp_path)  # as saved from inside DDP
     (written,) = (tmp_path / 'run').glob('*/*.json')
     assert json.loads(written.read_text())['accuracy/top1'] == pytest.approx(100 / 3)  # class 2 of 3, whatever it sees
@@ -61,7 +63,7 @@ HEAD = ('head.fc.weight', 'head.fc.bias')
          'size mismatch for head.fc.weight'),
         (lambda s: {**{n: v for n, v in s.items() if n.startswith('backbone')}, 'decoder.mask_token': torch.zeros(1)},
          'state_dict', 'head.fc.weight'),
-        (lambda s: {n: v for n, v in s.items() if n != 'backbone.layers.1.ln1.bias'}, 'state_dict', 'layers.1.ln1.bias'),
+        (lambda s: {n: v for n, v in s.items() if n != 'backbone.ln2.bias'}, 'state_dict', 'backbone.ln2.bias'),
         (lambda s: dict(s, **{'backbone.layers.0.attn.gamma1.weight': torch.ones(32)}), 'state_dict', 'gamma1.weight'),
         (dict, 'model', 'are not in it'),  # mmengine would find none of it and measure random weights
     ],

@@ -44,8 +44,8 @@ _UNPLACED = (
     (r'^(reg_tokens?|register_tokens?|storage_tokens?)$', 'register tokens: no backbone here has them, not supported'),
     (r'^dist_token$', 'a distillation token (DeiT): not supported, take the file that was trained without it'),
     (r'^cls_token$', 'a class token: set model.backbone.with_cls_token=True'),
-    (r'^(ln2|fc_norm)\.', "a norm after average pooling: set model.backbone.out_type='avg_featmap' and final_norm=False, "
-     'as fine-tuning has it'),
+    (r'^(ln2|fc_norm)\.', "a norm after average pooling: set model.backbone.out_type='avg_featmap' and "
+     'final_norm=False'),
     (r'relative_position_bias_table$', 'relative positions: take a BEiTViT with the form of the file, '
      'use_rel_pos_bias=True (a table a block) or use_shared_rel_pos_bias=True (one for all)'),
     (r'(^|\.)rel_pos_[hw]$|rope', 'relative or rotary positions: no backbone of this kind has them, not supported'),

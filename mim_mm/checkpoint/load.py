@@ -266,7 +266,8 @@ def _refuse(
     """LoadError with everything that is wrong, what to set first."""
     problems = []
     if mismatched:
-        listed = '\n  '.join(mismatched.values())
+        rows = list(mismatched.values())
+        listed = '\n  '.join([*rows[:8], *([f'and {len(rows) - 8} more'] if rows[8:] else [])])
         problems.append(
             f'{len(mismatched)} tensors have another shape than the model; shapes must be equal (only pos_embed and '
             f'tables of relative positions are resized). Use the architecture and patch size of the pretraining (or '
@@ -283,9 +284,10 @@ def _refuse(
     if report.fraction < report.min_loaded and not mismatched:
         problems.append(
             f'the file fills {100 * report.fraction:.2f} % of the backbone, at least {100 * report.min_loaded:g} % are '
-            f'required: give the checkpoint of this architecture, or lower min_loaded.'
+            f'required: give the checkpoint of this architecture, or lower min_loaded. Without a value: '
+            f'{some(report.random)}.'
         )
-    if unfilled and report.min_loaded >= WHOLE and not mismatched:
+    elif unfilled and report.min_loaded >= WHOLE and not mismatched:
         plural = '' if len(unfilled) == 1 else 's'
         problems.append(
             f'the file leaves {len(unfilled)} parameter{plural} of the model at their start: {some(unfilled)}. Name '
@@ -294,6 +296,5 @@ def _refuse(
     if problems:
         told = ' '.join(report.notes)
         fixes = ''.join(f'\n-> {hint}.' for hint in hints)
-        table = f'\n{report.table()}' if report.fraction < report.min_loaded and not mismatched else ''
         told = f'{told} ' if told else ''
-        raise LoadError(f'{path}: {told}' + '\nand '.join(problems) + fixes + table)
+        raise LoadError(f'{path}: {told}' + '\nand '.join(problems) + fixes)

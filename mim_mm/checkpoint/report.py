@@ -81,7 +81,7 @@ class LoadReport:
         lines += [f'  resized   {name}  {change}' for name, change in self.resized.items()]
         lines += [f'  moved     {name}  ({source})' for name, source in self.moved.items()]
         lines += [f'  by design {name}  ({reason})' for name, reason in self.by_design.items()]
-        lines += [f'  random    {name}' for name in self.random]
+        lines += [f'  random    {name}' for name in gathered(self.random)]
         for kind in dict.fromkeys(self.kinds.values()):
             names = [name for name in self.unused if self.kinds.get(name) == kind]
             lines += [f'  unused    {name}  ({kind})' for name in gathered(names)]

@@ -338,3 +338,18 @@ def test_the_first_blocks_of_a_deeper_encoder(tmp_path):
         source.forward_features(IMAGES)
         torch.testing.assert_close(target(IMAGES)[0], tokens[0], atol=2e-5, rtol=1e-4)
     assert math.isclose(report.fraction, 1)
+
+
+def test_detectors_load_by_the_same_rules(tmp_path):
+    from mim_mm.detection import WindowedViT
+
+    arch = dict(ARCH, global_attn_indexes=(1,))
+    options = dict(arch=arch, patch_size=8, img_size=64, pretrain_img_size=32, window_size=4)
+    for made, match in ((dict(init_values=0.1), 'layer_scale_init_value'), (dict(pre_norm=True), 'pre_norm=True'),
+                        (dict(reg_tokens=4), 'not cut'), (dict(qk_norm=True), 'not supported')):  # fmt: skip
+        with pytest.raises(LoadError, match=match):
+            load_encoder(WindowedViT(**options), saved(tmp_path / 'a.pth', theirs(**made)))
+    path = saved(tmp_path / 'b.pth', theirs(pre_norm=True, init_values=0.1))
+    report = load_encoder(WindowedViT(**options, pre_norm=True, layer_scale_init_value=1.0), path)
+    ends = {'cls_token', 'head.bias', 'head.weight', 'ln1.bias', 'ln1.weight'}
+    assert report.fraction == 1 and set(report.unused) == ends

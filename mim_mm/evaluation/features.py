@@ -24,7 +24,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mim_mm.checkpoint.load import LoadReport, load_encoder, resolve_checkpoint
+from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
 from mim_mm.registry import MODELS
 
 __all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 'encode', 'extract', 'load_or_extract']
@@ -114,7 +114,8 @@ class Source:
             weights = hashlib.sha256(np.memmap(resolve_checkpoint(self.checkpoint), mode='r')).hexdigest()
         found = dict(schema=SCHEMA, mmpretrain=mmpretrain.__version__, backbone=backbone_config(self.cfg), amp=self.amp)
         found.update(checkpoint=weights, prefix=self.prefix, entry=self.entry, skip=sorted(self.skip))
-        found.update(preprocess=vars(self.preprocess))
+        # What was stored of a part of an encoder is not for those who want the whole.
+        found.update(partial=self.min_loaded < WHOLE, preprocess=vars(self.preprocess))
         found.update(data=data.digest(), classes=data.classes)
         return json.loads(json.dumps(found, default=str))
 

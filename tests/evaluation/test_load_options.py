@@ -59,6 +59,11 @@ def test_tools_stop_where_the_encoder_does_not_fit(tmp_path, frozen):
     with pytest.raises(LoadError, match='layer_scale_init_value'):
         frozen(tmp_path / 'a.pth')
     assert 'named in skip' in frozen(tmp_path / 'a.pth', '--skip', 'gamma[12]')[1]
+    part = {n: v for n, v in state_of(0.1).items() if n != 'layers.1.ln1.bias'}
+    torch.save(part, tmp_path / 'part.pth')
+    assert 'random    layers.1.ln1.bias' in frozen(tmp_path / 'part.pth', '--min-loaded', '0.9')[1]
+    with pytest.raises(LoadError, match='leaves 1 parameter of the model.*layers.1.ln1.bias'):
+        frozen(tmp_path / 'part.pth')  # what was stored for those who allow a part is not taken
 
 
 def test_the_watcher_too(run, capsys):  # noqa: F811

@@ -83,13 +83,13 @@ def choose(models: Mapping[str, Mapping], entry: str | None, path: str) -> tuple
         (taken,) = fitting
         return taken, _sentence(taken, 'as asked', models) if len(models) > 1 else f'Entry {listed}, as asked.'
     order = list(PREFERRED)
-    ranks = {n: tuple(order.index(p) if p in PREFERRED else len(order) for p in n.split('.')) for n in models}
-    ranks[''] = (len(order) - 0.5,)  # the tensors of the top before what lies under an unknown name
+    ranks = {n: [order.index(p) for p in n.split('.') if p in PREFERRED] or [len(order)] for n in models}
+    ranks[''] = [len(order) - 0.5]  # the tensors of the top before what lies under an unknown name
     taken = min(models, key=lambda n: ranks[n])
     if len(models) == 1:
-        last = taken.split('.')[-1]
-        return taken, f'Entry {taken!r}: the only model in the file.' if 'ema' in last.split('_') else ''
-    if ranks[taken][0] >= len(order):
+        averaged = 'ema' in taken.replace('.', '_').split('_')
+        return taken, f'Entry {taken!r}, an average of the weights, is the only model in the file.' if averaged else ''
+    if ranks[taken][0] == len(order):
         raise ValueError(
             f'{path} holds {len(models)} models, {listed}, none of a name known here: say which one, {_options(taken)}.'
         )

@@ -17,10 +17,10 @@ KNOWN = {
     'mask token': r'(mask_tokens?|masked_embed|mask_embed|mask_embedding)$',
     'decoder': r'(\w*decoder\w*|enc_dec_\w+|regressor\w*)(\.|$)',
     'head': r'(\w*head\w*|fc|classifier|pre_logits|last_layer|cls_pt_layers|attn_?pool|aux_\w+)(\.|$)',
-    'neck, projector or predictor': r'(neck\w*|\w*projectors?|\w*projection_head|predictor\w*|prototypes?|'
-    r'bottleneck\w*|fpn\w*)(\.|$)',
-    'momentum copy': r'(momentum_\w+|teacher\w*|target_(encoder|net|network|model|branch)|encoder_k|ema_\w+|\w+_ema)'
-    r'(\.|$)',
+    'neck, projector or predictor': r'(neck\w*|\w*projectors?|\w*projection_head|pred|predictor\w*|'
+    r'prototypes?|bottleneck\w*|fpn\w*)(\.|$)',
+    'momentum copy': r'(momentum_\w+|teacher\w*|student\w*|target_(encoder|net|network|model|branch)|alignment_encoder|'
+    r'encoder_k|ema_\w+|\w+_ema)(\.|$)',
     'queue or centre': r'(queue\w*|memory_bank|center|initted|steps)(\.|$)',
     'targets or tokenizer': r'(target_generator|tokenizer|dall_?e|d_vae|vqkd|hog_layer)(\.|$)',
     'masks or preprocessing': r'(masker|mask_generator|data_preprocessor|preprocessor|normalize)(\.|$)',
@@ -81,6 +81,7 @@ def sort_left_over(
     inside: Iterable[str],
     own: Collection[str],
     filled: Collection[str],
+    prefix: str = '',
     copies: Sequence[str] = (),
     skip: Sequence[str] = (),
     cut_depth: bool = False,
@@ -92,6 +93,8 @@ def sort_left_over(
         inside: Names under it that the backbone does not have, as the backbone would spell them.
         own: Names of the backbone.
         filled: Those of them that the file has.
+        prefix: That of the encoder; what lies beside it is judged by its name there: ``visual.head`` of
+            ``visual.trunk.``.
         copies: Prefixes of further copies of the encoder.
         skip: Regular expressions of names that the user leaves out on purpose.
         cut_depth: Blocks beyond the depth of the backbone may be left over.
@@ -100,8 +103,11 @@ def sort_left_over(
         tuple: {name: what it is}, and the names of no known kind.
     """
     allowed, unplaced = {}, []
+    parts = prefix.split('.')[:-2]
+    beside = tuple('.'.join(parts[: n + 1]) + '.' for n in reversed(range(len(parts))))
     for name, is_inside in [*((n, False) for n in outside), *((n, True) for n in inside)]:
-        kind = _kind(name, is_inside, own, filled)
+        parent = next((p for p in beside if not is_inside and name.startswith(p)), '')
+        kind = _kind(name.removeprefix(parent), is_inside, own, filled)
         if kind is None and not is_inside and name.startswith(tuple(copies)):
             kind = 'another copy of the encoder'
         if kind is None and is_inside and cut_depth and _in_block(name, _depth(own)):

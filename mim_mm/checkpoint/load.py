@@ -42,6 +42,7 @@ _FINAL_NORM = 'final norm, absent from a pretraining without it'
 BY_DESIGN = (
     (re.compile(r'(^|\.)rel_pos_[hw]$'), 'relative positions of the detector, start at zero'),
     (re.compile(r'(^|\.)(rel_pos_\w+\.)?relative_position_bias_table$'), 'relative positions, start at zero'),
+    (re.compile(r'^mask_token$'), 'mask token, used by pretraining only'),
     (re.compile(r'^ln2\.(weight|bias)$'), 'norm after average pooling, trained by fine-tuning'),
     (re.compile(r'^ln1\.(weight|bias)$'), _FINAL_NORM),
     (re.compile(r'^fc_norm\.(weight|bias)$'), 'norm after average pooling, trained by fine-tuning'),
@@ -164,7 +165,9 @@ def load_encoder(
     state, moved, resized = convert(module, own, state, rename, resample_patches)
     left = sorted(k for k in state if k not in own)
     report.unused = others + left
-    report.kinds, unplaced = sort_left_over(others, left, own.keys(), state.keys(), copies, skip, cut_depth)
+    report.kinds, unplaced = sort_left_over(
+        others, left, own.keys(), state.keys(), found, copies, skip, cut_depth
+    )  # fmt: skip
     skipped = {n for n in own if any(re.search(pattern, n) for pattern in skip)}
     taken = parameters.keys() - skipped
     report.moved = {n: source for n, source in moved.items() if n in taken}

@@ -265,6 +265,8 @@ def test_nested_and_unknown_entries(tmp_path):
     torch.save(dict(model=dict(teacher=filled(0.5), student=filled(0.1))), path)
     assert read_weights(path).entry == 'model.teacher'
     assert read_weights(path, entry='student').tensors['cls_token'][0, 0, 0] == pytest.approx(0.1)
+    torch.save(dict(state=dict(model_ema=filled(0.5), model=filled(0.1))), path)
+    assert read_weights(path).entry == 'state.model'
     torch.save(dict(first=filled(0.5), second=filled(0.1)), path)
     with pytest.raises(LoadError, match="2 models, 'first', 'second'.*--entry"):
         read_checkpoint(path)
@@ -286,6 +288,15 @@ def test_an_unknown_prefix_is_named_with_the_option(tmp_path, prefix):
     with pytest.raises(LoadError, match=rf"'{name}'.*custom_hooks\.0\.prefix={name}.*--prefix {name}"):
         load_encoder(vit(), path, skip=['loss'])
     assert load_encoder(vit(), path, prefix=prefix, skip=['loss']).prefix == prefix
+
+
+def test_what_lies_beside_the_encoder_is_judged_by_its_name_there(tmp_path):
+    extra = {n: torch.ones(2) for n in ('visual.head.proj.weight', 'text.ln_final.bias', 'logit_scale')}
+    report = load_encoder(vit(), prefixed(tmp_path / 'a.pth', 'visual.trunk.', **extra), prefix='visual.trunk.')
+    assert [report.kinds[n] for n in extra] == ['head', 'text model', 'text model']
+    with pytest.raises(LoadError, match='1 tensors of the file.*visual.stem.weight'):
+        path = prefixed(tmp_path / 'a.pth', 'visual.trunk.', **{'visual.stem.weight': torch.ones(2)})
+        load_encoder(vit(), path, prefix='visual.trunk.')
 
 
 def test_several_unknown_prefixes_are_all_named(tmp_path):

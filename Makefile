@@ -67,8 +67,8 @@ demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on 
 test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(TESTS)
 
-test-full: $(VENV)/.ready  ## every recipe at real size, two iterations each where memory allows (hours)
-	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_recipes_full.py)
+test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)
+	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_declared_dependencies.py tests/test_recipes_full.py)
 
 test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
 	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)

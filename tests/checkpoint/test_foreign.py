@@ -155,7 +155,7 @@ def test_the_bias_of_keys_has_no_effect(tmp_path):
 # ---------------------------------------------------------------- what releases hold beside the encoder
 
 
-def released(kind):
+def released(kind, folder):
     """Names and structure of the files of each project, on an encoder of timm; what must be left over."""
     state = {n: v for n, v in theirs().state_dict().items() if not n.startswith('head')}
     one = torch.zeros(1)
@@ -182,7 +182,7 @@ def released(kind):
     if kind == 'mmpretrain':
         more = {n: one for n in ('neck.decoder_blocks.0.ln1.weight', 'head.weight', 'target_generator.a', 'queue')}
         ours = vit()
-        load_encoder(ours, saved_state(state))
+        load_encoder(ours, saved(folder / 'plain.pth', state))
         momentum = {f'momentum_encoder.module.0.{n}': v + 1 for n, v in ours.state_dict().items()}
         named = {f'backbone.{n}': v for n, v in ours.state_dict().items()}
         return dict(state_dict={**named, **more, **momentum, 'backbone.mask_token': one}, meta={}), {
@@ -190,18 +190,10 @@ def released(kind):
     raise AssertionError(kind)
 
 
-def saved_state(state):
-    import tempfile
-
-    with tempfile.NamedTemporaryFile(suffix='.pth', delete=False) as file:
-        torch.save(state, file)
-    return file.name
-
-
 @pytest.mark.parametrize('kind', ['mae', 'dinov2', 'ibot', 'mocov3', 'ijepa', 'mmpretrain'])
 def test_releases_load_and_what_is_left_over_is_named(tmp_path, kind):
     torch.manual_seed(3)
-    content, more = released(kind)
+    content, more = released(kind, tmp_path)
     torch.manual_seed(3)
     source = theirs()
     path = tmp_path / 'a.pth'

@@ -72,8 +72,8 @@ demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on 
 test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
-test-full: $(VENV)/.ready  ## every recipe at real size, two iterations each where memory allows (hours)
-	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_recipes_full.py)
+test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)
+	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_declared_dependencies.py tests/test_recipes_full.py)
 
 test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
 	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)
@@ -89,7 +89,7 @@ $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip setuptools wheel
 	@$(@D)/bin/python $(PIP_INSTALL) torch torchvision numpy
 	@$(@D)/bin/python $(PIP_INSTALL) --no-build-isolation -c constraints-upstream.txt \
-	  mmengine mmcv-lite mmpretrain mmdet pycocotools scikit-learn matplotlib pytest pytest-xdist timm
+	  mmengine mmcv-lite mmpretrain mmdet pycocotools safetensors scikit-learn matplotlib pytest pytest-xdist timm
 	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@$(fix_opencv)
 	@touch $@

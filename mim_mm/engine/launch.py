@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mim_mm.checkpoint.read import LoadError
 from mim_mm.engine import class_count, guard, schedule, slurm_env
 from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.exact_resume import ResumeError
@@ -150,7 +151,7 @@ def train_main(argv: list[str] | None = None) -> None:
         print_log(note, logger=runner.logger)
     try:
         runner.train()
-    except ResumeError as error:
+    except (ResumeError, LoadError) as error:
         _fail(error)
 
 
@@ -176,5 +177,10 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
-    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
-    _build_runner(cfg).test()
+    hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
+    cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
+    runner = _build_runner(cfg)
+    try:
+        runner.test()
+    except LoadError as error:
+        _fail(error)

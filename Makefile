@@ -64,7 +64,7 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 
 setup: $(VENV)/.ready  ## .venv with everything from constraints.txt
 
-demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on embedded data (CPU, about 7 minutes)
+demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on embedded data (CPU, about 9 minutes)
 	$(VENV)/bin/python tools/make_demo_data.py
 	$(VENV)/bin/python tools/transfer.py configs/chains/demo.py --jobs 2
 	@echo "The page: $(CURDIR)/work_dirs/demo/report.html"

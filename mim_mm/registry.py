@@ -10,14 +10,10 @@ import pkgutil
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
-from mim_mm.compat.paths import register_configs
-
-# From here on ``_base_='mim_mm::emae/emae_vitb_800e.py'`` works as well.
-register_configs()
-
 
 def _child(parent: Registry, *rooms: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
+    locations = [f'mim_mm.{room}' for room in rooms] or [__name__]
+    return Registry(parent.name, parent=parent, scope='mim_mm', locations=locations)
 
 
 MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'data', 'evaluation')
@@ -33,7 +29,8 @@ RUNNERS = _child(_root.RUNNERS, 'engine')
 STRATEGIES = _child(_root.STRATEGIES, 'engine')
 PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, 'engine')
 
-# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
+# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
+# for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
     'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS',
     'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',

@@ -281,21 +281,21 @@ def test_import_mim_mm_is_enough_before_and_after_mmengine(first, monkeypatch):
     import importlib
     import sys
 
-    from mim_mm.compat import initializers
+    from mim_mm.compat import initializers, on_import
 
     kept = sys.modules['mmengine.model.weight_init']
     monkeypatch.setattr(kept, '_no_grad_trunc_normal_', old_formula)
     if first == 'mmengine.model':
-        initializers.install_trunc_normal()
+        initializers.install()
         assert kept._no_grad_trunc_normal_ is initializers.trunc_normal_
         return
     monkeypatch.delitem(sys.modules, 'mmengine.model.weight_init')
     monkeypatch.setattr(sys.modules['mmengine.model'], 'weight_init', kept)  # so that it is put back
     monkeypatch.setattr(sys, 'meta_path', list(sys.meta_path))
     registered = dict(WEIGHT_INITIALIZERS.module_dict)
-    initializers.install_trunc_normal()
-    initializers.install_trunc_normal()
-    assert sum(isinstance(finder, initializers._AfterImport) for finder in sys.meta_path) == 1
+    initializers.install()
+    initializers.install()
+    assert sum(isinstance(finder, on_import._Watcher) for finder in sys.meta_path) == 1
     WEIGHT_INITIALIZERS.module_dict.clear()
     try:
         fresh = importlib.import_module('mmengine.model.weight_init')

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mim_mm'
 ABOVE = {
     '__init__': {'compat', 'version'},
     'version': set(),
-    'registry': {'compat'},
+    'registry': set(),
+    'utils': {'registry'},
     'compat': {'version'},
     'attention': set(),
     'masking': {'registry'},
@@ -27,7 +28,7 @@ ABOVE = {
     'data': {'registry'},
     'checkpoint': set(),
     'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
-    'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
+    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'recipe_facts', 'runs', 'version'},

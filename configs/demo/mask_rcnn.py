@@ -104,6 +104,8 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric=['bbox', 'segm']
 )
 test_evaluator = val_evaluator
+# For DetInferencer and mmdet's drawing hook; it logs as mmengine's own does.
+visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 optim_wrapper = dict(
     type='OptimWrapper',

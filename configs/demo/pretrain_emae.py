@@ -10,6 +10,7 @@ max_iters = 1000
 warmup = 40
 
 model = dict(
+    _scope_='mim_mm',
     type='EMAE',
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[110.0] * 3, std=[64.0] * 3),
     backbone=dict(

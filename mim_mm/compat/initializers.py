@@ -9,9 +9,9 @@ releases take it, means by the same arguments is a normal distribution that the 
 
 from __future__ import annotations
 
-import sys
-from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING
+
+from .on_import import after_import
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,35 +33,13 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     return torch.nn.init.trunc_normal_(tensor, mean, std, low, high)
 
 
-def install_trunc_normal() -> None:
+def install() -> None:
     """Put :func:`trunc_normal_` below mmengine's functions, now or as soon as they are imported.
 
     Below: ``trunc_normal_`` itself, which dozens of modules hold by name, looks up the function that is replaced.
     """
-    if PATCHED in sys.modules:
-        _patch(sys.modules[PATCHED])
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport())
+    after_import(PATCHED, _patch)
 
 
 def _patch(module) -> None:
     module._no_grad_trunc_normal_ = trunc_normal_
-
-
-class _AfterImport(MetaPathFinder):
-    """Lets the other finders find mmengine's module, and patches it when it has been executed."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != PATCHED:
-            return None
-        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next((spec for spec in found if spec is not None), None)
-        if spec is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_patch(module):
-                execute(module)
-                _patch(module)
-
-            spec.loader.exec_module = execute_and_patch  # a loader belongs to one spec
-        return spec

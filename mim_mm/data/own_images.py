@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mim_mm.registry import DATASETS, MODELS, TRANSFORMS
 
-from .decode import UnreadableImage, decode
+from .decode import UnreadableImage, decode, with_channels
 from .image_sources import Place, SourceError, open_source
 
 
@@ -68,7 +68,8 @@ class LoadAnyImage(BaseTransform):
     """Read and decode an image of any format, from a file of its own or out of a tar.
 
     Adds ``img`` (H, W, C), for one channel (H, W); ``img_shape`` and ``ori_shape`` (H, W). Takes the place of
-    ``LoadImageFromFile``.
+    ``LoadImageFromFile``. A sample that has ``img`` and no ``img_path`` was decoded by mmpretrain's inferencers, which
+    know that other class only: it is brought to the channels and passed on.
 
     Args:
         channels: C, see :func:`mim_mm.data.decode.decode`.
@@ -87,6 +88,8 @@ class LoadAnyImage(BaseTransform):
         self._told: set[str] = set()
 
     def transform(self, results: dict) -> dict | None:
+        if 'img' in results and 'img_path' not in results:
+            return dict(results, img=with_channels(results['img'], self.channels))
         place = Place(
             str(results.get('name') or results['img_path']),
             results['img_path'],

@@ -34,8 +34,12 @@ class ClassCountHook(Hook):
                 f'The training set has {len(classes)} classes, the head {count}: they must be equal. '
                 f'Add --cfg-options model.head.num_classes={len(classes)}'
             )
+        self.before_test(runner)
+
+    def before_test(self, runner: Runner) -> None:
+        model = bare_model(runner)
         if getattr(model.data_preprocessor, 'num_classes', None) is not None:
-            model.data_preprocessor.num_classes = count
+            model.data_preprocessor.num_classes = model.head.num_classes
 
 
 def fill_from_data(cfg: Config) -> str:

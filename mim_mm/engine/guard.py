@@ -11,6 +11,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
@@ -45,6 +46,12 @@ def known_keys() -> set[str]:
     return (params | _READ_ELSEWHERE) - {'self', 'cfg', 'param_schedulers'}
 
 
+def type_name(cfg: Mapping) -> str:
+    """The class of a config dict without its scope; ``type`` may be a name or, in mmengine's new style, the class."""
+    kind = cfg.get('type') or ''
+    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
+
+
 def check_config(cfg: Config) -> None:
     """Refuse top-level keys and default hooks that look like misspellings of known ones.
 
@@ -53,7 +60,9 @@ def check_config(cfg: Config) -> None:
     Raises:
         ConfigError: naming the key and the nearest known one.
     """
-    _refuse_near_misses(set(cfg.keys()), known_keys(), 'top-level key')
+    # what a config imports (mmengine's new style, ``type=EMAE``) is a key as well
+    written = {key for key in cfg.keys() if not (callable(cfg[key]) or isinstance(cfg[key], ModuleType))}
+    _refuse_near_misses(written, known_keys(), 'top-level key')
     _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
     if cfg.get('strategy') and not cfg.get('runner_type'):
         raise ConfigError(
@@ -89,7 +98,7 @@ def check_options(cfg: Config, options: Mapping) -> None:
         ConfigError: naming the option and the nearest known name.
     """
     for option in options:
-        node = cfg._cfg_dict
+        node = cfg.to_dict()
         for depth, name in enumerate(str(option).split('.')):
             if isinstance(node, (list, tuple)):
                 if not name.isdigit() or int(name) >= len(node):

@@ -19,8 +19,9 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop
 
+from mim_mm.compat.internals import built_loop
 from mim_mm.registry import HOOKS
 
 FILE_NAME = 'progress.json'
@@ -121,7 +122,7 @@ class ProgressHook(Hook):
     @staticmethod
     def _loop(runner):
         """The train loop once it is built; asking ``runner.iter`` would build it, which a test-only run must not do."""
-        return runner._train_loop if isinstance(runner._train_loop, BaseLoop) else None
+        return built_loop(runner, 'train')
 
     def _write(self, runner, done: int, finished: bool = False) -> None:
         """Write the file on rank 0; a disk that is full or gone is warned about once and otherwise ignored."""

@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from mim_mm.checkpoint.atomic import latest_checkpoint, write_atomically
+from mim_mm.compat.internals import built_loop
 from mim_mm.engine import exact_resume
 from mim_mm.engine.progress import read_progress, write_progress
 from mim_mm.engine.signals import EARLY, REQUEST, shield_workers
@@ -56,8 +57,8 @@ class StopOnSignalHook(Hook):
 
     def before_run(self, runner) -> None:
         REQUEST.listen(*EARLY)
-        shield_workers(getattr(runner._train_loop, 'dataloader', None))
-        shield_workers(getattr(runner._val_loop, 'dataloader', None))
+        shield_workers(getattr(built_loop(runner, 'train'), 'dataloader', None))
+        shield_workers(getattr(built_loop(runner, 'val'), 'dataloader', None))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop):

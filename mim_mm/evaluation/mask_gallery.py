@@ -11,11 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.load import load_encoder
+from mim_mm.compat.internals import parse_option
 from mim_mm.evaluation.mask_diagnostics import MaskDiagnostics, hidden_foreground, hidden_ratios, square_crop
 from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS
@@ -63,7 +64,7 @@ def parse_masker(spec: str) -> tuple[str, dict]:
         *path, last = key.split('.')
         for part in path:
             node = node.setdefault(part, {})
-        node[last] = DictAction._parse_iterable(value)
+        node[last] = parse_option(value)
     return label, config
 
 

@@ -192,8 +192,8 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
     if channels != 3:
         backbone['in_channels'] = channels
     mean, std = stats if channels != 3 else (encoder.mean, encoder.std)
-    if mean:
-        settings['data_preprocessor'] = dict(mean=mean, std=std)
+    if 'data_preprocessor' in recipe:  # the recipe's number of classes is ImageNet's
+        settings['data_preprocessor'] = dict(num_classes=count, **(dict(mean=mean, std=std) if mean else {}))
     train, test = (
         _resized(_loaders_replaced(p, dict(type='mim_mm.LoadAnyImage', channels=channels), channels), encoder.img_size)
         for p in (recipe.train_pipeline, recipe.test_pipeline)

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from mmengine.config import DictAction
-
 from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm.compat.internals import parse_option
 from mim_mm.data import class_folders, coco_file, image_survey, own_images
 from mim_mm.data.decode import UnreadableImage
 from mim_mm.data.image_sources import SourceError, find_source, open_source
@@ -215,7 +214,7 @@ def _add_options(stages: Dict[str, Any], items: Sequence[str]) -> None:
         if not equals or not dot or not key or name not in stages or name == 'report':
             have = ', '.join(n for n in stages if n != 'report')
             raise ChainError(f'--cfg-options {item!r} must be STAGE.key=value, with a stage of {have}')
-        stages[name].setdefault('options', {})[key] = DictAction._parse_iterable(value)
+        stages[name].setdefault('options', {})[key] = parse_option(value)
 
 
 def write_files(work_dir: Path, files: Dict[str, str]) -> None:

@@ -94,7 +94,7 @@ def load_sweep(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
         ChainError: an unknown key, stage or variable, an empty axis, or two points of the same name.
     """
     path = Path(path).resolve() if Path(path).is_file() else resolve(path, 'sweep config')
-    content = Config.fromfile(str(path))._cfg_dict.to_dict()
+    content = Config.fromfile(str(path)).to_dict()
     where = path.name
     for key in content:
         if key not in SWEEP_KEYS:
@@ -106,7 +106,7 @@ def load_sweep(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
         raise ChainError(f"{where}: grid={grid!r} must be a dict of STAGE.key -> values, e.g. "
                          "{'pretrain.model.masker.ratio': [0.5, 0.75]}")  # fmt: skip
     chain = resolve(content['chain'], where)
-    stages = Config.fromfile(str(chain))._cfg_dict.to_dict().get('stages') or {}
+    stages = Config.fromfile(str(chain)).to_dict().get('stages') or {}
     fixed = content.get('options') or {}
     for key in [*fixed, *(key for key in grid if '.' in key)]:
         _check_stage(key, stages, where)
@@ -236,7 +236,7 @@ def write_point(sweep: Sweep, point: Point) -> Path:
 
 def _write_config(path: Path, base: Path, replaced: Dict[str, Any], point: Point) -> Path:
     """A config that inherits from ``base`` and has other dicts at the dotted keys of ``replaced``."""
-    before = Config.fromfile(str(base))._cfg_dict
+    before = Config.fromfile(str(base)).to_dict()
     top: Dict[str, Any] = {}
     for key, value in replaced.items():
         try:

@@ -64,3 +64,5 @@ val_evaluator = dict(
     format_only=False,
 )
 test_evaluator = val_evaluator
+# For DetInferencer and mmdet's drawing hook; it logs as mmengine's own does.
+visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

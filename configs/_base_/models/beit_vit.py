@@ -1,6 +1,7 @@
 # BEiT, ViT-B/16: blocks of patches replaced by a mask token, DALL-E's visual tokens of 112-px views as targets.
 # The tokenizer's weights are not part of this package: model.tokenizer_checkpoint=FILE.
 model = dict(
+    _scope_='mim_mm',
     type='BEiT',
     backbone=dict(
         type='mmpretrain.BEiTPretrainViT',

@@ -1,5 +1,6 @@
 # SimMIM, ViT-B/16 at 224 px: BEiT's ViT (positions only as a shared relative bias), 30 of 49 squares of 32 px hidden.
 model = dict(
+    _scope_='mim_mm',
     type='SimMIM',
     backbone=dict(
         type='mmpretrain.BEiTPretrainViT',

@@ -1,0 +1,80 @@
+/* cuBLAS, cuDNN and NCCL where torch needs more than "success": handles, versions, an algorithm, the size of a group. */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if __has_include(<cudnn_version.h>)
+#include <cudnn_version.h>
+#endif
+
+extern void *standin_handle(void);
+extern long standin_matmuls, standin_collectives;
+
+/* ---- cuBLAS */
+
+int cublasCreate_v2(void **handle) { *handle = standin_handle(); return 0; }
+int cublasGetMathMode(void *handle, int *mode) { *mode = 0; return 0; }
+int cublasGetPointerMode_v2(void *handle, int *mode) { *mode = 0; return 0; }
+int cublasGetVersion_v2(void *handle, int *version) { *version = 130000; return 0; }
+size_t cublasLtGetVersion(void) { return 130000; }
+int cublasSgemm_v2(void) { standin_matmuls++; return 0; }
+int cublasSgemmStridedBatched(void) { standin_matmuls++; return 0; }
+int cublasGemmEx(void) { standin_matmuls++; return 0; }
+int cublasGemmStridedBatchedEx(void) { standin_matmuls++; return 0; }
+int cublasLtMatmul(void) { standin_matmuls++; return 0; }
+int cublasLtCreate(void **handle) { *handle = standin_handle(); return 0; }
+int cublasLtMatmulDescCreate(void **desc, int compute, int scale) { *desc = standin_handle(); return 0; }
+int cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t cols, int64_t ld) {
+    *layout = standin_handle();
+    return 0;
+}
+int cublasLtMatmulPreferenceCreate(void **preference) { *preference = standin_handle(); return 0; }
+/* One algorithm, all zeros: no workspace, status success. */
+int cublasLtMatmulAlgoGetHeuristic(void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference,
+                                   int requested, void *results, int *found) {
+    memset(results, 0, 96); /* sizeof(cublasLtMatmulHeuristicResult_t) */
+    *found = 1;
+    return 0;
+}
+
+/* ---- cuSOLVER, cuSPARSE */
+
+int cusolverDnCreate(void **handle) { *handle = standin_handle(); return 0; }
+int cusparseCreate(void **handle) { *handle = standin_handle(); return 0; }
+
+/* ---- cuDNN: only asked who it is; site/sitecustomize.py switches it off */
+
+#ifndef CUDNN_VERSION
+#define CUDNN_VERSION 90000
+#endif
+size_t cudnnGetVersion(void) { return CUDNN_VERSION; }
+size_t cudnnGetCudartVersion(void) { return 13000; }
+int cudnnCreate(void **handle) { *handle = standin_handle(); return 0; }
+
+/* ---- NCCL: a group forms through torch's own store, and its collectives deliver nothing */
+
+typedef struct { int ranks, rank; } Communicator;
+typedef struct { char bytes[128]; } UniqueId;
+#ifndef STANDIN_NCCL /* build.py reads it from nccl.h, whose prototypes these functions need not follow */
+#define STANDIN_NCCL 22700
+#endif
+int ncclGetVersion(int *version) { *version = STANDIN_NCCL; return 0; }
+int ncclGetUniqueId(void *id) { memset(id, 7, 128); return 0; }
+int ncclCommInitRank(void **comm, int ranks, UniqueId id, int rank) {
+    Communicator *c = calloc(1, sizeof *c);
+    c->ranks = ranks, c->rank = rank;
+    *comm = c;
+    return 0;
+}
+int ncclCommInitRankConfig(void **comm, int ranks, UniqueId id, int rank, void *config) {
+    return ncclCommInitRank(comm, ranks, id, rank);
+}
+int ncclCommCount(void *comm, int *count) { *count = ((Communicator *)comm)->ranks; return 0; }
+int ncclCommUserRank(void *comm, int *rank) { *rank = ((Communicator *)comm)->rank; return 0; }
+int ncclCommGetAsyncError(void *comm, int *error) { *error = 0; return 0; }
+const char *ncclGetErrorString(int error) { return "error of the stand-in"; }
+const char *ncclGetLastError(void *comm) { return ""; }
+int ncclAllReduce(void) { standin_collectives++; return 0; }
+int ncclBroadcast(void) { standin_collectives++; return 0; }
+int ncclAllGather(void) { standin_collectives++; return 0; }
+int ncclReduceScatter(void) { standin_collectives++; return 0; }

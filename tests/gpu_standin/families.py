@@ -29,6 +29,7 @@ class Family:
     options: dict = field(default_factory=dict)
     words: tuple = ()
     start: str | None = None  # recipe whose encoder it starts from
+    hooks: tuple = ()  # besides the recipe's
 
     @property
     def detects(self) -> bool:
@@ -37,7 +38,8 @@ class Family:
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
-LOOK = dict(type='mim_mm.QualityHook', max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0)
+QUALITY = dict(type='mim_mm.QualityHook', max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0)
+MASKS = dict(type='mim_mm.MaskDiagnosticsHook', interval=2)
 
 FAMILIES = {
     'emae': Family('emae/emae_vitb_300e', ONE_EPOCH),
@@ -51,7 +53,7 @@ FAMILIES = {
     'emae-hivit': Family('emae/emae_hivitb_300e', ONE_EPOCH),
     'emae-progressive': Family('emae/emae_vitb_800e_progressive', {'train_cfg.max_epochs': 4}),
     'emae-compiled': Family('emae/emae_vitb_300e', ONE_EPOCH, ('--compile',)),
-    'emae-watched': Family('emae/emae_vits_300e', ONE_EPOCH | {'custom_hooks.0': LOOK}),
+    'emae-watched': Family('emae/emae_vits_300e', ONE_EPOCH, hooks=(QUALITY, MASKS)),
     'mae': Family('mae/mae_vitb_300e', ONE_EPOCH),
     'mae-fp16': Family('mae/mae_vitb_300e', ONE_EPOCH | {'optim_wrapper.type': 'AmpOptimWrapper'}),
     'sbam': Family('sbam/sbam_emae_vitb_300e', ONE_EPOCH),
@@ -160,12 +162,21 @@ def words_of(name: str, folder: Path) -> list[str]:
     if 'tokenizer' in cfg.model:
         options['model.tokenizer_checkpoint'] = str(make_weights(cfg.model.tokenizer, work / 'tokenizer.pth'))
     images = folder / 'images'
-    if 'custom_hooks.0' in options:  # a hook of our own in front of the recipe's
-        options['custom_hooks'] = [{**options.pop('custom_hooks.0'), 'data': str(images / 'classes')}]
-        options['custom_hooks'] += [dict(hook) for hook in cfg.get('custom_hooks') or []]
     root = str(images / 'coco') + '/' if family.detects else str(images / 'classes')
-    words = [str(ROOT / 'configs' / f'{family.recipe}.py'), '--data-root', root, '--work-dir', str(work)]
+    words = [str(_config(family, cfg, work, root)), '--data-root', root, '--work-dir', str(work)]
     return [*words, *family.words, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+
+
+def _config(family: Family, cfg, work: Path, root: str) -> Path:
+    """The recipe's file, or one with further hooks on top of it."""
+    recipe = ROOT / 'configs' / f'{family.recipe}.py'
+    if not family.hooks:
+        return recipe
+    looks = [{**hook, 'data': root} if hook is QUALITY else hook for hook in family.hooks]
+    hooks = [*looks, *(dict(hook) for hook in cfg.get('custom_hooks') or [])]
+    path = work / 'config.py'
+    path.write_text(f'_base_ = {str(recipe)!r}\ncustom_hooks = {hooks!r}\n')
+    return path
 
 
 def train(name: str, folder: Path) -> None:

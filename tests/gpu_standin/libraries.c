@@ -8,6 +8,7 @@
 #endif
 
 extern void *standin_handle(void);
+extern int cudaMemcpyAsync(void *to, const void *from, size_t bytes, int kind, void *stream);
 extern long standin_matmuls, standin_collectives;
 
 /* ---- cuBLAS */
@@ -51,7 +52,7 @@ size_t cudnnGetVersion(void) { return CUDNN_VERSION; }
 size_t cudnnGetCudartVersion(void) { return 13000; }
 int cudnnCreate(void **handle) { *handle = standin_handle(); return 0; }
 
-/* ---- NCCL: a group forms through torch's own store, and its collectives deliver nothing */
+/* ---- NCCL: a group forms through torch's own store; in its collectives every rank has what this one has */
 
 typedef struct { int ranks, rank; } Communicator;
 typedef struct { char bytes[128]; } UniqueId;
@@ -74,7 +75,27 @@ int ncclCommUserRank(void *comm, int *rank) { *rank = ((Communicator *)comm)->ra
 int ncclCommGetAsyncError(void *comm, int *error) { *error = 0; return 0; }
 const char *ncclGetErrorString(int error) { return "error of the stand-in"; }
 const char *ncclGetLastError(void *comm) { return ""; }
-int ncclAllReduce(void) { standin_collectives++; return 0; }
-int ncclBroadcast(void) { standin_collectives++; return 0; }
-int ncclAllGather(void) { standin_collectives++; return 0; }
-int ncclReduceScatter(void) { standin_collectives++; return 0; }
+/* Bytes of a value, by the number of its ncclDataType_t: int8, uint8, (u)int32, (u)int64, half, float, double, bf16. */
+static size_t bytes_of(int type) {
+    static const size_t sizes[] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2};
+    return type >= 0 && type < 10 ? sizes[type] : 1;
+}
+static int give(const void *from, void *to, size_t bytes) {
+    standin_collectives++;
+    if (from != to) cudaMemcpyAsync(to, from, bytes, 3, NULL);
+    return 0;
+}
+int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, void *comm, void *stream) {
+    return give(from, to, count * bytes_of(type));
+}
+int ncclBroadcast(const void *from, void *to, size_t count, int type, int root, void *comm, void *stream) {
+    return give(from, to, count * bytes_of(type));
+}
+int ncclReduceScatter(const void *from, void *to, size_t count, int type, int op, void *comm, void *stream) {
+    return give(from, to, count * bytes_of(type));
+}
+int ncclAllGather(const void *from, void *to, size_t count, int type, void *comm, void *stream) {
+    size_t bytes = count * bytes_of(type);
+    for (int rank = 0; rank < ((Communicator *)comm)->ranks; rank++) give(from, (char *)to + rank * bytes, bytes);
+    return 0;
+}

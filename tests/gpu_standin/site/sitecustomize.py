@@ -1,8 +1,8 @@
 """Loaded by every Python of a run on the stand-in GPU (PYTHONPATH): the answers that only a real device could give.
 
 Counts that depend on values read from the device (``nonzero``, ``unique``) would be what happens to lie in memory;
-here half of the elements are non-zero and all values are one, so that what follows runs at a plausible size. What mmdet
-looks up by such values (anchors, classes of detections) is made valid.
+here half of the elements are non-zero and all values are one, so that what follows runs at a plausible size. ``all()``
+(of what is finite, say) is true and ``any()`` false; what mmdet looks up by such values is made valid.
 """
 
 import os
@@ -25,6 +25,15 @@ def _one_value(x, sorted=True, return_inverse=False, return_counts=False):
     return torch.zeros(1, dtype=x.dtype).to(x.device), inverse, counts.to(x.device)
 
 
+def _answer(value):
+    def answer(x):
+        import torch
+
+        return torch.tensor(value).to(x.device)
+
+    return answer
+
+
 def _prepare_torch(torch):
     torch.backends.cudnn.enabled = False
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -33,6 +42,8 @@ def _prepare_torch(torch):
     for name, function in dict(
         nonzero=_half_nonzero,
         _unique2=_one_value,
+        all=_answer(True),
+        any=_answer(False),
         erfinv_=lambda x: x,  # this kernel is compiled by NVRTC when it is first used
         erfinv=lambda x: x.clone(),
     ).items():

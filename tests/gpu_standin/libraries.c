@@ -56,7 +56,7 @@ int cudnnCreate(void **handle) { *handle = standin_handle(); return 0; }
 
 typedef struct { int ranks, rank; } Communicator;
 typedef struct { char bytes[128]; } UniqueId;
-#ifndef STANDIN_NCCL /* build.py reads it from nccl.h, whose prototypes these functions need not follow */
+#ifndef STANDIN_NCCL /* build_standin.py reads it from nccl.h, whose prototypes these functions need not follow */
 #define STANDIN_NCCL 22700
 #endif
 int ncclGetVersion(int *version) { *version = STANDIN_NCCL; return 0; }

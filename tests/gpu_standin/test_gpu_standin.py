@@ -1,4 +1,4 @@
-"""Recipes of every family on 'cuda' at real size, where there is no GPU: see build.py for what that finds.
+"""Recipes of every family on 'cuda' at real size, where there is no GPU: see build_standin.py for what that finds.
 
 Three families run with every `make test`, all of them with `make test-gpu-standin`.
 """
@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build
+import build_standin
 import pytest
-from families import FAMILIES
+from families import COMMANDS, FAMILIES
 from mmengine.utils import digit_version
 
 HERE = Path(__file__).resolve().parent
@@ -26,10 +26,10 @@ def standin(tmp_path_factory):
     import torch
 
     try:
-        variables = build.build(tmp_path_factory.mktemp('standin'))
-    except build.Unavailable as reason:
+        variables = build_standin.build(tmp_path_factory.mktemp('standin'))
+    except build_standin.Unavailable as reason:
         pytest.skip(str(reason))
-    error = build.check(variables)
+    error = build_standin.check(variables)
     if error and digit_version(torch.__version__)[:2] != KNOWN_TORCH:
         pytest.skip(f'the stand-in is made for torch {KNOWN_TORCH} and does not carry {torch.__version__}: {error}')
     assert not error, error
@@ -38,12 +38,12 @@ def standin(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def results(standin, request, tmp_path_factory):
-    """Exit code of each family that is going to be asked for, from one process; and the folder with what they wrote."""
+    """Folder and exit codes of all jobs that are going to be asked for, from one process."""
     items = [item for item in request.session.items if item.path == Path(__file__)]
-    wanted = [item.callspec.params['family'] for item in items if 'family' in getattr(item, 'fixturenames', ())]
-    folder = tmp_path_factory.mktemp('families')
+    names = [item.callspec.params['job'] for item in items if 'job' in getattr(item, 'fixturenames', ())]
+    folder = tmp_path_factory.mktemp('jobs')
     done = subprocess.run(
-        [sys.executable, str(HERE / 'families.py'), str(folder), *wanted],
+        [sys.executable, str(HERE / 'jobs.py'), str(folder), *names],
         env={**os.environ, **standin},
         capture_output=True,
         text=True,
@@ -52,16 +52,24 @@ def results(standin, request, tmp_path_factory):
     return folder, json.loads((folder / 'results.json').read_text())
 
 
-@pytest.mark.parametrize(
-    'family', [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.full) for name in FAMILIES]
-)
-def test_a_recipe_of_the_family_trains_on_cuda(family, results):
+def jobs(names):
+    return [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.full) for name in names]
+
+
+@pytest.mark.parametrize('job', jobs(FAMILIES))
+def test_a_recipe_of_every_family_trains_on_cuda(job, results):
     folder, codes = results
-    log = (folder / family / 'log.txt').read_text()
-    assert codes[family]['code'] == 0, log[-3000:]
-    progress = json.loads((folder / family / 'progress.json').read_text())
+    log = (folder / job / 'log.txt').read_text()
+    assert codes[job] == 0, log[-3000:]
+    progress = json.loads((folder / job / 'progress.json').read_text())
     assert progress['device'] == 'Stand-in GPU' and progress['finished'], progress
     assert progress['iter'] == progress['max_iters'] >= 2
     assert 'training goes on' not in log, 'a hook failed and said so'
-    memory = [int(mb) for mb in re.findall(r'Epoch\(train\).* memory: (\d+)', log) + re.findall(r'Iter\(train\).* memory: (\d+)', log)]
-    assert memory and min(memory) > 100, 'MB on the device'
+    memory = re.findall(r'\((?:train)\).* memory: (\d+)', log)
+    assert memory and min(map(int, memory)) > 100, 'MB on the device'
+
+
+@pytest.mark.parametrize('job', jobs(COMMANDS))
+def test_every_tool_with_a_device_runs_on_cuda(job, results):
+    folder, codes = results
+    assert codes[job] == 0, (folder / job / 'log.txt').read_text()[-3000:]

@@ -2,9 +2,11 @@
 
 Counts that depend on values read from the device (``nonzero``, ``unique``) would be what happens to lie in memory;
 here half of the elements are non-zero and all values are one, so that what follows runs at a plausible size. ``all()``
-(of what is finite, say) is true and ``any()`` false; what mmdet looks up by such values is made valid.
+(of what is finite, say) is true and ``any()`` false, and a float that is read as zero, or as nothing finite, is one;
+what mmdet looks up by such values is made valid.
 """
 
+import math
 import os
 import sys
 
@@ -34,6 +36,11 @@ def _answer(value):
     return answer
 
 
+def _number(x):
+    value = x.detach().cpu().item()
+    return 1.0 if isinstance(value, float) and not (value and math.isfinite(value)) else value
+
+
 def _prepare_torch(torch):
     torch.backends.cudnn.enabled = False
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -44,6 +51,7 @@ def _prepare_torch(torch):
         _unique2=_one_value,
         all=_answer(True),
         any=_answer(False),
+        _local_scalar_dense=_number,
         erfinv_=lambda x: x,  # this kernel is compiled by NVRTC when it is first used
         erfinv=lambda x: x.clone(),
     ).items():

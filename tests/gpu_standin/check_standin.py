@@ -26,3 +26,4 @@ try:
     raise SystemExit('a terabyte fitted')
 except torch.OutOfMemoryError:
     pass
+assert torch.zeros((), device='cuda').item() == 1.0 and torch.ones(3, device='cuda').bool().all()

@@ -1,4 +1,4 @@
-"""Build the stand-in GPU for the torch of this environment: python tests/gpu_standin/build.py OUT; OUT/run.sh COMMAND
+"""Build the stand-in GPU for the torch of this environment: python tests/gpu_standin/build_standin.py OUT; OUT/run.sh COMMAND
 
 What is replaced: the CUDA runtime, cuBLAS, cuDNN, cuSOLVER, cuSPARSE, cuFFT, nvJPEG, NCCL and the driver, by functions
 that answer and compute nothing. What is real: Python, torch's dispatcher, autograd, caching allocator (79.1 GiB),
@@ -126,9 +126,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def check(variables: dict[str, str]) -> str:
-    """Try what every training does (check.py) on the stand-in; returns the end of the error, empty where all is well."""
+    """Try what every training does (check_standin.py) on the stand-in; returns the end of the error, empty where all is well."""
     done = subprocess.run(
-        [sys.executable, str(HERE / 'check.py')],
+        [sys.executable, str(HERE / 'check_standin.py')],
         env={**os.environ, **variables},
         capture_output=True,
         text=True,

@@ -13,7 +13,7 @@ class Family:
     options: dict = field(default_factory=dict)
     words: tuple = ()
     start: str | None = None  # recipe whose encoder it starts from
-    hooks: tuple = ()  # besides the recipe's
+    more: str = ''  # lines of a config on top of the recipe, with {root!r} for the folder of its images
 
     @property
     def detects(self) -> bool:
@@ -22,8 +22,17 @@ class Family:
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
-QUALITY = dict(type='mim_mm.QualityHook', max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0)
-MASKS = dict(type='mim_mm.MaskDiagnosticsHook', interval=2)
+WATCHED = '''custom_hooks = [
+    dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
+    dict(type='mim_mm.MaskDiagnosticsHook', interval=2),
+]'''
+# docs/data_loading.md, "Decoding on the GPU"
+DECODED = '''train_pipeline = [
+    dict(type='LazyLoadImageFromFile'), dict(type='CropOnDevice', scale=224, crop_ratio_range=(0.2, 1.0))]
+train_dataloader = dict(collate_fn=dict(type='pseudo_collate'), dataset=dict(pipeline=train_pipeline))
+model = dict(data_preprocessor=dict(
+    _delete_=True, type='DecodingPreprocessor', size=224, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
+'''
 
 FAMILIES = {
     'emae': Family(ENCODER, ONE_EPOCH),
@@ -37,7 +46,8 @@ FAMILIES = {
     'emae-hivit': Family('emae/emae_hivitb_300e', ONE_EPOCH),
     'emae-progressive': Family('emae/emae_vitb_800e_progressive', {'train_cfg.max_epochs': 4}),
     'emae-compiled': Family(ENCODER, ONE_EPOCH, ('--compile',)),
-    'emae-watched': Family('emae/emae_vits_300e', ONE_EPOCH, hooks=(QUALITY, MASKS)),
+    'emae-watched': Family('emae/emae_vits_300e', ONE_EPOCH, more=WATCHED),
+    'emae-decoded': Family('emae/emae_vits_300e', ONE_EPOCH, more=DECODED),
     'mae': Family('mae/mae_vitb_300e', ONE_EPOCH),
     'mae-fp16': Family('mae/mae_vitb_300e', ONE_EPOCH | {'optim_wrapper.type': 'AmpOptimWrapper'}),
     'sbam': Family('sbam/sbam_emae_vitb_300e', ONE_EPOCH),
@@ -71,13 +81,15 @@ FAMILIES = {
 COMMANDS = {
     'knn': 'tools/knn.py configs/linear/vitb_linear_90e.py {encoder} --data-root {images} --work-dir {work} --workers 0 '
     '--amp bf16 --device cuda',
+    'knn-sharded': 'tools/knn.py configs/linear/vitb_linear_90e.py {encoder} --data-root {images} --work-dir {work} '
+    '--workers 0 --device cuda --launcher pytorch',
     'lowshot': 'tools/lowshot.py configs/linear/vitb_linear_90e.py {encoder} --data-root {images} --work-dir {work} '
     '--workers 0 --fraction 0.5 --device cuda',
     'watch': 'tools/watch.py {watched} --data {images} --config configs/linear/vitb_linear_90e.py --once --workers 0 '
     '--max-train-per-class 4 --max-val-per-class 2 --device cuda',
     'test': 'tools/test.py configs/coco/mask_rcnn_vitb_fpn_ms_12e.py {detector} --data-root {coco}/ --work-dir {work}',
     'draw-detections': 'tools/draw_detections.py configs/coco/mask_rcnn_vitb_fpn_ms_12e.py {detector} '
-    '--data-root {coco}/ --count 1 --out {work}/drawn.png',
+    '--count 1 --out {work}/drawn.png',
     'draw-masks': 'tools/visualize_masks.py {images}/val --count 1 --seeds 1 --out {work}/masks.png',
     'draw-reconstruction': 'tools/visualize_reconstruction.py configs/emae/emae_vitb_300e.py {pretrained} {images}/val '
     '--count 1 --out {work}/reconstruction.png',

@@ -15,7 +15,7 @@ import time
 import traceback
 from pathlib import Path
 
-from families import COMMANDS, DETECTOR, ENCODER, FAMILIES, QUALITY, Family
+from families import COMMANDS, DETECTOR, ENCODER, FAMILIES, Family
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,8 @@ def make_weights(config: dict, path: Path, prefix: str = '', scope: str | None =
     with DefaultScope.overwrite_default_scope(scope):
         state = MODELS.build(config).state_dict()
     one = {name: torch.zeros((), dtype=value.dtype) for name, value in state.items()}
-    torch.save({'state_dict': {prefix + name: one[name].expand(state[name].shape) for name in state}}, path)
+    zeros = {prefix + name: one[name].expand(state[name].shape) for name in state}
+    torch.save(dict(state_dict=zeros, meta=dict(iter=1, epoch=1)), path)
     return path
 
 
@@ -98,19 +99,17 @@ def words_of(name: str, folder: Path) -> list[str]:
         options['model.tokenizer_checkpoint'] = str(make_weights(cfg.model.tokenizer, work / 'tokenizer.pth'))
     images = folder / 'images'
     root = str(images / 'coco') + '/' if family.detects else str(images / 'classes')
-    words = [str(_config(family, cfg, work, root)), '--data-root', root, '--work-dir', str(work)]
+    words = [str(_config(family, work, root)), '--data-root', root, '--work-dir', str(work)]
     return [*words, *family.words, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 
 
-def _config(family: Family, cfg, work: Path, root: str) -> Path:
-    """The recipe's file, or one with further hooks on top of it."""
+def _config(family: Family, work: Path, root: str) -> Path:
+    """The recipe's file, or one on top of it."""
     path = ROOT / 'configs' / f'{family.recipe}.py'
-    if not family.hooks:
+    if not family.more:
         return path
-    looks = [{**hook, 'data': root} if hook is QUALITY else hook for hook in family.hooks]
-    hooks = [*looks, *(dict(hook) for hook in cfg.get('custom_hooks') or [])]
     own = work / 'config.py'
-    own.write_text(f'_base_ = {str(path)!r}\ncustom_hooks = {hooks!r}\n')
+    own.write_text(f'_base_ = {str(path)!r}\n' + family.more.replace('{root!r}', repr(root)))
     return own
 
 
@@ -118,13 +117,7 @@ def train(name: str, folder: Path) -> None:
     """A family, as ``tools/train.py`` does it."""
     from mim_mm.engine.launch import train_main
 
-    words = words_of(name, folder)
-    if 'pytorch' in words:
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = str(probe.getsockname()[1])
-        os.environ.update(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    train_main(words)
+    train_main(words_of(name, folder))
 
 
 def command(name: str, folder: Path) -> None:
@@ -139,6 +132,7 @@ def command(name: str, folder: Path) -> None:
         detector=lambda: make_weights(recipe(DETECTOR).model, work / 'detector.pth', scope='mmdet'),
     )
     places |= {key: make() for key, make in makers.items() if f'{{{key}}}' in COMMANDS[name]}
+    os.environ.update(COCO_ROOT=str(images / 'coco'), IMAGENET_ROOT=str(images / 'classes'))
     os.chdir(ROOT)
     sys.argv = COMMANDS[name].format(**places).split()
     runpy.run_path(sys.argv[0], run_name='__main__')
@@ -151,6 +145,14 @@ def recipe(name: str):
     return Config.fromfile(ROOT / 'configs' / f'{name}.py')
 
 
+def only_process() -> dict[str, str]:
+    """What torchrun would set for a job of one process."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    return dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+
+
 def in_child(name: str, folder: Path) -> int:
     """Run it, everything it prints in its log; the exit code."""
     work = folder / name
@@ -160,6 +162,7 @@ def in_child(name: str, folder: Path) -> int:
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
         try:
+            os.environ.update(only_process())
             (train if name in FAMILIES else command)(name, folder)
         except SystemExit as end:
             print(end.code)

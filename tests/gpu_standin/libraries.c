@@ -46,11 +46,38 @@ int cusparseCreate(void **handle) { *handle = standin_handle(); return 0; }
 /* ---- cuDNN: only asked who it is; site/sitecustomize.py switches it off */
 
 #ifndef CUDNN_VERSION
-#define CUDNN_VERSION 90000
+#define CUDNN_VERSION 92000
 #endif
 size_t cudnnGetVersion(void) { return CUDNN_VERSION; }
+int cudnnGetProperty(int which, int *value) { /* major, minor, patch */
+    *value = which == 0 ? CUDNN_VERSION / 10000 : which == 1 ? CUDNN_VERSION / 100 % 100 : CUDNN_VERSION % 100;
+    return 0;
+}
 size_t cudnnGetCudartVersion(void) { return 13000; }
 int cudnnCreate(void **handle) { *handle = standin_handle(); return 0; }
+
+/* ---- nvJPEG: the size that the file states, and no hardware decoder */
+
+int nvjpegCreateEx(int backend, void *device, void *pinned, unsigned flags, void **handle) {
+    if (backend == 3) return 7; /* NVJPEG_BACKEND_HARDWARE: NVJPEG_STATUS_ARCH_MISMATCH */
+    *handle = standin_handle();
+    return 0;
+}
+int nvjpegCreateSimple(void **handle) { *handle = standin_handle(); return 0; }
+int nvjpegGetImageInfo(void *handle, const unsigned char *data, size_t length, int *components, int *subsampling,
+                       int *widths, int *heights) {
+    for (size_t at = 2; at + 9 < length && data[at] == 0xff; at += 2 + (data[at + 2] << 8 | data[at + 3])) {
+        if (data[at + 1] < 0xc0 || data[at + 1] > 0xc2) continue; /* not the start of a frame */
+        *components = data[at + 9];
+        *subsampling = 0;
+        for (int i = 0; i < 4; i++) {
+            heights[i] = i < *components ? data[at + 5] << 8 | data[at + 6] : 0;
+            widths[i] = i < *components ? data[at + 7] << 8 | data[at + 8] : 0;
+        }
+        return 0;
+    }
+    return 3; /* NVJPEG_STATUS_BAD_JPEG */
+}
 
 /* ---- NCCL: a group forms through torch's own store; in its collectives every rank has what this one has */
 

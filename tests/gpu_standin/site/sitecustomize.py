@@ -2,11 +2,9 @@
 
 Counts that depend on values read from the device (``nonzero``, ``unique``) would be what happens to lie in memory;
 here half of the elements are non-zero and all values are one, so that what follows runs at a plausible size. ``all()``
-(of what is finite, say) is true and ``any()`` false, and a float that is read as zero, or as nothing finite, is one;
-what mmdet looks up by such values is made valid.
+(of what is finite, say) is true and ``any()`` false; what is looked up or divided by such values is made valid.
 """
 
-import math
 import os
 import sys
 
@@ -36,11 +34,6 @@ def _answer(value):
     return answer
 
 
-def _number(x):
-    value = x.detach().cpu().item()
-    return 1.0 if isinstance(value, float) and not (value and math.isfinite(value)) else value
-
-
 def _prepare_torch(torch):
     torch.backends.cudnn.enabled = False
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -51,7 +44,6 @@ def _prepare_torch(torch):
         _unique2=_one_value,
         all=_answer(True),
         any=_answer(False),
-        _local_scalar_dense=_number,
         erfinv_=lambda x: x,  # this kernel is compiled by NVRTC when it is first used
         erfinv=lambda x: x.clone(),
     ).items():
@@ -88,7 +80,39 @@ def _prepare_detections(module):
     module.CocoMetric.process = valid
 
 
+def _prepare_masks(module):
+    """Run lengths that come from the device: those of empty masks."""
+    changes = module.changes_on_device
+
+    def none(masks):
+        places, runs = changes(masks)
+        return places[:0], runs * 0
+
+    module.changes_on_device = none
+
+
+def _prepare_curves(module):
+    """Relative differences of losses that are all zero."""
+    module._difference = lambda curve, reference: (0.0, 0.0)
+
+
+def _prepare_steps(module):
+    """The same."""
+    parity = module.parity
+
+    def ran(found, setting):
+        try:
+            return parity(found, setting)
+        except ZeroDivisionError:
+            return dict.fromkeys(found, 0.0)
+
+    module.parity = ran
+
+
 _AFTER_IMPORT = {
+    'mim_mm.benchmarks.curve': _prepare_curves,
+    'mim_mm.benchmarks.step': _prepare_steps,
+    'mim_mm.detection.rle': _prepare_masks,
     'mmdet.models.dense_heads.anchor_head': _prepare_anchors,
     'mmdet.evaluation.metrics.coco_metric': _prepare_detections,
 }

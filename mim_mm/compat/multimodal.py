@@ -1,9 +1,9 @@
 """Keeps ``mmpretrain.models`` importable beside a transformers that its multimodal models do not know.
 
-mmpretrain takes any transformers from 4.28 on as reason to import BLIP, OFA and others, which are written for 4.x: beside
-5.0 the import of ``mmpretrain.models`` dies in a base class that is None ("NoneType takes no arguments"). It asks one
-flag, ``mmpretrain.utils.dependency.WITH_MULTIMODAL``; the finder below lets that module load as it is and then clears
-the flag, so that mmpretrain registers its placeholders, as where transformers is not installed.
+mmpretrain takes any transformers from 4.28 on as reason to import BLIP, OFA and others, which are written for 4.x:
+beside 5.0 the import of ``mmpretrain.models`` dies in a base class that is None ("NoneType takes no arguments"). It
+asks one flag, ``mmpretrain.utils.dependency.WITH_MULTIMODAL``; the finder below lets that module load as it is and then
+clears the flag, so that mmpretrain registers its placeholders, as where transformers is not installed.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""mmpretrain beside a transformers that its multimodal models do not know: a fake 5.x without the names that 5 removed."""
+"""mmpretrain beside a transformers that its multimodal models do not know: a fake 5.x without what 5 removed."""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""Build the stand-in GPU for the torch of this environment: python tests/gpu_standin/build_standin.py OUT; OUT/run.sh COMMAND
+"""Build the stand-in GPU for the torch of this environment.
+
+    python tests/gpu_standin/build_standin.py OUT && OUT/run.sh COMMAND
 
 What is replaced: the CUDA runtime, cuBLAS, cuDNN, cuSOLVER, cuSPARSE, cuFFT, nvJPEG, NCCL and the driver, by functions
 that answer and compute nothing. What is real: Python, torch's dispatcher, autograd, caching allocator (79.1 GiB),
@@ -126,7 +128,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def check(variables: dict[str, str]) -> str:
-    """Try what every training does (check_standin.py) on the stand-in; returns the end of the error, empty where all is well."""
+    """Try what every training does (check_standin.py) on the stand-in; returns the end of the error, '' if none."""
     done = subprocess.run(
         [sys.executable, str(HERE / 'check_standin.py')],
         env={**os.environ, **variables},

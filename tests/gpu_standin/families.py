@@ -22,17 +22,17 @@ class Family:
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
-WATCHED = '''custom_hooks = [
+WATCHED = """custom_hooks = [
     dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
     dict(type='mim_mm.MaskDiagnosticsHook', interval=2),
-]'''
+]"""
 # docs/data_loading.md, "Decoding on the GPU"
-DECODED = '''train_pipeline = [
+DECODED = """train_pipeline = [
     dict(type='LazyLoadImageFromFile'), dict(type='CropOnDevice', scale=224, crop_ratio_range=(0.2, 1.0))]
 train_dataloader = dict(collate_fn=dict(type='pseudo_collate'), dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(
     _delete_=True, type='DecodingPreprocessor', size=224, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]))
-'''
+"""
 
 FAMILIES = {
     'emae': Family(ENCODER, ONE_EPOCH),
@@ -77,30 +77,30 @@ FAMILIES = {
     'emae-ddp': Family(ENCODER, ONE_EPOCH, ('--launcher', 'pytorch')),
 }
 
-# Words with {images} (classes: train and val), {coco}, {work} (a folder of its own), {encoder} and {detector} (weights).
+# {images}: train and val in classes; {coco}; {work}: a folder of its own; {encoder}, {detector} and others: weights.
+PROBE = 'configs/linear/vitb_linear_90e.py'
+FROZEN = f'{PROBE} {{encoder}} --work-dir {{work}} --workers 0 --device cuda'
+BENCHMARK = '--device cuda --rounds 1'
 COMMANDS = {
-    'knn': 'tools/knn.py configs/linear/vitb_linear_90e.py {encoder} --data-root {images} --work-dir {work} --workers 0 '
-    '--amp bf16 --device cuda',
-    'knn-sharded': 'tools/knn.py configs/linear/vitb_linear_90e.py {encoder} --data-root {images} --work-dir {work} '
-    '--workers 0 --device cuda --launcher pytorch',
-    'lowshot': 'tools/lowshot.py configs/linear/vitb_linear_90e.py {encoder} --data-root {images} --work-dir {work} '
-    '--workers 0 --fraction 0.5 --device cuda',
-    'watch': 'tools/watch.py {watched} --data {images} --config configs/linear/vitb_linear_90e.py --once --workers 0 '
+    'knn': f'tools/knn.py {FROZEN} --amp bf16',
+    'knn-sharded': f'tools/knn.py {FROZEN} --launcher pytorch',
+    'lowshot': f'tools/lowshot.py {FROZEN} --fraction 0.5',
+    'watch': f'tools/watch.py {{watched}} --data {{images}} --config {PROBE} --once --workers 0 '
     '--max-train-per-class 4 --max-val-per-class 2 --device cuda',
-    'test': 'tools/test.py configs/coco/mask_rcnn_vitb_fpn_ms_12e.py {detector} --data-root {coco}/ --work-dir {work}',
-    'draw-detections': 'tools/draw_detections.py configs/coco/mask_rcnn_vitb_fpn_ms_12e.py {detector} '
-    '--count 1 --out {work}/drawn.png',
+    'test': f'tools/test.py configs/{DETECTOR}.py {{detector}} --work-dir {{work}}',
+    'draw-detections': f'tools/draw_detections.py configs/{DETECTOR}.py {{detector}} --count 1 '
+    '--out {work}/drawn.png',
     'draw-masks': 'tools/visualize_masks.py {images}/val --count 1 --seeds 1 --out {work}/masks.png',
-    'draw-reconstruction': 'tools/visualize_reconstruction.py configs/emae/emae_vitb_300e.py {pretrained} {images}/val '
+    'draw-reconstruction': f'tools/visualize_reconstruction.py configs/{ENCODER}.py {{pretrained}} {{images}}/val '
     '--count 1 --out {work}/reconstruction.png',
-    'step': 'tools/benchmark.py step --device cuda --rounds 1 --steps 2 --warmup 1 --arch S/16 --parts 1 4 --batch 8 '
-    '--json {work}/step.json',
-    'step-compiled': 'tools/benchmark.py step --device cuda --rounds 1 --steps 2 --warmup 1 --arch S/16 --parts 4 '
-    '--batch 8 --compile --cuda-graphs --no-peers',
-    'curve': 'tools/benchmark.py curve --device cuda --arch S/16 --parts 4 --batch 8 --steps 5 --picture {work}/curve.png',
+    'step': f'tools/benchmark.py step {BENCHMARK} --steps 2 --warmup 1 --arch S/16 --parts 1 4 --batch 8',
+    'step-compiled': f'tools/benchmark.py step {BENCHMARK} --steps 2 --warmup 1 --arch S/16 --parts 4 --batch 8 '
+    '--compile --cuda-graphs --no-peers',
+    'curve': 'tools/benchmark.py curve --device cuda --arch S/16 --parts 4 --batch 8 --steps 5 '
+    '--picture {work}/curve.png',
     'batch': 'tools/benchmark.py batch --arch B/16 --parts 4',
     'packed': 'tools/benchmark.py packed --device cuda --step --width 192 --layers 2 --batch 16 --ratios 0.6 0.9',
-    'probe': 'tools/benchmark.py probe --device cuda --batch 8 --bank 1000 --rounds 1 --steps 1 --images {images}/train '
-    '--workers 0',
-    'coco': 'tools/benchmark.py coco --device cuda --images 2 --batch 1 --rounds 1 --train 2 --data {coco} --workers 0',
+    'probe': f'tools/benchmark.py probe {BENCHMARK} --batch 8 --bank 1000 --steps 1 '
+    '--images {images}/train --workers 0',
+    'coco': f'tools/benchmark.py coco {BENCHMARK} --images 2 --batch 1 --train 2 --data {{coco}} --workers 0',
 }

@@ -1,7 +1,7 @@
 """Run families and commands of families.py: jobs.py FOLDER NAME...  (in a process that sees the stand-in GPU).
 
-Each in a forked process of its own, so that only the first pays for the imports; output goes to FOLDER/NAME/log.txt, exit
-codes to FOLDER/results.json. Images and the weights to start from are made here.
+Each in a forked process of its own, so that only the first pays for the imports; output goes to FOLDER/NAME/log.txt,
+exit codes to FOLDER/results.json. Images and the weights to start from are made here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-/* cuBLAS, cuDNN and NCCL where torch needs more than "success": handles, versions, an algorithm, the size of a group. */
+/* The libraries where torch needs more than "success": handles, versions, an algorithm, the size of an image. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 """mim_mm: masked-image-modelling pretraining and transfer evaluation on OpenMMLab.
 
-Importing the package costs milliseconds: it imports neither torch nor mmpretrain / mmdet. It does two things, which must
-happen before anything imports ``mmcv.ops`` or ``mmpretrain.models``: it makes ``mmcv._ext`` importable where mmcv was
-installed without compiled ops, and keeps mmpretrain importable beside transformers 5 (see ``mim_mm/compat``).
+Importing the package costs milliseconds: it imports neither torch nor mmpretrain / mmdet. It does two things, which
+must happen before anything imports ``mmcv.ops`` or ``mmpretrain.models``: it makes ``mmcv._ext`` importable where mmcv
+was installed without compiled ops, and keeps mmpretrain importable beside transformers 5 (see ``mim_mm/compat``).
 """
 
 from .compat import install as _install_compat

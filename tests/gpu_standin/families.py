@@ -13,6 +13,7 @@ class Family:
     options: dict = field(default_factory=dict)
     words: tuple = ()
     start: str | None = None  # recipe whose encoder it starts from
+    resumed: bool = False  # afterwards once more, from the checkpoint of its first epoch
     more: str = ''  # lines of a config on top of the recipe, with {root!r} for the folder of its images
 
     @property
@@ -21,6 +22,7 @@ class Family:
 
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
+TWICE = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 1}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
 WATCHED = """custom_hooks = [
     dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
@@ -74,6 +76,10 @@ FAMILIES = {
     'finetune-fsdp': Family(
         'finetune/vitl_finetune_50e_fsdp', ONE_EPOCH | CLASSES, ('--launcher', 'pytorch'), 'mae/mae_vitl_800e'
     ),
+    'emae-resumed': Family('emae/emae_vits_300e', TWICE, resumed=True),
+    'fsdp-resumed': Family(
+        'mae/mae_vitl_800e_fsdp', TWICE | {'model.backbone.arch': 'deit-small'}, ('--launcher', 'pytorch'), resumed=True
+    ),
     'emae-ddp': Family(ENCODER, ONE_EPOCH, ('--launcher', 'pytorch')),
 }
 
@@ -82,6 +88,9 @@ PROBE = 'configs/linear/vitb_linear_90e.py'
 FROZEN = f'{PROBE} {{encoder}} --work-dir {{work}} --workers 0 --device cuda'
 BENCHMARK = '--device cuda --rounds 1'
 COMMANDS = {
+    'two-gpus': 'tools/dist_train.sh configs/emae/emae_vits_300e.py 2 --data-root {images} --work-dir {work} '
+    '--cfg-options train_cfg.max_epochs=1 train_dataloader.batch_size=4 train_dataloader.num_workers=0 '
+    'train_dataloader.persistent_workers=False default_hooks.checkpoint.save_last=False',
     'knn': f'tools/knn.py {FROZEN} --amp bf16',
     'knn-sharded': f'tools/knn.py {FROZEN} --launcher pytorch',
     'lowshot': f'tools/lowshot.py {FROZEN} --fraction 0.5',

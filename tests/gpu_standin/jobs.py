@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -117,7 +118,16 @@ def train(name: str, folder: Path) -> None:
     """A family, as ``tools/train.py`` does it."""
     from mim_mm.engine.launch import train_main
 
-    train_main(words_of(name, folder))
+    words = words_of(name, folder)
+    if FAMILIES[name].resumed:
+        first = os.fork()
+        if first == 0:
+            train_main(words)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) == 0, 'the run that is to be resumed'
+        words = [words[0], '--resume', str(folder / name / 'epoch_1.pth'), *words[1:]]
+        os.environ.update(only_process())
+    train_main(words)
 
 
 def command(name: str, folder: Path) -> None:
@@ -134,8 +144,12 @@ def command(name: str, folder: Path) -> None:
     places |= {key: make() for key, make in makers.items() if f'{{{key}}}' in COMMANDS[name]}
     os.environ.update(COCO_ROOT=str(images / 'coco'), IMAGENET_ROOT=str(images / 'classes'))
     os.chdir(ROOT)
-    sys.argv = COMMANDS[name].format(**places).split()
-    runpy.run_path(sys.argv[0], run_name='__main__')
+    words = COMMANDS[name].format(**places).split()
+    if words[0].endswith('.sh'):  # torchrun: as many processes as devices
+        own = dict(PYTHON=sys.executable, STANDIN_DEVICES=words[2], PORT=os.environ['MASTER_PORT'])
+        raise SystemExit(subprocess.run(['bash', *words], env={**os.environ, **own}).returncode)
+    sys.argv = words
+    runpy.run_path(words[0], run_name='__main__')
 
 
 def recipe(name: str):

@@ -36,6 +36,19 @@ def standin(tmp_path_factory):
     return variables
 
 
+def test_where_it_cannot_be_built_the_reason_is_said(tmp_path, monkeypatch):
+    (tmp_path / 'torch/lib').mkdir(parents=True)
+    (tmp_path / 'torch/lib/libtorch_cpu.so').touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(build_standin, '_folder_of', lambda package: tmp_path / package)
+        patch.setattr(build_standin.shutil, 'which', lambda tool: f'/usr/bin/{tool}')
+        with pytest.raises(build_standin.Unavailable, match='built without CUDA'):
+            build_standin.build(tmp_path / 'out')
+        patch.setattr(build_standin.shutil, 'which', lambda tool: None if tool == 'gcc' else f'/usr/bin/{tool}')
+        with pytest.raises(build_standin.Unavailable, match='needs gcc$'):
+            build_standin.build(tmp_path / 'out')
+
+
 @pytest.fixture(scope='module')
 def results(standin, request, tmp_path_factory):
     """Folder and exit codes of all jobs that are going to be asked for, from one process."""

@@ -97,11 +97,6 @@ COMMANDS = {
     'watch': f'tools/watch.py {{watched}} --data {{images}} --config {PROBE} --once --workers 0 '
     '--max-train-per-class 4 --max-val-per-class 2 --device cuda',
     'test': f'tools/test.py configs/{DETECTOR}.py {{detector}} --work-dir {{work}}',
-    'draw-detections': f'tools/draw_detections.py configs/{DETECTOR}.py {{detector}} --count 1 '
-    '--out {work}/drawn.png',
-    'draw-masks': 'tools/visualize_masks.py {images}/val --count 1 --seeds 1 --out {work}/masks.png',
-    'draw-reconstruction': f'tools/visualize_reconstruction.py configs/{ENCODER}.py {{pretrained}} {{images}}/val '
-    '--count 1 --out {work}/reconstruction.png',
     'step': f'tools/benchmark.py step {BENCHMARK} --steps 2 --warmup 1 --arch S/16 --parts 1 4 --batch 8',
     'step-compiled': f'tools/benchmark.py step {BENCHMARK} --steps 2 --warmup 1 --arch S/16 --parts 4 --batch 8 '
     '--compile --cuda-graphs --no-peers',

@@ -46,7 +46,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-full test-slurm test-upstream gpu-bench doctor lint wheel clean distclean
+.PHONY: help setup demo test test-full test-gpu-standin test-slurm test-upstream gpu-bench doctor lint wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -74,6 +74,9 @@ test: $(VENV)/.ready  ## the tests
 
 test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)
 	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_declared_dependencies.py tests/test_recipes_full.py)
+
+test-gpu-standin: $(VENV)/.ready  ## recipes of every family on a CUDA device that computes nothing (gcc, nm; a CUDA torch)
+	$(VENV)/bin/python -m pytest -m 'full or not full' $(or $(TESTS),tests/gpu_standin)
 
 test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
 	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)

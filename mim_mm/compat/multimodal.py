@@ -2,7 +2,8 @@
 
 mmpretrain takes any transformers from 4.28 on as reason to import BLIP, OFA and others, which are written for 4.x:
 beside 5.0 the import of ``mmpretrain.models`` dies in a base class that is None ("NoneType takes no arguments"). It
-asks one flag, ``mmpretrain.utils.dependency.WITH_MULTIMODAL``, which is cleared once that module was imported, so that mmpretrain registers its placeholders, as where transformers is not installed.
+asks one flag, ``mmpretrain.utils.dependency.WITH_MULTIMODAL``, which is cleared once that module was imported, so that
+mmpretrain registers its placeholders, as where transformers is not installed.
 """
 
 from .on_import import after_import

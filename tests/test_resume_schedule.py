@@ -77,8 +77,9 @@ def registered():
 
 
 def run(
-    work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iterations=False, accumulate=1, decay=0.05, inside=False
-):
+    work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iterations=False, accumulate=1, decay=0.05,
+    inside=False,
+):  # fmt: skip
     """Rates by iteration; ``until``: cut off after that many epochs (iterations); goes on from what the folder has.
 
     ``inside``: checkpoints and ``until`` count iterations although the loop counts epochs.
@@ -145,7 +146,7 @@ def test_a_shorter_run_and_one_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize('schedulers', [WARM, BY_EPOCH], ids=['warm-up', 'by epoch'])
-@pytest.mark.parametrize('until', [2, 7, 9], ids=['in the warm-up', 'in the cosine', 'an epoch whose end was not reached'])
+@pytest.mark.parametrize('until', [2, 7, 9], ids=['in the warm-up', 'in the cosine', 'an epoch that did not end'])
 def test_from_the_middle_of_an_epoch(tmp_path, schedulers, until):
     run(tmp_path / 'run', 8, schedulers, until=until, inside=True)
     resumed = run(tmp_path / 'run', 5, schedulers)

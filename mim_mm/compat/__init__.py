@@ -22,6 +22,6 @@ __all__ = ['MissingOpError', 'install', 'ops_source']
 
 
 def install():
-    """What ``import mim_mm`` does, once: ops for mmcv, addresses of our recipes, upstream's faults mended, less noise."""
+    """Once, on ``import mim_mm``: ops for mmcv, addresses of our recipes, less noise, upstream's faults mended."""
     for part in (finder, recipes, quiet, initializers, multimodal):
         part.install()

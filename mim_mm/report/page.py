@@ -12,7 +12,16 @@ from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_mark
 from .figures import draw_curves
 from .figures_quality import quality_curves
 from .tables import (
-    HEADLINE, METRICS, PASS, arms_table, duration, earlier_table, floors_table, protocol_notes, runs_table, summarise,
+    HEADLINE,
+    METRICS,
+    PASS,
+    arms_table,
+    duration,
+    earlier_table,
+    floors_table,
+    protocol_notes,
+    runs_table,
+    summarise,
 )  # fmt: skip
 from .tables_probe import probe_table
 

@@ -146,7 +146,8 @@ def protocol_notes(chain: Chain) -> list[str]:
     entries = published_entries(chain)
     if not entries:
         return []
-    sources = ', '.join(f'{s}: {SOURCES.get(s, s)}' for s in dict.fromkeys(e['source'] for _, e in entries))
+    names = dict.fromkeys(entry['source'] for _, entry in entries)
+    sources = ', '.join(f'{name}: {SOURCES.get(name, name)}' for name in names)
     notes = [
         f'Published rows ({sources}) are for ImageNet-1k and COCO 2017, chosen by the facts of the pretraining (method, '
         'mask, encoder, epochs, settings), whatever its file is called. The supervised row stands for the arm from '

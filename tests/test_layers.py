@@ -16,10 +16,12 @@ ABOVE = {
     'compat': {'version'},
     'attention': set(),
     'masking': {'registry'},
-    'encoders': {'registry', 'attention', 'masking'},
+    'encoders': {'registry', 'compat', 'attention', 'masking'},
     'targets': set(),
     'losses': {'masking'},
     'resolution': set(),
+    'runs': set(),
+    'recipe_facts': set(),
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
@@ -28,8 +30,9 @@ ABOVE = {
     'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
     'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
-    'report': set(),
+    # engine: the guards; data: surveys
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'recipe_facts', 'runs', 'version'},
+    'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {
         'registry', 'masking', 'encoders', 'targets', 'losses', 'algorithms', 'detection', 'data', 'engine',

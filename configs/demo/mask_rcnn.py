@@ -113,8 +113,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min=1e-5),
+    dict(type='mim_mm.WarmupLR', start_factor=0.01, by_epoch=False, end=50),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
 ]
 log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)

@@ -53,7 +53,7 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=64 / 256, momentum=0.9, fused=True),
     constructor='mim_mm.ProbeHeadsConstructor',
 )
-param_scheduler = dict(type='CosineAnnealingLR', by_epoch=False)
+param_scheduler = dict(type='mim_mm.HalfCosineLR', by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=300, val_interval=300)
 val_cfg = dict()
 test_cfg = dict()

@@ -21,8 +21,8 @@ train_dataloader = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-5))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', start_factor=0.1, end=5, like='timm'),
+    dict(type='mim_mm.HalfCosineLR', eta_min=1e-5, begin=5, like='timm'),
 ]
 train_cfg = dict(max_epochs=1000, val_interval=50)
 default_hooks = dict(checkpoint=dict(interval=50))

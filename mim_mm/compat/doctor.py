@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import finder
+from . import finder, multimodal
 
 OK, WARNING, PROBLEM = 'ok', 'warning', 'problem'
 
@@ -103,13 +103,13 @@ def _check_imports():
             "pip install 'setuptools<81'",
         )
     _, transformers = _distribution(('transformers',))
-    if transformers and _numbers(transformers) >= (5,):
+    if transformers and _numbers(transformers) >= (multimodal.FIRST_UNKNOWN,):
         yield Finding(
             'versions',
             'transformers',
-            PROBLEM,
-            f'{transformers}: mmpretrain.models cannot be imported beside 5.0 or later (NoneType takes no arguments)',
-            "pip install 'transformers<5', or uninstall it: nothing here needs it",
+            WARNING,
+            f"{transformers}: mmpretrain's multimodal models do not know it and are left out",
+            "nothing here needs them; for BLIP, OFA and others: pip install 'transformers<5'",
         )
     fixes = {
         'cv2': 'pip install --force-reinstall --no-deps opencv-python-headless  # the one without libGL',

@@ -15,8 +15,10 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mim_mm.checkpoint.read import LoadError
 from mim_mm.engine import class_count, guard, schedule, slurm_env
 from mim_mm.engine.cpu_memory import keep_freed_memory
+from mim_mm.engine.exact_resume import ResumeError
 from mim_mm.engine.signals import EARLY, REQUEST
 
 
@@ -109,10 +111,11 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
+    defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration.
-    for kind in ('mim_mm.FusedAttentionHook', 'mim_mm.ProgressHook', 'mim_mm.StopOnSignalHook'):
-        if not any(guard.type_name(hook) == kind.split('.')[-1] for hook in hooks):
-            hooks.append(dict(type=kind))
+    for kind in ('ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
+        if not any(guard.type_name(hook) == kind for hook in [*hooks, *defaults]):
+            hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
     return notes
 
@@ -146,7 +149,10 @@ def train_main(argv: list[str] | None = None) -> None:
     runner = _build_runner(cfg)
     for note in notes:
         print_log(note, logger=runner.logger)
-    runner.train()
+    try:
+        runner.train()
+    except (ResumeError, LoadError) as error:
+        _fail(error)
 
 
 def test_main(argv: list[str] | None = None) -> None:
@@ -171,5 +177,10 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
-    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
-    _build_runner(cfg).test()
+    hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
+    cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
+    runner = _build_runner(cfg)
+    try:
+        runner.test()
+    except LoadError as error:
+        _fail(error)

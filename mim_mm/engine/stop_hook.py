@@ -77,7 +77,9 @@ class StopOnSignalHook(Hook):
         if stopped:
             self._leftover = latest_checkpoint(runner.work_dir)
         if isinstance(loop, EpochBasedTrainLoop):
-            seen = exact_resume.unseen(loop, loop.iter, loop.epoch, meta.get('epoch_length'))
+            # As the checkpoint counts: ResumeScheduleHook may have placed the loop in epochs of another length.
+            iteration, epoch = meta.get('iter', loop.iter), meta.get('epoch', loop.epoch)
+            seen = exact_resume.unseen(loop, iteration, epoch, meta.get('epoch_length'))
             if seen:
                 runner.logger.info(f'epoch {loop.epoch + 1} goes on after {seen} of {len(loop.dataloader)} batches')
                 exact_resume.go_on_inside_epoch(loop, seen, state)

@@ -24,12 +24,12 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mim_mm.checkpoint.load import LoadReport, load_encoder, resolve_checkpoint
+from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
 from mim_mm.registry import MODELS
 
 __all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 'encode', 'extract', 'load_or_extract']
 
-SCHEMA = 1
+SCHEMA = 2  # 1: features of encoders that were loaded before anything left over stopped the load
 POOLINGS = ('cls', 'mean', 'cls_mean')
 AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -91,7 +91,7 @@ class Source:
         cfg: any config with ``model.backbone``, of a classifier or of a pretraining.
         checkpoint: file or work dir; None: a random encoder drawn with ``seed``, the control of every comparison.
         preprocess: how images are prepared.
-        prefix, min_loaded: see :func:`mim_mm.checkpoint.load.load_encoder`.
+        prefix, min_loaded, entry, skip: see :func:`mim_mm.checkpoint.load.load_encoder`.
         amp: None, 'bf16' or 'fp16' autocast.
     """
 
@@ -102,6 +102,8 @@ class Source:
     min_loaded: float = 0.95
     amp: str | None = None
     seed: int = 0
+    entry: str | None = None
+    skip: tuple[str, ...] = ()
 
     def identity(self, data: FolderImages) -> dict:
         """Everything that decides the features; equal identities, equal features (up to the device's rounding)."""
@@ -111,7 +113,9 @@ class Source:
         if self.checkpoint is not None:
             weights = hashlib.sha256(np.memmap(resolve_checkpoint(self.checkpoint), mode='r')).hexdigest()
         found = dict(schema=SCHEMA, mmpretrain=mmpretrain.__version__, backbone=backbone_config(self.cfg), amp=self.amp)
-        found.update(checkpoint=weights, prefix=self.prefix, preprocess=vars(self.preprocess))
+        found.update(checkpoint=weights, prefix=self.prefix, entry=self.entry, skip=sorted(self.skip))
+        # What was stored of a part of an encoder is not for those who want the whole.
+        found.update(partial=self.min_loaded < WHOLE, preprocess=vars(self.preprocess))
         found.update(data=data.digest(), classes=data.classes)
         return json.loads(json.dumps(found, default=str))
 
@@ -224,7 +228,10 @@ def build_encoder(source: Source) -> tuple[nn.Module, LoadReport | None]:
         backbone = MODELS.build(backbone_config(source.cfg))
         if source.checkpoint is None:
             backbone.init_weights()
-    report = source.checkpoint and load_encoder(backbone, source.checkpoint, source.prefix, source.min_loaded)
+    report = None
+    if source.checkpoint is not None:
+        options = dict(skip=source.skip, entry=source.entry)
+        report = load_encoder(backbone, source.checkpoint, source.prefix, source.min_loaded, **options)
     backbone.eval()  # mmpretrain's returns None
     return backbone.requires_grad_(False), report
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,10 +62,22 @@ class Sweep:
         return self.work_dir / 'configs' / point.name / 'chain.py'
 
     def write_summary(self, statuses: Dict[str, str]) -> None:
-        """``sweep.json``: points, their values and how they stand; results lie in each point's run.json files."""
+        """``sweep.json``: points, their values and how they stand; results lie in each point's run.json files.
+
+        A point that this call does not touch stands as the last one left it.
+        """
+        statuses = {**self._earlier(), **statuses}
         points = [dict(name=p.name, values=p.values, status=statuses.get(p.name, 'not run')) for p in self.points]
         content = dict(schema=1, name=self.name, chain=str(self.chain), axes=list(self.axes), x=self.x, points=points)
         write_json(self.work_dir / SUMMARY, content)
+
+    def _earlier(self) -> Dict[str, str]:
+        try:
+            points = json.loads((self.work_dir / SUMMARY).read_text(encoding='utf-8'))['points']
+            found = {point['name']: point['status'] for point in points}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return {name: 'interrupted' if status == 'running' else status for name, status in found.items()}
 
 
 # ---- reading

@@ -78,7 +78,9 @@ def test_detector_on_own_data(place):  # noqa: F811
     np.testing.assert_allclose(by_array['predictions'][0]['scores'], found['scores'], atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['linear/vitb_dino_100e', 'linear/vitb_cae_attentive_90e', 'finetune/vits_finetune_200e'])
+@pytest.mark.parametrize(
+    'name', ['linear/vitb_dino_100e', 'linear/vitb_cae_attentive_90e', 'finetune/vits_finetune_200e']
+)
 def test_recipes_classify_and_give_features(name):
     from mmpretrain import FeatureExtractor, ImageClassificationInferencer, get_model
 

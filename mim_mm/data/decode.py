@@ -53,20 +53,6 @@ def decode(data: bytes, channels: int = 3, name: str = '') -> np.ndarray:
     return image[..., 0] if channels == 1 else image
 
 
-def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """A decoded image, (H, W) or (H, W, C) in B, G, R, with other channels: grey repeated, or colour as luminance.
-
-    Raises:
-        UnreadableImage: neither number of channels is 1 or 3, and they differ.
-    """
-    given = 1 if image.ndim == 2 else image.shape[2]
-    if given == channels:
-        return image[..., 0] if channels == 1 and image.ndim == 3 else image
-    if {given, channels} != set(PLAIN):
-        raise UnreadableImage(f'an image of {given} channels was given, {channels} are wanted: give an array of them')
-    return mmcv.bgr2gray(image) if channels == 1 else np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
-
-
 def _by_mmcv(data: bytes, flag: str) -> np.ndarray | None:
     try:
         return mmcv.imfrombytes(data, flag=flag)

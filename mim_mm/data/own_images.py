@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mim_mm.registry import DATASETS, MODELS, TRANSFORMS
 
-from .decode import UnreadableImage, decode, with_channels
+from .decode import UnreadableImage, decode
 from .image_sources import Place, SourceError, open_source
 
 
@@ -63,13 +64,27 @@ class OwnImages(BaseDataset):
         return [dict(img_path=p.path, offset=p.offset, size=p.size, name=p.name) for p in places]
 
 
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """A decoded image, (H, W) or (H, W, C) in B, G, R, with other channels: grey repeated, or colour as luminance.
+
+    Raises:
+        UnreadableImage: neither number of channels is 1 or 3, and they differ.
+    """
+    given = 1 if image.ndim == 2 else image.shape[2]
+    if given == channels:
+        return image[..., 0] if channels == 1 and image.ndim == 3 else image
+    if {given, channels} != {1, 3}:
+        raise UnreadableImage(f'an image of {given} channels was given, {channels} are wanted: give an array of them')
+    return mmcv.bgr2gray(image) if channels == 1 else np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
+
+
 @TRANSFORMS.register_module()
 class LoadAnyImage(BaseTransform):
     """Read and decode an image of any format, from a file of its own or out of a tar.
 
     Adds ``img`` (H, W, C), for one channel (H, W); ``img_shape`` and ``ori_shape`` (H, W). Takes the place of
-    ``LoadImageFromFile``. A sample that has ``img`` and no ``img_path`` was decoded by mmpretrain's inferencers, which
-    know that other class only: it is brought to the channels and passed on.
+    ``LoadImageFromFile``. Samples that have ``img`` and no ``img_path``, as those of mmpretrain's inferencers, pass, with
+    these channels.
 
     Args:
         channels: C, see :func:`mim_mm.data.decode.decode`.

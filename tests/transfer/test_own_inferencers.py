@@ -13,7 +13,8 @@ from test_own_data import arguments, everything, place, small  # noqa: F401  (pl
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401
 
 from mim_mm.compat import paths
-from mim_mm.data.decode import UnreadableImage, with_channels
+from mim_mm.data.decode import UnreadableImage
+from mim_mm.data.own_images import with_channels
 from mim_mm.transfer import load_chain, own_data
 
 

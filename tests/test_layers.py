@@ -12,8 +12,9 @@ ABOVE = {
     '__init__': {'compat', 'version'},
     'version': set(),
     'registry': {'compat'},
-    'compat': {'version'},
+    'compat': {'version', 'folders'},
     'attention': set(),
+    'folders': set(),  # what counts below a data root: a leaf that any room may ask
     'masking': {'registry'},
     'encoders': {'registry', 'attention', 'masking'},
     'targets': set(),
@@ -22,12 +23,12 @@ ABOVE = {
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
-    'data': {'registry'},
+    'data': {'registry', 'folders'},
     'checkpoint': set(),
-    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
-    'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
+    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution', 'folders'},
+    'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},  # data: one decoder
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version', 'folders'},  # engine: the guards; data: surveys
     'report': set(),
     # Measures everything else, and nothing else imports it.
     'benchmarks': {

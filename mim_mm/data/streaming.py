@@ -11,9 +11,11 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mim_mm.folders import in_hidden
 from mim_mm.registry import DATASETS
 
-from .image_sources import SUFFIXES, SourceError
+from .image_sources import SourceError
+from .unlabelled import SUFFIXES
 
 MOST_WORKERS = 1024
 
@@ -125,8 +127,10 @@ class StreamedImages(IterableDataset):
 
         try:
             for sample in tarfile_samples(iter([dict(url=url)])):
+                if in_hidden(sample['__key__'].lstrip('/')):
+                    continue
                 for ending, value in sample.items():
-                    if isinstance(value, bytes) and f'.{ending}' in SUFFIXES:
+                    if isinstance(value, bytes) and f'.{ending}'.endswith(SUFFIXES):
                         yield dict(img_bytes=value, name=f'{sample["__key__"]}.{ending}')
         except Exception as error:  # curl, the shell, tarfile and webdataset each have their own
             print_log(f'{url} breaks off: {type(error).__name__}: {error}', logger='current')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mim_mm.engine import class_count, guard, schedule, slurm_env
+from mim_mm.engine import class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.signals import EARLY, REQUEST
+from mim_mm.folders import DataError
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +50,9 @@ def load_config(args: argparse.Namespace) -> Config:
     guard.check_data_roots(cfg)
     if cfg.get('classes_from_data'):
         print_log(class_count.fill_from_data(cfg))
+    if cfg.get('value_range'):
+        print_log(value_range.fill_value_range(cfg))
+    guard.fit_loaders(cfg)
     return cfg
 
 
@@ -118,7 +123,10 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
 
 
 def _fail(error: Exception) -> None:
-    print(f'error: {error}', file=sys.stderr)
+    lines = str(error).strip().splitlines()
+    # A loader worker sends its traceback along; the last line is the error, behind the name of its class.
+    text = re.sub(r'^[\w.]+: ', '', lines[-1]) if len(lines) > 1 and 'worker process' in lines[0] else str(error)
+    print(f'error: {text}', file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -143,10 +151,14 @@ def train_main(argv: list[str] | None = None) -> None:
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
-    runner = _build_runner(cfg)
-    for note in notes:
-        print_log(note, logger=runner.logger)
-    runner.train()
+    try:
+        runner = _build_runner(cfg)
+        for note in notes:
+            print_log(note, logger=runner.logger)
+        guard.check_first_batch(runner)
+        runner.train()
+    except (DataError, guard.ConfigError) as error:
+        _fail(error)
 
 
 def test_main(argv: list[str] | None = None) -> None:
@@ -172,4 +184,7 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
     cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
-    _build_runner(cfg).test()
+    try:
+        _build_runner(cfg).test()
+    except (DataError, guard.ConfigError) as error:
+        _fail(error)

@@ -71,7 +71,7 @@ def read_split(file: str | Path, names: Sequence[str]) -> Split:
         FileNotFoundError: no such file.
         ValueError: the list is empty, names an image twice, one that is not there, or one that several classes have.
     """
-    lines = [line.strip() for line in Path(file).read_text(encoding='utf-8').splitlines() if line.strip()]
+    lines = [line.strip() for line in Path(file).read_text(encoding='utf-8-sig').splitlines() if line.strip()]
     if not lines:
         raise ValueError(f'{file} lists no image: one file name a line is expected')
     place = {name: i for i, name in enumerate(names)}

@@ -219,7 +219,7 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
         if stage == 'linear':
             model['neck'] = dict(input_features=encoder.width)
             backbone['frozen_stages'] = encoder.depth
-        fit, val = (dict(_delete_=True, type='CustomDataset', **parts[part]) for part in ('train', 'test'))
+        fit, val = (dict(_delete_=True, type='mim_mm.ClassFolders', **parts[part]) for part in ('train', 'test'))
         if count < 5:
             settings.update(val_evaluator=dict(topk=(1,)), test_evaluator=dict(topk=(1,)))
     settings['train_dataloader'] = dict(batch_size=batch, dataset=fit)

@@ -16,18 +16,25 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
-# CustomDataset takes the classes from the folders (sorted, hence ImageNet's order); type='ImageNet' insists on 1000.
+# Classes are the training folders, sorted: ImageNet's order. val is numbered by them too (CustomDataset: by its own).
 train_dataloader = dict(
     drop_last=True,
     pin_memory=True,
     persistent_workers=True,
     dataset=dict(
-        _delete_=True, type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+        _delete_=True, type='mim_mm.ClassFolders', data_root=data_root, data_prefix='train', pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
     pin_memory=True,
     persistent_workers=True,
-    dataset=dict(_delete_=True, type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline),
+    dataset=dict(
+        _delete_=True,
+        type='mim_mm.ClassFolders',
+        data_root=data_root,
+        data_prefix='val',
+        classes_from='train',
+        pipeline=test_pipeline,
+    ),
 )
 test_dataloader = val_dataloader

@@ -5,7 +5,7 @@ python tools/train.py configs/demo/linear.py --cfg-options custom_hooks.0.checkp
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
-data_root = '{{$DEMO_ROOT:data/demo}}/digits'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/digits"""
 epochs = 25
 
 custom_hooks = [

@@ -5,7 +5,7 @@ python tools/train.py configs/demo/quick_probe.py --cfg-options custom_hooks.0.c
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
-data_root = '{{$DEMO_ROOT:data/demo}}/digits'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/digits"""
 
 custom_hooks = [
     dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),

@@ -39,6 +39,8 @@ def literal(value: Any, indent: int = 0) -> str:
         ends = ('[', ']') if isinstance(value, list) else ('(', ',)' if len(value) == 1 else ')')
     elif isinstance(value, dict):
         parts, ends = [f'{k!r}: {literal(v, indent + 4)}' for k, v in value.items()], ('{', '}')
+    elif isinstance(value, str) and HERE in value:  # the folder's name may have any quotation mark in it
+        return f"r'''{value}'''"
     else:
         return repr(value)
     line = ends[0] + ', '.join(parts) + ends[1]

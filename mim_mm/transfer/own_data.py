@@ -141,7 +141,7 @@ def _prepare(own: OwnData, args: Dict[str, Any], say: Callable[[str], None]) -> 
     title = (
         f'# {own.images}: pretrain, transfer, report. Written by tools/transfer.py --images; run it by\n# {call}\n\n'
     )
-    body = dict(name=work_dir.resolve().name, work_dir=HERE, stages=stages)
+    body = dict(name=work_dir.resolve().name, work_dir=f'{HERE}/', stages=stages)
     files['chain.py'] = title + ''.join(f'{key} = {own_configs.literal(value)}\n' for key, value in body.items())
     chain = work_dir / 'chain.py'
     if not args.get('dry_run'):

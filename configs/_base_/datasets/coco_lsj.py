@@ -2,7 +2,7 @@
 #   <root>/annotations/instances_{train,val}2017.json, <root>/train2017/*, <root>/val2017/*
 # Images are padded to a square by the model's data preprocessor (pad_size_divisor), in training and at test time alike.
 dataset_type = 'CocoDataset'
-data_root = '{{$COCO_ROOT:data/coco}}/'
+data_root = r"""{{$COCO_ROOT:data/coco}}/"""
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -3,7 +3,7 @@
 # Reading, crop and flip are ours: the same boxes and, within rounding, the same pixels.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
-data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+data_root = r"""{{$IMAGENET_ROOT:data/imagenet}}"""
 train_pipeline = [
     dict(type='mim_mm.LazyLoadImageFromFile'),
     dict(type='mim_mm.FastRandomResizedCrop', scale=224, interpolation='bicubic'),

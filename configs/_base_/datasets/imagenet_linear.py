@@ -2,7 +2,7 @@
 # mmpretrain's base crops bilinearly; the published protocols crop bicubically (train and test).
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py'
 
-data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+data_root = r"""{{$IMAGENET_ROOT:data/imagenet}}"""
 train_pipeline = [
     # Same boxes and, within rounding, same pixels as LoadImageFromFile and mmpretrain's RandomResizedCrop by Pillow.
     dict(type='mim_mm.LazyLoadImageFromFile'),

@@ -61,9 +61,9 @@ class ClassFolders(CustomDataset):
         numbered, by = self._names(own)
         samples, empty = get_samples(self.img_prefix, {name: i for i, name in enumerate(own)}, self.is_valid_file)
         if not samples:
-            raise NoImages(f"no image in class folders of '{self.img_prefix}'; endings: {', '.join(self.extensions)}")
+            raise NoImages(f"no image in class folders of '{self.img_prefix}'; known endings: {', '.join(self.extensions)}")
         present = [name for name in own if name not in empty]
-        same_numbering(present, numbered, f"'{self.img_prefix}'", f"'{by}'")
+        same_numbering(present, numbered, f"'{self.img_prefix}'", by)
         self._refuse_untrained(present)
         if empty:
             print_log(f"'{self.img_prefix}' has no image of {', '.join(sorted(empty)[:5])}", 'current', 30)
@@ -83,16 +83,16 @@ class ClassFolders(CustomDataset):
                     'classes_from of the data set to the training folder or a list of class names (None: its own '
                     'folders, which is right only where no class is missing)'
                 )
-            names, by = subfolders(folder), folder
+            names, by = subfolders(folder), f"the folders of '{folder}'"
         elif self.classes_from is not None:
-            names, by = list(self.classes_from), 'classes_from'
+            names, by = list(self.classes_from), f'the {len(self.classes_from)} training classes'
         elif given and set(own) <= set(given):
             return given, 'metainfo.classes'
         else:
-            names, by = own, self.img_prefix
+            names, by = own, 'its own folders'
         if given and len(given) != len(names):
             raise DataError(
-                f"metainfo.classes has {len(given)} names, '{by}' {len(names)} class folders: they must be as many"
+                f'metainfo.classes has {len(given)} names, {by} are {len(names)}: they must be as many'
             )
         return names, by
 
@@ -113,9 +113,7 @@ class ClassFolders(CustomDataset):
     def _listed(self) -> list[dict]:
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         text = get_file_backend(self.ann_file, enable_singleton=True).get(self.ann_file).decode('utf-8-sig')
-        names = list(self.CLASSES or ()) or (
-            [] if self.classes_from is None else self._names([])[0]
-        )
+        names = list(self.CLASSES or ()) or ([] if self.classes_from is None else self._names([])[0])
         found = []
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():

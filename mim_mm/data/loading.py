@@ -1,7 +1,7 @@
 """``LoadImageFromFile`` of every OpenMMLab config, through the decoder that surveys and pretraining use.
 
 mmcv's own keeps 16 grey levels of a 12-bit scan, makes black pictures of floats, and leaves some EXIF orientations
-alone. Importing this module registers ours under mmcv's name in mmengine's root registry, so that linear probes,
+alone. Importing this module registers ours under mmcv's name (mmengine's root and mmpretrain), so that linear probes,
 fine-tuning and detection see a file as pretraining does; 8-bit JPEG and PNG come out bit for bit as before.
 """
 
@@ -11,6 +11,8 @@ import mmcv.transforms
 import numpy as np
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS as ROOT
+from mmpretrain.datasets import transforms as _registers_its_own  # noqa: F401
+from mmpretrain.registry import TRANSFORMS as MMPRETRAIN
 
 from mim_mm.registry import TRANSFORMS
 
@@ -55,4 +57,6 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         return results
 
 
-ROOT.register_module(name='LoadImageFromFile', module=LoadImageFromFile, force=True)
+# mmpretrain has registered mmcv's a second time, in its own scope.
+for _registry in (ROOT, MMPRETRAIN):
+    _registry.register_module(name='LoadImageFromFile', module=LoadImageFromFile, force=True)

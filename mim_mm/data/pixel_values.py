@@ -73,9 +73,9 @@ def to_bytes(pixels: np.ndarray, value_range: ValueRange, name: str = '') -> np.
     stated = pair_of(value_range, kind)
     if stated is None:
         raise ValueRangeError(
-            f'{what}, and nothing says which of them is black and which white. State it for the whole data set, e.g. '
-            f"--cfg-options value_range='({', '.join(f'{v:g}' for v in likely_range(kind, low, high))})', or in the "
-            'loader as value_range=(low, high); or convert the files to 8 bits'
+            f'{what}, and nothing says which of them is black and which white. State it for the whole data set: '
+            f'value_range = ({", ".join(f"{v:g}" for v in likely_range(kind, low, high))}) fits this file, in the config '
+            'or by --cfg-options; or convert the files to 8 bits'
         )
     black, white = stated
     slack = 0.5 / 255 * (white - black) if kind == 'float' else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -65,7 +66,8 @@ class StreamedImages(IterableDataset):
         except ImportError as error:
             raise ImportError("StreamedImages needs webdataset: pip install 'mim_mm[stream]'") from error
         given = [urls] if isinstance(urls, str) else list(urls)
-        self.urls = [url for pattern in given for url in braceexpand(pattern)]
+        # A file that is there is itself, whatever braces are in the name of its folder.
+        self.urls = [url for one in given for url in ([one] if os.path.isfile(one) else braceexpand(one))]
         asked = get_dist_info()
         self.rank = asked[0] if rank is None else rank
         self.world_size = asked[1] if world_size is None else world_size

@@ -218,6 +218,10 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add('--prefix', default='backbone.', help='where the encoder lies in the checkpoint')
     add('--min-loaded', type=float, default=0.95, help='least part of the encoder that the checkpoint must fill')
     add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
+    add(
+        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
+        help="of images of more than 8 bits (default: the config's value_range)",
+    )  # fmt: skip
 
 
 def frozen_features(
@@ -235,6 +239,8 @@ def frozen_features(
     root = args.data_root or cfg.get('data_root')
     if not root:
         raise ValueError(f'{args.config} names no data_root: give --data-root')
+    if getattr(args, 'value_range', None):
+        cfg.value_range = tuple(args.value_range)
     preprocess = Preprocess.from_config(cfg, args.resize, args.crop)
     checkpoint = None if args.checkpoint == 'random' else resolve_checkpoint(args.checkpoint)
     run = f'{checkpoint.resolve().parent.name}_{checkpoint.stem}' if checkpoint else f'random_{args.seed}'

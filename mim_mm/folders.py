@@ -68,6 +68,6 @@ def same_numbering(names: Sequence[str], training: Sequence[str], where: str, tr
         lower = {name.lower(): name for name in training}
         near = [f"'{n}' differs from '{lower[n.lower()]}' in case only" for n in strange if n.lower() in lower]
         raise DataError(
-            f'{where} has {len(strange)} class(es) that train lacks ({strange[:5]}): labels are numbered by {trained}, so '
-            f'these have no number{"; " + near[0] if near else ""}. Rename, add or remove them'
+            f'{where} has {len(strange)} class(es) that train lacks ({strange[:5]}): labels are numbered by {trained}, '
+            f'so these have no number{"; " + near[0] if near else ""}. Rename, add or remove them'
         )

@@ -223,7 +223,8 @@ def check_imagenet(root):
     strange, lacking = sorted(set(val) - set(train)), sorted(set(train) - set(val))
     if strange:
         value = f'{root}: val has {len(strange)} class folders that train lacks, e.g. {strange[0]}'
-        return Finding('data', 'imagenet', PROBLEM, value, 'labels are numbered by the folders of train: add or remove them')
+        fix = 'labels are numbered by the folders of train: add or remove them'
+        return Finding('data', 'imagenet', PROBLEM, value, fix)
     if lacking:
         value = f'{root}: {len(train)} class folders in train, {len(val)} in val'
         return Finding('data', 'imagenet', WARNING, value, f'val has no image of {len(lacking)}, e.g. {lacking[0]}')

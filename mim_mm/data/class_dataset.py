@@ -30,7 +30,7 @@ class ClassFolders(CustomDataset):
             class names in label order. None: the folders of this part, right for the training set itself.
         extensions (Sequence[str]): Endings of images, by default all that ``mim_mm`` reads.
         kwargs: Of ``CustomDataset``. A list (``ann_file``) has a path and a label a line; the label is a number, or a
-            class name where ``metainfo.classes`` or ``classes_from`` has them.
+            class name where ``metainfo.classes`` or ``classes_from`` has it. Numbers are taken as they are.
 
     Raises:
         DataError: no class folder or image, a class that ``classes_from`` lacks, a label outside of the classes.
@@ -61,7 +61,7 @@ class ClassFolders(CustomDataset):
         numbered, by = self._names(own)
         samples, empty = get_samples(self.img_prefix, {name: i for i, name in enumerate(own)}, self.is_valid_file)
         if not samples:
-            raise NoImages(f"no image in class folders of '{self.img_prefix}'; known endings: {', '.join(self.extensions)}")
+            raise NoImages(f"no image in class folders of '{self.img_prefix}'; endings: {', '.join(self.extensions)}")
         present = [name for name in own if name not in empty]
         same_numbering(present, numbered, f"'{self.img_prefix}'", by)
         self._refuse_untrained(present)
@@ -113,7 +113,11 @@ class ClassFolders(CustomDataset):
     def _listed(self) -> list[dict]:
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         text = get_file_backend(self.ann_file, enable_singleton=True).get(self.ann_file).decode('utf-8-sig')
-        names = list(self.CLASSES or ()) or ([] if self.classes_from is None else self._names([])[0])
+        classes = list(self.CLASSES or ())
+        try:
+            names = classes or ([] if self.classes_from is None else self._names([])[0])
+        except DataError:  # a training set that is a list as well has no class folders
+            names = []
         found = []
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
@@ -123,13 +127,11 @@ class ClassFolders(CustomDataset):
             where = f"{self.ann_file}, line {number}: '{line.strip()[-80:]}'"
             if not path or not label.isdigit():
                 raise DataError(f'{where} must be a path, a blank and a label from 0, or a class name that is known')
-            if names and int(label) >= len(names):
-                raise DataError(f'{where}: the label must be below {len(names)}, the number of classes')
+            if classes and int(label) >= len(classes):
+                raise DataError(f'{where}: the label must be below {len(classes)}, the number of classes')
             if not in_hidden(path.strip()):
                 found.append(dict(img_path=backend.join_path(self.img_prefix, path.strip()), gt_label=int(label)))
         if not found:
             raise DataError(f'{self.ann_file} lists no image')
-        if names and self.CLASSES is None:
-            self._metainfo['classes'] = tuple(names)
         self.labels_needed = 1 + max(row['gt_label'] for row in found)
         return found

@@ -54,7 +54,7 @@ def decode(data: bytes, channels: int = 3, name: str = '', value_range: ValueRan
         raise UnreadableImage('the file is empty')
     raw = name.lower().endswith('.npy')
     if channels in PLAIN and not raw:
-        if data[:2] == JPEG or data[:8] == PNG and data[24] <= 8 or data[:2] == b'BM':
+        if data[:2] == JPEG or data[:8] == PNG and data[24:25] <= b'\x08' or data[:2] == b'BM':
             image = _by_mmcv(data, 'color' if channels == 3 else 'grayscale')
             if image is not None:
                 return image
@@ -117,6 +117,8 @@ def bits_of(image, head: bytes) -> tuple[int, bool]:
         return max(depths), max(kinds) == 3
     if image.mode == 'F':
         return 32, True
+    if image.format == 'PPM':
+        return 16 if image.mode == 'I' else 8, False
     return (32 if image.mode == 'I' else 16 if image.mode.startswith('I;16') else 1 if image.mode == '1' else 8), False
 
 

@@ -72,10 +72,10 @@ def to_bytes(pixels: np.ndarray, value_range: ValueRange, name: str = '') -> np.
     what = f"{repr(name) + ': ' if name else ''}its values are {_words(pixels.dtype)} from {low:.6g} to {high:.6g}"
     stated = pair_of(value_range, kind)
     if stated is None:
+        fits = ', '.join(f'{value:g}' for value in likely_range(kind, low, high))
         raise ValueRangeError(
             f'{what}, and nothing says which of them is black and which white. State it for the whole data set: '
-            f'value_range = ({", ".join(f"{v:g}" for v in likely_range(kind, low, high))}) fits this file, in the config '
-            'or by --cfg-options; or convert the files to 8 bits'
+            f'value_range = ({fits}) fits this file, in the config or by --cfg-options; or convert the files to 8 bits'
         )
     black, white = stated
     slack = 0.5 / 255 * (white - black) if kind == 'float' else 0

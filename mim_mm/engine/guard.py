@@ -157,7 +157,7 @@ def check_data_roots(cfg: Config) -> None:
         prefix = dataset.get('data_prefix')
         wanted += list(prefix.values()) if isinstance(prefix, Mapping) else [prefix] if prefix else []
         wanted += [dataset['split']] if dataset.get('split') else []
-        numbered_by = dataset.get('classes_from')
+        numbered_by = None if dataset.get('ann_file') else dataset.get('classes_from')
         wanted += [numbered_by] if isinstance(numbered_by, str) else []
         for relative in wanted:
             path = os.path.join(root, str(relative))

@@ -58,7 +58,7 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, cfg: Config, resize: int | None = None, crop: int | None = None) -> Preprocess:
-        """Mean, std, channel order, value range of a config; crop: the backbone's ``img_size``, else 224; resize: crop * 8 / 7."""
+        """A config's mean, std, channel order, value range; crop: the backbone's ``img_size`` or 224; resize: crop * 8 / 7."""
         model = cfg.get('model') or {}
         given = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         size = (model.get('backbone') or {}).get('img_size', 224)

@@ -87,6 +87,10 @@ def files():
 
 
 FILES = files()
+JPEGS = {
+    'turned.jpg': turned('JPEG', 6),
+    'inks.jpg': saved(Image.fromarray(np.dstack([COLOURS, GREY]), 'CMYK'), 'JPEG'),
+}
 
 
 @pytest.mark.parametrize('name', FILES)
@@ -99,11 +103,12 @@ def test_every_kind_means_what_it_was_made_from(name):
     assert np.abs(decode(content, 1, name, RANGE) - luminance).max() <= 2
 
 
-@pytest.mark.parametrize('name', FILES)
+@pytest.mark.parametrize('name', [*FILES, *JPEGS])
 def test_every_way_into_a_model_sees_the_same(name, tmp_path):
     path = tmp_path / name
-    path.write_bytes(FILES[name][0])
-    wanted = decode(FILES[name][0], 3, name, RANGE)
+    content = JPEGS.get(name) or FILES[name][0]
+    path.write_bytes(content)
+    wanted = decode(content, 3, name, RANGE)
     sample = dict(img_path=str(path))
     loaders = [LoadImageFromFile(value_range=RANGE), own_images.LoadAnyImage(value_range=RANGE)]
     for loader in loaders:
@@ -199,7 +204,8 @@ def test_the_survey_decides_for_the_set(tmp_path):
     assert '3 integer files of more than 8 bits: 0 to 4000, value range 0 to 4095 becomes 0 to 255' in text
     assert 'turned     1 by EXIF' in text and 'over 3 files of other endings: .heic 2, .txt 1' in text
     stated = image_survey.survey(find_source(tmp_path / 'i'), value_range=(0, 3000))
-    assert [look.name for look in stated.unreadable] == ['2.png'] and 'outside of value_range' in stated.unreadable[0].error
+    assert [look.name for look in stated.unreadable] == ['2.png']
+    assert 'outside of value_range' in stated.unreadable[0].error
     (tmp_path / 'four').mkdir()
     np.save(tmp_path / 'four' / 'a.npy', np.zeros((4, 4, 4), np.uint8))
     np.save(tmp_path / 'four' / 'b.npy', np.zeros((4, 4, 4), np.uint16))

@@ -26,6 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from mim_mm.checkpoint.load import LoadReport, load_encoder, resolve_checkpoint
 from mim_mm.data.class_dataset import ClassFolders
+from mim_mm.data.unlabelled import NoImages
+from mim_mm.folders import subfolders
 from mim_mm.registry import MODELS
 
 __all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 'encode', 'extract', 'load_or_extract']
@@ -58,7 +60,7 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, cfg: Config, resize: int | None = None, crop: int | None = None) -> Preprocess:
-        """A config's mean, std, channel order, value range; crop: the backbone's ``img_size`` or 224; resize: crop * 8 / 7."""
+        """A config's mean, std, channel order, value range. crop: the backbone's ``img_size``, 224; resize: crop * 8 / 7."""
         model = cfg.get('model') or {}
         given = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         size = (model.get('backbone') or {}).get('img_size', 224)
@@ -142,11 +144,14 @@ class FolderImages(Dataset):
     ):
         self.root = Path(root) / split
         if not self.root.is_dir():
-            raise FileNotFoundError(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
+            raise NoImages(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
         size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
         load = dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range)
         pipeline = [load, dict(type='mmpretrain.ResizeEdge', **size)]
         pipeline.append(dict(type='mmpretrain.CenterCrop', crop_size=preprocess.crop))
+        trained = Path(root).absolute() / 'train'
+        if classes is not None and trained.is_dir() and subfolders(trained) == list(classes):
+            classes = str(trained)  # the folder says more than the names: which of them are empty
         self.images = ClassFolders(data_prefix=str(self.root), pipeline=pipeline, classes_from=classes)
         self.classes = tuple(self.images.metainfo['classes'])
         (part, parts), count = share, len(self.images)

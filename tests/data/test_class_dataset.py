@@ -116,6 +116,8 @@ def test_empty_folders(tree):
     picture(tree / 'val' / 'bat' / '0.png')
     with pytest.raises(DataError, match="class 'bat', of which train has none"):
         build(tree, 'val', classes_from='train')
+    with pytest.raises(DataError, match="class 'bat', of which train has none"):
+        FolderImages(tree, 'val', Preprocess(8, 8), FolderImages(tree, 'train', Preprocess(8, 8)).classes)
     with pytest.raises(FileNotFoundError, match='no image'):
         build(tree, 'val/dog')
     with pytest.raises(DataError, match='no folder .*nowhere'):

@@ -60,7 +60,8 @@ def class_lists(
         seed: of that division, which depends on nothing else but the sorted names in the class.
 
     Raises:
-        SourceError: fewer than two classes with images, too few images, or a class in ``val`` only.
+        SourceError: fewer than two classes with images, or too few images.
+        DataError: a class in ``val`` only.
     """
     if not 0 < fraction < 1:
         raise SourceError(f'--val-fraction {fraction} must be between 0 and 1')

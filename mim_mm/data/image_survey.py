@@ -334,7 +334,7 @@ def _npy_header(head: bytes, name: str) -> Look:
     if len(shape) not in (2, 3) or 0 in shape or kind.hasobject:
         raise UnreadableImage(f'an array of shape {shape} and type {kind} is no image: (H, W) or (H, W, C) is')
     channels, floats = 1 if len(shape) == 2 else shape[2], kind.kind == 'f'
-    bits = 1 if kind == np.bool_ else 8 if kind == np.uint8 else max(9, 8 * kind.itemsize)  # int8 is no byte of an image
+    bits = 1 if kind == np.bool_ else 8 if kind == np.uint8 else max(9, 8 * kind.itemsize)  # not int8
     return Look(name, 'NPY', shape[1], shape[0], channels, mode=str(kind), bits=bits, floats=floats)
 
 

@@ -13,8 +13,9 @@ ABOVE = {
     'version': set(),
     'registry': set(),
     'utils': {'registry'},
-    'compat': {'version'},
+    'compat': {'version', 'folders'},
     'attention': set(),
+    'folders': set(),  # what counts below a data root: a leaf that any room may ask
     'masking': {'registry'},
     'encoders': {'registry', 'compat', 'attention', 'masking'},
     'targets': set(),
@@ -25,13 +26,14 @@ ABOVE = {
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
-    'data': {'registry'},
+    'data': {'registry', 'folders'},
     'checkpoint': set(),
-    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
-    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint'},
+    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution', 'folders'},
+    # data: one decoder
+    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'recipe_facts', 'runs', 'version'},
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'recipe_facts', 'runs', 'version'},
     'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {

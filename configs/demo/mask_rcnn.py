@@ -7,7 +7,7 @@ Cost: see docs/demo.md. A small Mask R-CNN: strides 4, 8, 16 from one ViT map, G
 
 _base_ = ['../_base_/default_runtime.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 default_scope = 'mmdet'
-data_root = '{{$DEMO_ROOT:data/demo}}/coco/'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/coco/"""
 max_iters = 280
 width = 64
 norm = dict(type='GN', num_groups=8)

@@ -5,7 +5,7 @@ python tools/train.py configs/demo/pretrain_emae.py
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mim_mm'
-data_root = '{{$DEMO_ROOT:data/demo}}/'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/"""
 max_iters = 1000
 warmup = 40
 

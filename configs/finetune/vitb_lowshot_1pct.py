@@ -17,7 +17,7 @@ Last run: never at full size; built, and two iterations at reduced width, by tes
 _base_ = ['./vitb_finetune_mocov3_150e.py']
 
 train_dataloader = dict(
-    dataset=dict(type='mim_mm.LowShotImages', ann_file='{{$LOWSHOT_LIST:meta/1percent.txt}}')
+    dataset=dict(type='mim_mm.LowShotImages', ann_file=r"""{{$LOWSHOT_LIST:meta/1percent.txt}}""")
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-5))
 param_scheduler = [

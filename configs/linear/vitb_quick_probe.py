@@ -38,7 +38,7 @@ val_dataloader = dict(
         type='ConcatDataset',
         datasets=[
             dict(**images, data_prefix='train', part='choose', **held_out, pipeline=test_pipeline),
-            dict(**images, data_prefix='val', part='report', pipeline=test_pipeline),
+            dict(**images, data_prefix='val', classes_from='train', part='report', pipeline=test_pipeline),
         ],
     ),
 )

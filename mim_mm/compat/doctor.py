@@ -11,6 +11,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mim_mm.folders import subfolders
+
 from . import finder, multimodal
 
 OK, WARNING, PROBLEM = 'ok', 'warning', 'problem'
@@ -206,7 +208,7 @@ def check_disk(folder='.'):
 
 
 def _has_class_folders(folder):
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+    return folder.is_dir() and bool(subfolders(folder))
 
 
 def check_imagenet(root):
@@ -217,11 +219,16 @@ def check_imagenet(root):
     if missing:
         value = f'{root}: no class folders in {" and ".join(missing)}'
         return Finding('data', 'imagenet', WARNING, value, f'the layout is {IMAGENET_LAYOUT}')
-    counts = [sum(entry.is_dir() for entry in (root / part).iterdir()) for part in ('train', 'val')]
-    if counts[0] != counts[1]:
-        value = f'{root}: {counts[0]} class folders in train, {counts[1]} in val'
-        return Finding('data', 'imagenet', WARNING, value, 'both must have the same class folders')
-    return Finding('data', 'imagenet', OK, f'{root}, {counts[0]} classes')
+    train, val = (subfolders(root / part) for part in ('train', 'val'))
+    strange, lacking = sorted(set(val) - set(train)), sorted(set(train) - set(val))
+    if strange:
+        value = f'{root}: val has {len(strange)} class folders that train lacks, e.g. {strange[0]}'
+        fix = 'labels are numbered by the folders of train: add or remove them'
+        return Finding('data', 'imagenet', PROBLEM, value, fix)
+    if lacking:
+        value = f'{root}: {len(train)} class folders in train, {len(val)} in val'
+        return Finding('data', 'imagenet', WARNING, value, f'val has no image of {len(lacking)}, e.g. {lacking[0]}')
+    return Finding('data', 'imagenet', OK, f'{root}, {len(train)} classes')
 
 
 def check_coco(root):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.engine import class_count, guard, schedule, slurm_env
+from mim_mm.engine import class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.exact_resume import ResumeError
 from mim_mm.engine.signals import EARLY, REQUEST
+from mim_mm.folders import DataError
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +52,9 @@ def load_config(args: argparse.Namespace) -> Config:
     guard.check_data_roots(cfg)
     if cfg.get('classes_from_data'):
         print_log(class_count.fill_from_data(cfg))
+    if cfg.get('value_range'):
+        print_log(value_range.fill_value_range(cfg))
+    guard.fit_loaders(cfg)
     return cfg
 
 
@@ -121,7 +126,10 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
 
 
 def _fail(error: Exception) -> None:
-    print(f'error: {error}', file=sys.stderr)
+    lines = str(error).strip().splitlines()
+    # A loader worker sends its traceback along; the last line is the error, behind the name of its class.
+    text = re.sub(r'^[\w.]+: ', '', lines[-1]) if len(lines) > 1 and 'worker process' in lines[0] else str(error)
+    print(f'error: {text}', file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -146,12 +154,13 @@ def train_main(argv: list[str] | None = None) -> None:
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
-    runner = _build_runner(cfg)
-    for note in notes:
-        print_log(note, logger=runner.logger)
     try:
+        runner = _build_runner(cfg)
+        for note in notes:
+            print_log(note, logger=runner.logger)
+        guard.check_first_batch(runner)
         runner.train()
-    except (ResumeError, LoadError) as error:
+    except (DataError, guard.ConfigError, ResumeError, LoadError) as error:
         _fail(error)
 
 
@@ -179,8 +188,7 @@ def test_main(argv: list[str] | None = None) -> None:
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
     hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
     cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
-    runner = _build_runner(cfg)
     try:
-        runner.test()
-    except LoadError as error:
+        _build_runner(cfg).test()
+    except (DataError, guard.ConfigError, LoadError) as error:
         _fail(error)

@@ -218,6 +218,10 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add('--amp', choices=['bf16', 'fp16'], help='autocast of the forward pass (default: float32)')
     add_load_arguments(parser)
     add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
+    add(
+        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
+        help="of images of more than 8 bits (default: the config's value_range)",
+    )  # fmt: skip
 
 
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:
@@ -244,6 +248,8 @@ def frozen_features(
     root = args.data_root or cfg.get('data_root')
     if not root:
         raise ValueError(f'{args.config} names no data_root: give --data-root')
+    if getattr(args, 'value_range', None):
+        cfg.value_range = tuple(args.value_range)
     preprocess = Preprocess.from_config(cfg, args.resize, args.crop)
     checkpoint = None if args.checkpoint == 'random' else resolve_checkpoint(args.checkpoint)
     run = f'{checkpoint.resolve().parent.name}_{checkpoint.stem}' if checkpoint else f'random_{args.seed}'

@@ -149,8 +149,8 @@ def protocol_notes(chain: Chain) -> list[str]:
     names = dict.fromkeys(entry['source'] for _, entry in entries)
     sources = ', '.join(f'{name}: {SOURCES.get(name, name)}' for name in names)
     notes = [
-        f'Published rows ({sources}) are for ImageNet-1k and COCO 2017, chosen by the facts of the pretraining (method, '
-        'mask, encoder, epochs, settings), whatever its file is called. The supervised row stands for the arm from '
+        f'Published rows ({sources}) are for ImageNet-1k and COCO 2017, chosen by the facts of the pretraining (method,'
+        ' mask, encoder, epochs, settings), whatever its file is called. The supervised row stands for the arm from '
         'scratch.',
     ]
     own = [(arm, entry) for arm, entry in entries if entry['own']]

@@ -39,6 +39,8 @@ def literal(value: Any, indent: int = 0) -> str:
         ends = ('[', ']') if isinstance(value, list) else ('(', ',)' if len(value) == 1 else ')')
     elif isinstance(value, dict):
         parts, ends = [f'{k!r}: {literal(v, indent + 4)}' for k, v in value.items()], ('{', '}')
+    elif isinstance(value, str) and HERE in value:  # the folder's name may have any quotation mark in it
+        return f"r'''{value}'''"
     else:
         return repr(value)
     line = ends[0] + ', '.join(parts) + ends[1]
@@ -219,7 +221,7 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
         if stage == 'linear':
             model['neck'] = dict(input_features=encoder.width)
             backbone['frozen_stages'] = encoder.depth
-        fit, val = (dict(_delete_=True, type='CustomDataset', **parts[part]) for part in ('train', 'test'))
+        fit, val = (dict(_delete_=True, type='mim_mm.ClassFolders', **parts[part]) for part in ('train', 'test'))
         if count < 5:
             settings.update(val_evaluator=dict(topk=(1,)), test_evaluator=dict(topk=(1,)))
     settings['train_dataloader'] = dict(batch_size=batch, dataset=fit)

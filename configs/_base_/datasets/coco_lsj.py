@@ -3,7 +3,7 @@
 # Masks are bitmaps from here on: annotations as RLE have no polygons, and flip, resize and crop are upstream's.
 # Images are padded to a square by the model's data preprocessor (pad_size_divisor), in training and at test time alike.
 dataset_type = 'CocoDataset'
-data_root = '{{$COCO_ROOT:data/coco}}/'
+data_root = r"""{{$COCO_ROOT:data/coco}}/"""
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

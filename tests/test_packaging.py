@@ -132,8 +132,9 @@ train_dataloader = dict(dataset=dict(data_root={root!r}, data_prefix='', pipelin
 FINETUNE = MINE + """
 model['head'] = dict(in_channels=32, num_classes=2)
 steps = [dict(type='LoadImageFromFile'), dict(type='mmpretrain.RandomResizedCrop', scale=32), dict(type='PackInputs')]
-train_dataloader = dict(dataset=dict(data_root={root!r}, data_prefix='', pipeline=steps), **loader)
-val_dataloader = test_dataloader = train_dataloader
+data = dict(data_root={root!r}, data_prefix='', pipeline=steps)
+train_dataloader = dict(dataset=data, **loader)
+val_dataloader = test_dataloader = dict(dataset=dict(data, classes_from=None), **loader)
 val_evaluator = test_evaluator = dict(topk=(1,))
 """
 PLAIN = """

@@ -181,14 +181,15 @@ def _detection(own: OwnData, encoder: Encoder, stats, gpus: int, say) -> Dict[st
     folders = [os.path.abspath(os.path.expanduser(own.boxes_images))]
     folders.append(os.path.abspath(os.path.expanduser(own.boxes_val_images)) if own.boxes_val_images else folders[0])
     given = [os.path.abspath(os.path.expanduser(own.boxes))]
-    whole = coco_file.read_coco(given[0], folders[0])
-    parts, how = [whole], f'given by {own.boxes_val}'
-    notes = [(own.boxes, note) for note in whole.notes]
     if own.boxes_val:
         given.append(os.path.abspath(os.path.expanduser(own.boxes_val)))
-        parts.append(coco_file.read_coco(given[1], folders[1]))
+    wholes = [coco_file.read_coco(path, folder) for path, folder in zip(given, folders)]
+    if len({part.masks for part in wholes}) > 1:  # a box detector: no box is lost for want of a mask
+        wholes = [coco_file.read_coco(path, folder, masks=False) for path, folder in zip(given, folders)]
+    parts, how, whole = wholes, f'given by {own.boxes_val}', wholes[0]
+    notes = [(path, note) for path, part in zip((own.boxes, own.boxes_val), wholes) for note in (*part.notes, part.checked)]
+    if own.boxes_val:
         coco_file.same_classes(*parts)
-        notes += [(own.boxes_val, note) for note in parts[1].notes]
     else:
         parts = list(coco_file.divide(whole, own.val_fraction))
         folders[1], how = folders[0], f'{own.val_fraction:g} of the images, divided by seed 0'

@@ -182,7 +182,7 @@ def check_dataset(path, folder, found):
 
     init_default_scope('mmdet')
     steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=found.masks)]
-    data = CocoDataset(ann_file=path, data_prefix=dict(img=str(folder)), metainfo=dict(classes=found.classes), pipeline=steps)
+    data = CocoDataset(ann_file=path, data_prefix=dict(img=str(folder)), metainfo=dict(classes=found.classes), pipeline=steps, serialize_data=False)
     shown = sum(int((~data[i]['gt_ignore_flags']).sum()) for i in range(len(data)))
     assert shown == sum(not row['iscrowd'] for row in found.content['annotations'])
     for i in range(len(data)):

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from mmengine.config import Config
 
 from .chain import ChainError, resolve
-from .own_encoder import Encoder
+from .own_encoder import Encoder, recipe_config
 
 HERE = '{{ fileDirname }}'  # mmengine puts the folder of the config here, so a work dir can be moved
 PROBE_EPOCHS, PROBE_ITERS = 10, (500, 12500)  # of configs/linear/vitb_quick_probe.py on ImageNet, and its limits here
@@ -130,7 +130,7 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
         ChainError: there is no recipe for the encoder.
     """
     base = str(resolve(f'configs/{encoder.recipes()[stage]}.py', stage))
-    recipe = Config.fromfile(base)
+    recipe = recipe_config(base)
     count, batch = len(data.classes), max(1, min(recipe.train_dataloader.batch_size, data.count // max(1, gpus)))
     backbone = encoder.settings(stage, channels)
     model: Dict[str, Any] = dict(backbone=backbone, head=dict(num_classes=count))

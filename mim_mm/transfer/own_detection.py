@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from .chain import ChainError, resolve
 from .own_configs import Code, _text
-from .own_encoder import Encoder
+from .own_encoder import Encoder, recipe_config
 
 WINDOW = 16  # tokens: a side of the input is a multiple of it
 
@@ -37,7 +37,7 @@ def detection_text(encoder: Encoder, data: Boxes, channels: int, stats, gpus: in
     """
     _check(encoder, channels)
     base = str(resolve(f'configs/{encoder.recipes()["detect"]}.py', 'detect'))
-    recipe = Config.fromfile(base)
+    recipe = recipe_config(base)
     batch = max(1, min(recipe.train_dataloader.batch_size, data.count // max(1, gpus)))
     settings: Dict[str, Any] = dict(
         metainfo=dict(classes=data.classes), model=_model(encoder, recipe, data, channels, stats)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Dict, List, Optional, Tuple
 
 from mmengine.config import Config
@@ -111,6 +112,12 @@ class Encoder:
         if channels != 3:
             found['in_chans' if self.kind == 'HiViT' else 'in_channels'] = channels
         return found
+
+
+@lru_cache(maxsize=32)
+def recipe_config(path: str) -> Config:
+    """A recipe, laid out once; to be read only."""
+    return Config.fromfile(path)
 
 
 def read_method(path: str, image_size: Optional[int] = None, small: bool = False) -> Tuple[str, Config, Encoder]:

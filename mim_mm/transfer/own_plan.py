@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Dict, List, Sequence
 
 from mmengine.config import Config
 
 from .chain import Chain
 from .own_configs import HERE
+from .own_encoder import recipe_config
 
 KINDS = dict(quick_probe='probe', linear='linear', finetune='finetune', detect='coco')
 SCRATCH = '_scratch'  # ending of the stages that start from a random encoder, and their arm without the underscore
@@ -38,17 +40,20 @@ def stage_table(wanted: Sequence[str], files: Dict[str, str], scratch: bool) -> 
 
 def _decays_by_layer(text: str) -> bool:
     base = text.split("_base_ = ['", 1)[1].split("'", 1)[0]
-    wrapper = Config.fromfile(base).get('optim_wrapper') or {}
+    wrapper = recipe_config(base).get('optim_wrapper') or {}
     return bool((wrapper.get('paramwise_cfg') or {}).get('layer_decay_rate'))
 
 
 def plan_lines(chain: Chain, gpus: int) -> List[str]:
     """How long each stage trains, on how many images a step, of which size."""
-    lines = []
+    lines, known = [], {}
     for stage in chain.stages:
         if stage.config is None:
             continue
-        cfg = Config.fromfile(str(stage.config))
+        # A stage and its twin share a config.
+        if stage.config not in known:
+            known[stage.config] = Config.fromfile(str(stage.config))
+        cfg = copy.deepcopy(known[stage.config])
         cfg.merge_from_dict(dict(stage.options))
         loop, batch = cfg.train_cfg, cfg.train_dataloader.batch_size
         much = f'{loop.max_epochs:,} epochs' if loop.get('max_epochs') else f'{loop.max_iters:,} iterations'

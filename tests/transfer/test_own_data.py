@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401  (saves most of a run's time)
 
-from mim_mm.engine import guard
+from mim_mm.engine import guard, schedule
 from mim_mm.transfer import Call, ChainError, load_chain, own_configs, own_data, own_detection, own_encoder, run_chain
 from mim_mm.transfer.own_data import OwnData
 
@@ -424,6 +424,7 @@ def test_the_stages_of_each_family_take_the_encoder(place, name):
     own = everything(place, no_scratch=True, image_size=size)
     chain = load_chain(own_data.chain_of(own, arguments(place), lambda line: None))
     cfg = small(chain['pretrain'].config, place / 'pre', **{'train_cfg.max_epochs': 1})
+    schedule.fit_schedule(cfg)
     Runner.from_cfg(cfg).train()
     assert {s.kind for s in chain.stages} >= {'pretrain', 'coco' if 'simmim_vit' not in name else 'linear'}
     for stage in chain.stages[1:-1]:

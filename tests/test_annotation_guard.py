@@ -1,4 +1,4 @@
-"""The COCO files of a config, before anything is trained: refused with the id, or mended for data sets and evaluators."""
+"""The COCO files of a config, before training: refused with the id, or mended for data sets and evaluators."""
 
 import copy
 import json
@@ -138,7 +138,7 @@ def test_masks_are_asked_of_recipes_with_masks_only(place):
 
 
 def test_empty_boxes_of_a_training_file_are_not_worth_a_copy(place):
-    """mmdet passes over them itself; COCO has two in half a gigabyte. In a validation file they would count as missed."""
+    """mmdet passes over them itself. In a validation file they would count as missed."""
     for part in ('train', 'val'):
         (place / f'{part}.json').write_text(json.dumps(file_content(bbox=[4, 4, 0, 20])))
     cfg, said = check(place)
@@ -153,15 +153,20 @@ def test_labels_of_a_validation_file_that_lacks_a_class_are_not_shifted(place):
     content['annotations'] = [a for a in content['annotations'] if a['category_id'] == 2]
     (place / 'val.json').write_text(json.dumps(content))
     cfg, _ = check(place)
-    data = CocoDataset(**{k: v for k, v in cfg.val_dataloader.dataset.items() if k not in ('type', 'pipeline')}, pipeline=[])
+    data = CocoDataset(
+        **{k: v for k, v in cfg.val_dataloader.dataset.items() if k not in ('type', 'pipeline')}, pipeline=[]
+    )
     assert {i['bbox_label'] for n in range(len(data)) for i in data.get_data_info(n)['instances']} == {1}, 'bee'
 
 
 def test_classes_of_another_set(place):
     other = {f'{part}_dataloader.dataset.metainfo.classes': ('cat', 'dog') for part in ('val', 'test')}
-    with pytest.raises(guard.ConfigError, match="none of its annotations is of a class .*it has ant, bee"):
+    with pytest.raises(guard.ConfigError, match='none of its annotations is of a class .*it has ant, bee'):
         check(place, **other)
     (place / 'config.py').write_text(CONFIG.format(root=str(place)) + 'classes_from_data = True\n')
     assert not check(place)[1]
     one = {'train_dataloader.dataset.dataset.metainfo.classes': ('ant',), 'classes_from_data': False}
-    assert any('2 annotations of classes that the config does not list are not used: bee' in line for line in check(place, **one)[1])
+    assert any(
+        '2 annotations of classes that the config does not list are not used: bee' in line
+        for line in check(place, **one)[1]
+    )

@@ -24,7 +24,7 @@ ABOVE = {
     'detection': {'registry', 'attention', 'checkpoint'},
     'data': {'registry'},
     'checkpoint': set(),
-    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'data', 'resolution'},  # data: its files are checked first
+    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'data', 'resolution'},  # data: checked first
     'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys

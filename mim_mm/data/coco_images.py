@@ -1,4 +1,4 @@
-"""The images that a COCO file lists: which are there, and whether the decoder gives them the size that the file says."""
+"""The images that a COCO file lists: which are there, and whether they are decoded to the size that it says."""
 
 from __future__ import annotations
 
@@ -162,9 +162,9 @@ def check_sizes(
 ) -> str:
     """Compare ``width`` and ``height`` with the files; right afterwards for every image that was looked at.
 
-    A file that says another size than the decoder gives either has a wrong number, or labels of another picture (one that
-    was not turned as its EXIF says, or that was resized since). The boxes tell which: those that fit into one of the
-    two only. Where none does, or they contradict each other, there is no single meaning.
+    A file that says another size than the decoder gives either has a wrong number, or labels of another picture (one
+    that was not turned as its EXIF says, or that was resized since). The boxes tell which: those that fit into one of
+    the two only. Where none does, or they contradict each other, there is no single meaning.
 
     Args:
         turn, complete: see :func:`decoded_size` and :func:`drop_absent`; an image whose header cannot be read counts as
@@ -200,7 +200,9 @@ def check_sizes(
             if stated[i] is None:
                 filled['image size'] = filled.get('image size', 0) + 1
             else:
-                findings.add("image sizes set to the decoder's, into which alone the labels fit", rows[i]['id'], 'image')
+                findings.add(
+                    "image sizes set to the decoder's, into which alone the labels fit", rows[i]['id'], 'image'
+                )
     for i in bad:
         findings.add('images that cannot be read, left out', f"'{rows[i]['file_name']}': {found[i]}", 'image')
     content['images'] = [row for i, row in enumerate(rows) if i not in set(bad)]
@@ -273,6 +275,6 @@ def _stop(path: str, row: dict, stated: tuple[int, int], size: Size, why: str) -
     fix = 'label the turned picture, or write the files anew without EXIF' if size.turned else 'take the labelled files'
     raise SourceError(
         f"'{path}': image {row['id']}, '{row['file_name']}', is said to be {stated[0]} x {stated[1]} px, and is "
-        f'{how}decoded to {size.width} x {size.height}, {why}. Correct width and height if the labels are of the decoded '
-        f'picture; else {fix}'
+        f'{how}decoded to {size.width} x {size.height}, {why}. Correct width and height if the labels are of the '
+        f'decoded picture; else {fix}'
     )

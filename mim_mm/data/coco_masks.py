@@ -123,8 +123,8 @@ def _fills(runs, pixels: int) -> bool:
 def run_lengths(text: str) -> list[int] | None:
     """Lengths out of COCO's compressed text; None where it is none.
 
-    Groups of 5 bits from the lowest, 32 for "more follows", all plus 48; from the fourth on a length is less the one two
-    before it (pycocotools' ``rleFrString``).
+    Groups of 5 bits from the lowest, 32 for "more follows", all plus 48; from the fourth on a length is less the one
+    two before it (pycocotools' ``rleFrString``).
     """
     try:
         letters = np.frombuffer(text.encode('ascii'), np.uint8).astype(np.int64) - 48
@@ -161,4 +161,3 @@ def box_of(mask: list | dict, height: int, width: int) -> list[float] | None:
         code = mask_utils.frPyObjects(mask, height, width) if isinstance(mask['counts'], list) else mask
         box = [float(v) for v in mask_utils.toBbox(code)]
     return box if box[2] > 0 and box[3] > 0 else None
-

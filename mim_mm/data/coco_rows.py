@@ -18,7 +18,7 @@ PLAIN = {int, float}
 class Findings:
     """What was mended or left out: a text a kind, how often, and the first places.
 
-    ``changed``: the content is no longer what the file says. ``left_out``: at most by annotations without a visible box,
+    ``changed``: the content is no longer what the file says. ``left_out``: annotations without a visible box are gone,
     which mmdet passes over in training too.
     """
 
@@ -193,7 +193,7 @@ def clean_references(content: dict, images: dict, categories: dict, path: str, f
 
 
 def drop_copies(content: dict, joined: set, findings: Findings) -> None:
-    """Leave out annotations that are there twice: under one id with equal content, or on an image that was listed twice.
+    """Leave out annotations that are there twice: under one id with equal content, or on an image listed twice.
 
     Equal annotations under two ids of one image stay, as they are in COCO itself. One id with two contents is no copy.
 
@@ -205,7 +205,11 @@ def drop_copies(content: dict, joined: set, findings: Findings) -> None:
     kept = []
     for row in content['annotations']:
         identity, body = row.get('id'), {key: value for key, value in row.items() if key != 'id'}
-        if not isinstance(identity, (list, dict)) and identity is not None and by_id.setdefault(identity, row) is not row:
+        if (
+            not isinstance(identity, (list, dict))
+            and identity is not None
+            and by_id.setdefault(identity, row) is not row
+        ):
             copied = by_id[identity] == row
         else:
             copied = row['image_id'] in joined and body in on_joined

@@ -31,7 +31,7 @@ def check_annotations(cfg: Config, folder: str | Path | None = None, say: Callab
 
     Args:
         cfg: changed in place.
-        folder: where mended copies are written, ``<folder>/annotations``; None: nothing is written, and the config stays.
+        folder: mended copies are written to ``<folder>/annotations``; None: nothing is written, and the config stays.
         say: told what was found, a line at a time, in the first process of a job.
 
     Raises:
@@ -52,12 +52,15 @@ def check_annotations(cfg: Config, folder: str | Path | None = None, say: Callab
         trained = loader == 'train_dataloader'
         prefix = dataset.get('data_prefix') or {}
         options = dict(
-            images=_absolute(dataset.get('data_root'), prefix.get('img') or '' if isinstance(prefix, Mapping) else prefix),
+            images=_absolute(
+                dataset.get('data_root'), prefix.get('img') or '' if isinstance(prefix, Mapping) else prefix
+            ),
             masks=_loads_masks(dataset) or (not trained and any('segm' in _flat(e.get('metric')) for e in readers)),
             classes=() if cfg.get('classes_from_data') else _classes(dataset),
             turn=_turns(dataset),
         )
-        mended = _look(path, options, trained, folder and Path(folder) / 'annotations', lambda t: say(f'{loader}: {t}'))
+        copies = folder and Path(folder) / 'annotations'
+        mended = _look(path, options, trained, copies, lambda text, name=loader: say(f'{name}: {text}'))
         if mended:
             for reader in [dataset, *readers]:
                 reader['ann_file'] = mended
@@ -150,10 +153,15 @@ def _unused(found: CocoFile, classes: tuple[str, ...], path: str) -> list[str]:
     names = ', '.join(list(other.values())[:5])
     if len(unused) == len(found.content['annotations']):
         raise guard.ConfigError(
-            f"'{path}': none of its annotations is of a class that the config lists ({', '.join(classes[:3])}, ...); it has "
-            f'{names}: set metainfo=dict(classes=...) and num_classes, or pass --cfg-options classes_from_data=True'
+            f"'{path}': none of its annotations is of a class that the config lists ({', '.join(classes[:3])}, ...); "
+            f'it has {names}: set metainfo=dict(classes=...) and num_classes, or pass '
+            '--cfg-options classes_from_data=True'
         )
-    return [f'{len(unused):,} annotations of classes that the config does not list are not used: {names}'] if unused else []
+    return (
+        [f'{len(unused):,} annotations of classes that the config does not list are not used: {names}']
+        if unused
+        else []
+    )
 
 
 def _key(path: str, options: dict, trained: bool) -> str:

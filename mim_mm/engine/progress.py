@@ -64,7 +64,7 @@ class ProgressHook(Hook):
     compilation) left out, times the iterations to go.
 
     Args:
-        interval: write at multiples of this number of iterations only; None: after any, since a log interval may be hours.
+        interval: write at multiples of this number of iterations only; None: after any, as a log interval may be hours.
         min_seconds: writes during training are at least this far apart, which keeps very short iterations cheap.
     """
 

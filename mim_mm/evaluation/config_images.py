@@ -29,7 +29,9 @@ def labelled_images(
     Raises:
         ValueError: nothing names the data; a validation class that training lacks. FileNotFoundError: no data.
     """
-    parts = [] if root else [list(_datasets((cfg.get(f'{p}_dataloader') or {}).get('dataset'))) for p in ('train', 'val')]
+    parts = (
+        [] if root else [list(_datasets((cfg.get(f'{p}_dataloader') or {}).get('dataset'))) for p in ('train', 'val')]
+    )
     if parts and all(parts) and 'head' in (cfg.get('model') or {}):
         init_default_scope(cfg.get('default_scope') or 'mmpretrain')
         train = ConfigImages(parts[0], preprocess, share=share)

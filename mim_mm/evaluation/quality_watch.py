@@ -38,8 +38,8 @@ class WatchCall:
 
     Args:
         work_dir: of the pretraining.
-        config: a config with ``model.backbone``, data and a preprocessor, as tools/knn.py takes it; None: the one that the
-            run left in its work dir.
+        config: a config with ``model.backbone``, data and a preprocessor, as tools/knn.py takes it; None: the one that
+            the run left in its work dir.
         settings: arguments of ``QualitySettings`` that are given; the others are those of the run's ``QualityHook``,
             if it has one. ``data`` falls back on the data of ``config``.
         device: of the measurements.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from mmengine.config import Config
 
@@ -61,7 +61,15 @@ def _loaders_replaced(pipeline: Sequence[Any], load: Dict[str, Any], channels: i
 
 
 def pretrain_text(
-    base: str, cfg: Config, encoder: Encoder, channels: int, stats, dataset: Dict[str, Any], batch: int, count: int, gpus: int
+    base: str,
+    cfg: Config,
+    encoder: Encoder,
+    channels: int,
+    stats,
+    dataset: Dict[str, Any],
+    batch: int,
+    count: int,
+    gpus: int,
 ) -> str:
     """The pretraining stage: the method's recipe on other images.
 

@@ -71,7 +71,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--max-unreadable', type=float, default=0.1, metavar='F', help='stop if more of the images cannot be read')
     add('--image-size', type=int, metavar='PX', help="side of the images in every stage (default: the method's)")
     add('--small', action='store_true', help="every stage, detection too, on images of half the method's side")
-    add('--no-scratch', action='store_true', help='leave out the runs from a random encoder, which say what pretraining adds')
+    add(
+        '--no-scratch',
+        action='store_true',
+        help='leave out the runs from a random encoder, which say what pretraining adds',
+    )
 
 
 def take_options(args: Dict[str, Any]) -> OwnData:
@@ -79,7 +83,9 @@ def take_options(args: Dict[str, Any]) -> OwnData:
     return OwnData(**{name: args.pop(name) for name in OwnData.__dataclass_fields__})
 
 
-def chain_of(own: OwnData, args: Dict[str, Any], say: Callable[[str], None] = print, folder: Optional[Path] = None) -> str:
+def chain_of(
+    own: OwnData, args: Dict[str, Any], say: Callable[[str], None] = print, folder: Optional[Path] = None
+) -> str:
     """The chain config to run: the one given, or the one written from the user's data.
 
     Args:
@@ -114,8 +120,8 @@ def run(own: OwnData, args: Dict[str, Any], start: Callable[[Dict[str, Any], Opt
     A dry run writes the same files into a temporary folder, so that the plan is made from what would be run.
 
     Args:
-        start: called with the options of the chain, and a display that calls the temporary folder by the name of the work
-            dir, or None.
+        start: called with the options of the chain, and a display that calls the temporary folder by the name of the
+            work dir, or None.
     """
     if own.images is None or not args.get('dry_run'):
         args['chain'] = chain_of(own, args)
@@ -148,8 +154,8 @@ def _prepare(own: OwnData, args: Dict[str, Any], say: Callable[[str], None], fol
     labelled = [stage for stage in own_encoder.STAGES[:3] if own.classes and stage in recipes]
     if (own.classes or own.boxes) and not recipes:
         raise ChainError(
-            f'--classes and --boxes have no recipes for {encoder.kind}, which {own.method} trains: pretrain with --images '
-            'alone, and write a chain for the rest (docs/chain.md)'
+            f'--classes and --boxes have no recipes for {encoder.kind}, which {own.method} trains: pretrain with '
+            '--images alone, and write a chain for the rest (docs/chain.md)'
         )
     wanted = [*labelled, *['detect'] * bool(own.boxes and 'detect' in recipes)]
     if (own.classes or own.boxes) and not wanted:
@@ -203,7 +209,9 @@ def _written(work_dir: Path, files: Dict[str, str], args: Dict[str, Any], say, f
     changed = _changed_by_user(work_dir, files)
     if changed:
         say(f'changed    {", ".join(changed)} since it was written: a run will stop, rather than write it anew')
-    there = {name: (work_dir / name).is_file() and _file_digest(work_dir / name) == _digest(files[name]) for name in files}
+    there = {
+        name: (work_dir / name).is_file() and _file_digest(work_dir / name) == _digest(files[name]) for name in files
+    }
     if all(there.values()):
         return chain
     for name, text in files.items():
@@ -220,9 +228,9 @@ def _check_tokenizer(own: OwnData, method: Any, options: Sequence[str]) -> None:
     given = [item.partition('=')[2] for item in options if item.startswith('pretrain.model.tokenizer_checkpoint=')]
     if not given:
         raise ChainError(
-            f'--method {own.method} learns the tokens of a trained {method.model.tokenizer.type}, whose weights it does not '
-            'bring: download them (for DALL-E dalle_encoder.pth, see the run sheet of the recipe), and add --cfg-options '
-            'pretrain.model.tokenizer_checkpoint=FILE'
+            f'--method {own.method} learns the tokens of a trained {method.model.tokenizer.type}, whose weights it '
+            'does not bring: download them (for DALL-E dalle_encoder.pth, see the run sheet of the recipe), and add '
+            '--cfg-options pretrain.model.tokenizer_checkpoint=FILE'
         )
     if not os.path.isfile(given[-1]):
         raise ChainError(f'pretrain.model.tokenizer_checkpoint: there is no file {given[-1]!r}')
@@ -270,7 +278,9 @@ def _detection(own: OwnData, encoder: Encoder, stats, gpus: int, say) -> Dict[st
     if len({part.masks for part in wholes}) > 1:  # a box detector: no box is lost for want of a mask
         wholes = [coco_file.read_coco(path, folder, masks=False) for path, folder in zip(given, folders)]
     parts, how, whole = wholes, f'given by {own.boxes_val}', wholes[0]
-    notes = [(path, note) for path, part in zip((own.boxes, own.boxes_val), wholes) for note in (*part.notes, part.checked)]
+    notes = [
+        (path, note) for path, part in zip((own.boxes, own.boxes_val), wholes) for note in (*part.notes, part.checked)
+    ]
     if own.boxes_val:
         coco_file.same_classes(*parts)
     else:

@@ -122,13 +122,16 @@ def _step(step: Dict[str, Any], masks: bool, channels: int, encoder: Encoder, re
             step[key] = _shrunk(step[key], encoder)
         if 'transforms' in step:
             step['transforms'] = [
-                [_step(dict(inner), masks, channels, encoder, recipe) for inner in branch] for branch in step['transforms']
+                [_step(dict(inner), masks, channels, encoder, recipe) for inner in branch]
+                for branch in step['transforms']
             ]
     return step
 
 
 def _shrunk(value: Any, encoder: Encoder) -> Any:
-    return type(value)(_shrunk(v, encoder) for v in value) if isinstance(value, (list, tuple)) else _side(value, encoder)
+    return (
+        type(value)(_shrunk(v, encoder) for v in value) if isinstance(value, (list, tuple)) else _side(value, encoder)
+    )
 
 
 def _duration(recipe: Config, epochs: int, count: int, batch: int) -> Dict[str, List[Any] | Dict[str, Any]]:
@@ -137,7 +140,8 @@ def _duration(recipe: Config, epochs: int, count: int, batch: int) -> Dict[str, 
         iters = math.ceil(epochs * count / batch)
         interval = max(1, iters // 10)
         settings = dict(
-            train_cfg=dict(max_iters=iters, val_interval=interval), default_hooks=dict(checkpoint=dict(interval=interval))
+            train_cfg=dict(max_iters=iters, val_interval=interval),
+            default_hooks=dict(checkpoint=dict(interval=interval)),
         )
         schedule = [scheduler.to_dict() for scheduler in recipe.param_scheduler]
         if any('milestones' in scheduler for scheduler in schedule):  # steps of COCO's iterations

@@ -66,10 +66,17 @@ class Encoder:
         large, probe = size == 'vitl', 'linear/vitb_quick_probe'
         detect = 'coco/mask_rcnn_vith_simple_lsj_75e' if size == 'vith' else f'coco/mask_rcnn_{size}_fpn_lsj_100e'
         tuned = dict(BEiT='beit', CAE='cae').get(self.method)
-        tuned = f'finetune/vitl_finetune_{tuned}_50e' if large and tuned else f'finetune/vitb_finetune_{tuned or "simmim"}_100e'
+        tuned = (
+            f'finetune/vitl_finetune_{tuned}_50e'
+            if large and tuned
+            else f'finetune/vitb_finetune_{tuned or "simmim"}_100e'
+        )
         if self.kind == 'VisionTransformer':
             return dict(
-                quick_probe=probe, linear=f'linear/{size}_{linear}', finetune=f'finetune/{size}_{finetune}', detect=detect
+                quick_probe=probe,
+                linear=f'linear/{size}_{linear}',
+                finetune=f'finetune/{size}_{finetune}',
+                detect=detect,
             )
         if self.kind == 'CAEPretrainViT':
             linear = f'linear/{"vitl" if large else "vitb"}_cae_linear_90e'
@@ -92,7 +99,9 @@ class Encoder:
         merged = dict(_delete_=True, **arch) if isinstance(arch, dict) else arch
         found: Dict[str, Any] = dict(arch=merged)
         if self.kind == 'HiViT':
-            shared = {k: v for k, v in self.backbone.items() if k in ('inner_patches', 'ape', 'stem_mlp_ratio', 'mlp_ratio')}
+            shared = {
+                k: v for k, v in self.backbone.items() if k in ('inner_patches', 'ape', 'stem_mlp_ratio', 'mlp_ratio')
+            }
             found.update(shared, img_size=self.img_size, patch_size=self.patch_size)
             if stage == 'quick_probe':
                 found.update(_delete_=True, type='mmpretrain.HiViT', arch=arch, rpe=bool(self.backbone.get('rpe')))
@@ -158,7 +167,8 @@ def _architecture(kind: str, arch: Any, path: str) -> Tuple[Any, int, int]:
 
     arch = SHORT.get(arch, arch) if isinstance(arch, str) or arch is None else arch.to_dict()
     known = dict(
-        VisionTransformer=backbones.VisionTransformer, BEiTPretrainViT=backbones.BEiTViT, CAEPretrainViT=backbones.BEiTViT,
+        VisionTransformer=backbones.VisionTransformer, BEiTPretrainViT=backbones.BEiTViT,
+        CAEPretrainViT=backbones.BEiTViT,
         HiViT=backbones.HiViT, SimMIMSwinTransformer=backbones.SwinTransformer,
     )  # fmt: skip
     if kind not in known:
@@ -178,7 +188,8 @@ def _resized(encoder: Encoder, cfg: Config, size: Optional[int], path: str) -> E
     size = size or max(1, round(before / SMALL / unit)) * unit
     if size < 2 * unit or size % unit:
         raise ChainError(
-            f'--image-size {size}: {path} hides squares of {unit} px, so it must be a multiple of {unit}, at least {2 * unit}'
+            f'--image-size {size}: {path} hides squares of {unit} px, so it must be a multiple of {unit}, '
+            f'at least {2 * unit}'
         )
     cfg.model.backbone.img_size = size
     for hook in cfg.get('custom_hooks') or ():

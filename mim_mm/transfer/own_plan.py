@@ -18,8 +18,9 @@ SCRATCH = '_scratch'  # ending of the stages that start from a random encoder, a
 def stage_table(wanted: Sequence[str], files: Dict[str, str], scratch: bool) -> Dict[str, Any]:
     """``stages`` of the chain.
 
-    Each downstream stage has a twin from a random encoder (frozen, in the probes), so that the page says what pretraining
-    added. Where the recipe lowers the rate from block to block, which spares what is learnt already, the twin does not.
+    Each downstream stage has a twin from a random encoder (frozen, in the probes), so that the page says what
+    pretraining added. Where the recipe lowers the rate from block to block, which spares what is learnt
+    already, the twin does not.
 
     Args:
         wanted: downstream stages in the order in which they run.
@@ -58,10 +59,18 @@ def plan_lines(chain: Chain, gpus: int) -> List[str]:
         loop, batch = cfg.train_cfg, cfg.train_dataloader.batch_size
         much = f'{loop.max_epochs:,} epochs' if loop.get('max_epochs') else f'{loop.max_iters:,} iterations'
         accumulated = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-        start = f'from {stage.init}' if stage.init else 'from a random encoder' if stage.kind != 'pretrain' else 'from scratch'
+        start = (
+            f'from {stage.init}'
+            if stage.init
+            else 'from a random encoder'
+            if stage.kind != 'pretrain'
+            else 'from scratch'
+        )
         sizes = sorted(_sides(cfg.get('train_pipeline')))
         shown = f', {sizes[-1]} px' if sizes else ''
-        lines.append(f'plan       {stage.name}: {much} of {batch * accumulated * max(1, gpus):,} images a step{shown}, {start}')
+        lines.append(
+            f'plan       {stage.name}: {much} of {batch * accumulated * max(1, gpus):,} images a step{shown}, {start}'
+        )
     return lines
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables of one case a line)
 """COCO files as people have them: mended where there is one meaning, else refused with the id, and what is mended is
 read alike by pycocotools, by mmdet's data set and by both evaluators."""
 
@@ -159,7 +160,14 @@ def same(found, wanted):
 
 
 # The rest is read by pycocotools and the data set only: an evaluation takes a second.
-EVALUATED = ('everything as text', 'id 0', 'four numbers', 'code as bytes in text', 'box over the edge', 'image under two ids')
+EVALUATED = (
+    'everything as text',
+    'id 0',
+    'four numbers',
+    'code as bytes in text',
+    'box over the edge',
+    'image under two ids',
+)
 
 
 def reads_everywhere(found, folder, tmp_path, evaluate=True):
@@ -182,7 +190,13 @@ def check_dataset(path, folder, found):
 
     init_default_scope('mmdet')
     steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=found.masks)]
-    data = CocoDataset(ann_file=path, data_prefix=dict(img=str(folder)), metainfo=dict(classes=found.classes), pipeline=steps, serialize_data=False)
+    data = CocoDataset(
+        ann_file=path,
+        data_prefix=dict(img=str(folder)),
+        metainfo=dict(classes=found.classes),
+        pipeline=steps,
+        serialize_data=False,
+    )
     shown = sum(int((~data[i]['gt_ignore_flags']).sum()) for i in range(len(data)))
     assert shown == sum(not row['iscrowd'] for row in found.content['annotations'])
     for i in range(len(data)):
@@ -202,7 +216,9 @@ def evaluate_truth(path, found, api):
             rows = [a for a in api.loadAnns(api.getAnnIds(image['id'])) if not a['iscrowd']]
             boxes = np.array([a['bbox'] for a in rows], float).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
-            labels = np.array([[c['id'] for c in found.content['categories']].index(a['category_id']) for a in rows], int)
+            labels = np.array(
+                [[c['id'] for c in found.content['categories']].index(a['category_id']) for a in rows], int
+            )
             one = dict(img_id=image['id'], bboxes=boxes, scores=np.ones(len(rows)), labels=labels)
             if found.masks:
                 one['masks'] = [api.annToRLE(a) for a in rows]
@@ -264,7 +280,11 @@ def test_an_unusable_mask_does_not_take_the_others_mask_head(folder, tmp_path, n
     reads_everywhere(few, folder, tmp_path, name == 'null')
     many = both(*(ann(i, segmentation=MARKS_NOTHING[name]) for i in range(4)))
     boxes = read(folder, tmp_path, many)
-    assert not boxes.masks and 'a box detector' in boxes.notes[-1] and not any(a['iscrowd'] for a in boxes.content['annotations'])
+    assert (
+        not boxes.masks
+        and 'a box detector' in boxes.notes[-1]
+        and not any(a['iscrowd'] for a in boxes.content['annotations'])
+    )
     reads_everywhere(boxes, folder, tmp_path, name == 'null')
     with pytest.raises(SourceError, match=r'4 of 6 boxes have no usable mask \(annotation 1, 2, 3, ...\)'):
         read(folder, tmp_path, many, masks=True)
@@ -311,7 +331,9 @@ def test_a_box_that_shows_nothing_is_left_out(folder, tmp_path, box):
 
 
 def test_turned_pictures_are_said(folder, tmp_path):
-    found = read(folder, tmp_path, both(img(file_name='turned.jpg', width=40, height=48), img(1, file_name='mirrored.jpg')))
+    found = read(
+        folder, tmp_path, both(img(file_name='turned.jpg', width=40, height=48), img(1, file_name='mirrored.jpg'))
+    )
     assert not found.changed and '2 are turned by their EXIF' in found.checked
     import mmcv
 
@@ -325,7 +347,11 @@ def test_turned_pictures_are_said(folder, tmp_path):
 @pytest.mark.parametrize('name', ['none.png', 'broken.png'])
 def test_images_that_are_absent_or_broken(folder, tmp_path, name):
     found = read(folder, tmp_path, img(file_name=name))
-    assert [row['id'] for row in found.content['images']] == [2, 3, 4, 5, 6] == [a['id'] for a in found.content['annotations']]
+    assert (
+        [row['id'] for row in found.content['images']]
+        == [2, 3, 4, 5, 6]
+        == [a['id'] for a in found.content['annotations']]
+    )
     assert any(name in note for note in found.notes)
     with pytest.raises(SourceError, match=rf'image 1.*{name}'):
         read(folder, tmp_path, img(file_name=name), complete=True)
@@ -347,6 +373,7 @@ def test_a_sample_of_a_large_set_and_all_once_one_is_wrong(folder, tmp_path, mon
 
 def test_classes_in_the_order_of_the_config(folder, tmp_path):
     """mmdet numbers labels in the order of the file, whatever the config says: a file that lacks 'a' would shift 'b'."""
+
     def without_a(content):
         content['categories'] = [dict(id=2, name='b')]
         content['annotations'] = [a for a in content['annotations'] if a['category_id'] == 2]

@@ -33,11 +33,17 @@ def place(tmp_path):
 
 
 def config(place, **changes):
-    common = dict(type='CustomDataset', data_root=str(place / 'tree'), data_prefix='', pipeline=[dict(type='LoadImageFromFile')])
+    common = dict(
+        type='CustomDataset', data_root=str(place / 'tree'), data_prefix='', pipeline=[dict(type='LoadImageFromFile')]
+    )
     common['metainfo'] = dict(classes=('cat', 'ant', 'bee'))
-    loaders = {f'{p}_dataloader': dict(dataset=dict(common, ann_file=str(place / f'{p}.txt'))) for p in ('train', 'val')}
+    loaders = {
+        f'{p}_dataloader': dict(dataset=dict(common, ann_file=str(place / f'{p}.txt'))) for p in ('train', 'val')
+    }
     backbone = dict(type='VisionTransformer', arch=ARCH, img_size=32, patch_size=8)
-    base = dict(default_scope='mmpretrain', data_root='data/imagenet', model=dict(backbone=backbone, head=dict(num_classes=3)))
+    base = dict(
+        default_scope='mmpretrain', data_root='data/imagenet', model=dict(backbone=backbone, head=dict(num_classes=3))
+    )
     return Config({**base, **loaders, **changes})
 
 
@@ -56,7 +62,9 @@ def test_a_quick_probe_gives_all_of_train_and_its_test_set(place):
     probe = dict(config(place).train_dataloader.dataset, type='mim_mm.ProbeImages')
     test = dict(probe, ann_file=str(place / 'val.txt'), part='report')
     joined = dict(type='ConcatDataset', datasets=[dict(probe, part='choose', fraction=0.5), test])
-    cfg = config(place, train_dataloader=dict(dataset=dict(probe, part='fit', fraction=0.5)), val_dataloader=dict(dataset=joined))
+    cfg = config(
+        place, train_dataloader=dict(dataset=dict(probe, part='fit', fraction=0.5)), val_dataloader=dict(dataset=joined)
+    )
     train, val = labelled_images(cfg, PREPROCESS)
     assert (len(train), len(val)) == (6, 4)
 
@@ -91,4 +99,10 @@ def test_the_tools_read_it(place):
     _, data = prepare(WatchCall(str(place / 'none'), config=str(path), settings=dict(workers=0)))
     assert (len(data.train), len(data.val)) == (6, 4) and data.classes == ('cat', 'ant', 'bee')
     with pytest.raises(FileNotFoundError, match='none.txt'):
-        labelled_images(config(place, val_dataloader=dict(dataset=dict(type='CustomDataset', data_root=str(place), ann_file='none.txt'))), PREPROCESS)
+        labelled_images(
+            config(
+                place,
+                val_dataloader=dict(dataset=dict(type='CustomDataset', data_root=str(place), ann_file='none.txt')),
+            ),
+            PREPROCESS,
+        )

@@ -1,7 +1,7 @@
 """``progress.json``: how far a run is, readable at any moment by another process.
 
 The chain (``mim_mm.transfer``) and anybody with ``cat`` can follow a run without parsing its log. The file is replaced
-by rename, so a reader never sees half of it, and no failure to write it ever stops a training run.
+by rename, so a reader never sees half of it, and no failure to make or write it ever stops a training run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import time
-import warnings
 from pathlib import Path
 from typing import Optional
 
@@ -19,8 +18,10 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop
 
+from mim_mm.compat.internals import built_loop
+from mim_mm.engine.harmless import harmless
 from mim_mm.registry import HOOKS
 
 FILE_NAME = 'progress.json'
@@ -83,10 +84,10 @@ class ProgressHook(Hook):
         self._start = time.monotonic()
         self._timed_from: Optional[tuple] = None  # (iterations done, monotonic time) after the first iteration
         self._last_write = -math.inf
-        self._warned = False
 
     # ---- moments of a run
 
+    @harmless
     def before_train(self, runner) -> None:
         if runner.iter > 0:  # resumed: what earlier attempts measured still holds
             earlier = read_progress(runner.work_dir)
@@ -96,6 +97,7 @@ class ProgressHook(Hook):
         self._timed_from = None
         self._write(runner, done=runner.iter)
 
+    @harmless
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         done = runner.iter + 1
         if self._timed_from is None:
@@ -103,6 +105,7 @@ class ProgressHook(Hook):
         if done % (self.interval or 1) == 0 and time.monotonic() - self._last_write >= self.min_seconds:
             self._write(runner, done)
 
+    @harmless
     def after_val_epoch(self, runner, metrics=None) -> None:
         self._metrics.update(_jsonable(metrics or {}))
         loop = self._loop(runner)
@@ -110,6 +113,7 @@ class ProgressHook(Hook):
 
     after_test_epoch = after_val_epoch
 
+    @harmless
     def after_train(self, runner) -> None:
         self._write(runner, runner.iter, finished=True)
 
@@ -118,20 +122,13 @@ class ProgressHook(Hook):
     @staticmethod
     def _loop(runner):
         """The train loop once it is built; asking ``runner.iter`` would build it, which a test-only run must not do."""
-        return runner._train_loop if isinstance(runner._train_loop, BaseLoop) else None
+        return built_loop(runner, 'train')
 
     def _write(self, runner, done: int, finished: bool = False) -> None:
-        """Write the file on rank 0; a disk that is full or gone is warned about once and otherwise ignored."""
-        if not is_main_process():
-            return
-        self._last_write = time.monotonic()
-        try:
+        """Write the file, on rank 0 only."""
+        if is_main_process():
+            self._last_write = time.monotonic()
             write_progress(runner.work_dir, self._snapshot(runner, done, finished))
-        except (OSError, TypeError, ValueError) as error:
-            if not self._warned:
-                self._warned = True
-                path = Path(runner.work_dir) / FILE_NAME
-                warnings.warn(f'{path} cannot be written ({error}); training goes on without it', stacklevel=2)
 
     def _snapshot(self, runner, done: int, finished: bool) -> dict:
         loop = self._loop(runner)
@@ -169,7 +166,7 @@ def device_name() -> str:
     """The accelerator's own name (``NVIDIA H100``), the processor's and its threads, or the kind of device."""
     kind = get_device()
     if kind == 'cuda':
-        return torch.cuda.getdevice_name()
+        return torch.cuda.get_device_name()
     return f'cpu: {cpu_name()}, {torch.get_num_threads()} thread(s)' if kind == 'cpu' else kind
 
 

@@ -81,12 +81,12 @@ class ConfigImages(FolderImages):
         options = dict(datasets[0])
         if 'part' in options:  # a quick probe trains on a part, k-NN and low-shot on all of it
             options = {k: v for k, v in options.items() if k not in ('part', 'fraction', 'at_most', 'seed')}
-            options['type'] = 'mmpretrain.CustomDataset'
+            options['type'] = 'mim_mm.ClassFolders'
         load = dict((options.get('pipeline') or [{}])[0])
         own_loader = str(load.get('type')).endswith('LoadAnyImage')
         size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
         options['pipeline'] = [
-            load if own_loader else dict(type='mmpretrain.LoadImageFromFile'),
+            load if own_loader else dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range),
             dict(type='mmpretrain.ResizeEdge', **size),
             dict(type='mmpretrain.CenterCrop', crop_size=preprocess.crop),
         ]

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class WatchCall:
         settings: arguments of ``QualitySettings`` that are given; the others are those of the run's ``QualityHook``,
             if it has one. ``data`` falls back on the data of ``config``.
         device: of the measurements.
-        prefix: where the encoder lies in the checkpoints.
+        prefix, entry, min_loaded, skip: see :func:`mim_mm.checkpoint.load.load_encoder`.
     """
 
     work_dir: str
@@ -51,6 +51,9 @@ class WatchCall:
     settings: dict = field(default_factory=dict)
     device: str = 'cpu'
     prefix: str = 'backbone.'
+    entry: str | None = None
+    min_loaded: float = 0.95
+    skip: Sequence[str] = ()
 
 
 def checkpoints(work_dir: str | Path) -> list[Path]:
@@ -143,7 +146,9 @@ def measure_checkpoint(call: WatchCall, checkpoint: str | Path) -> dict:
     path = Path(checkpoint)
     file, meta = _identity(path), _meta(path)
     cfg, data = prepare(call)
-    backbone, _ = build_encoder(Source(cfg, path, data.preprocess, call.prefix))
+    how = dict(prefix=call.prefix, entry=call.entry, min_loaded=call.min_loaded, skip=tuple(call.skip))
+    backbone, report = build_encoder(Source(cfg, path, data.preprocess, **how))
+    print(report.table(), flush=True)
     found = measure_quality(backbone.to(call.device), data, call.device)
     epoch = meta.get('epoch') if path.name.startswith('epoch_') else None
     row = dict(iter=int(meta['iter']), epoch=epoch, protocol=data.digest, source='watch', file=file, **found)
@@ -186,7 +191,9 @@ def run_job(call: WatchCall, checkpoint: Path) -> str | None:
     if code == 0:
         return None
     lines = log.read_bytes()[begin:].decode(errors='replace').strip().splitlines()
-    return f'exit code {code}: {lines[-1] if lines else "no output"} (all of it: {log})'
+    # What went wrong may take several lines; its first one says it.
+    told = next((line for line in lines if line.startswith('error:')), lines[-1] if lines else 'no output')
+    return f'exit code {code}: {told} (all of it: {log})'
 
 
 def _last_line(folder: Path) -> str:

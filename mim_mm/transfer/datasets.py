@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from mmengine.config import Config
 
 from mim_mm.engine import annotations, guard
+from mim_mm.folders import is_hidden
 
 from . import chain as chain_file
 from .manifest import write_json
@@ -112,6 +113,8 @@ def _walk(top: str) -> Iterator[Tuple[str, int, List[Tuple[str, int]]]]:
         files, inner = [], []
         with os.scandir(here) as entries:
             for entry in entries:
+                if is_hidden(entry.name):  # no image and no class: what a notebook leaves behind changes no data
+                    continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
                     if real not in above:

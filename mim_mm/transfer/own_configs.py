@@ -32,6 +32,8 @@ def literal(value: Any, indent: int = 0) -> str:
         ends = ('[', ']') if isinstance(value, list) else ('(', ',)' if len(value) == 1 else ')')
     elif isinstance(value, dict):
         parts, ends = [f'{k!r}: {literal(v, indent + 4)}' for k, v in value.items()], ('{', '}')
+    elif isinstance(value, str) and HERE in value:  # the folder's name may have any quotation mark in it
+        return f"r'''{value}'''"
     else:
         return repr(value)
     line = ends[0] + ', '.join(parts) + ends[1]
@@ -144,8 +146,8 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
     model: Dict[str, Any] = dict(backbone=backbone, head=dict(num_classes=count))
     settings: Dict[str, Any] = dict(metainfo=dict(classes=data.classes), model=model)
     mean, std = stats if channels != 3 else (encoder.mean, encoder.std)
-    if mean:
-        settings['data_preprocessor'] = dict(mean=mean, std=std)
+    if 'data_preprocessor' in recipe:  # the recipe's number of classes is ImageNet's
+        settings['data_preprocessor'] = dict(num_classes=count, **(dict(mean=mean, std=std) if mean else {}))
     load, size = dict(type='mim_mm.LoadAnyImage', channels=channels), encoder.size_of(stage)
     train, test = (
         _resized(_loaders_replaced(p, load, channels), size)
@@ -172,7 +174,7 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
     else:
         batch = _enough_steps(recipe, data.count, batch, max(1, gpus), settings)
         _fit_width(stage, encoder, recipe, model)
-        fit, val = (dict(_delete_=True, type='CustomDataset', **parts[part]) for part in ('train', 'test'))
+        fit, val = (dict(_delete_=True, type='mim_mm.ClassFolders', **parts[part]) for part in ('train', 'test'))
         if count < 5:
             settings.update(val_evaluator=dict(topk=(1,)), test_evaluator=dict(topk=(1,)))
     settings['train_dataloader'] = dict(batch_size=batch, dataset=fit)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from mmengine.config import DictAction
-
 from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm.compat.internals import parse_option
 from mim_mm.data import class_folders, coco_file, image_survey, own_images
-from mim_mm.data.decode import UnreadableImage
-from mim_mm.data.image_sources import SourceError, find_source, open_source
+from mim_mm.data.decode import PLAIN
+from mim_mm.data.image_sources import find_source, open_source
+from mim_mm.folders import DataError
 
 from . import own_configs, own_detection, own_encoder
 from .chain import ChainError, load_chain
@@ -49,6 +49,7 @@ class OwnData:
     val_fraction: float = 0.2
     decode: bool = False
     max_unreadable: float = 0.1
+    value_range: Optional[List[float]] = None
     image_size: Optional[int] = None
     small: bool = False
     no_scratch: bool = False
@@ -69,6 +70,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--val-fraction', type=float, default=0.2, metavar='F', help='held out where no validation set is given')
     add('--decode', action='store_true', help='survey by decoding every image, not by its header')
     add('--max-unreadable', type=float, default=0.1, metavar='F', help='stop if more of the images cannot be read')
+    add(
+        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
+        help='of files of more than 8 bits (default: found by the survey, e.g. 0 4095, or 0 1 for floats)',
+    )  # fmt: skip
     add('--image-size', type=int, metavar='PX', help="side of the images in every stage (default: the method's)")
     add('--small', action='store_true', help="every stage, detection too, on images of half the method's side")
     add(
@@ -110,7 +115,7 @@ def chain_of(
         raise ValueError('a dry run needs a folder for its files')
     try:
         return str(_prepare(own, args, say, folder))
-    except (SourceError, UnreadableImage) as error:
+    except DataError as error:
         raise ChainError(str(error)) from error
 
 
@@ -167,7 +172,9 @@ def _prepare(own: OwnData, args: Dict[str, Any], say: Callable[[str], None], fol
     seen = _look(own.images, own, say, encoder.img_size)
     stats = None
     if own.channels != 3:
-        mean, std, count = own_images.channel_statistics(seen.places, own.channels, STATISTICS_SAMPLE)
+        mean, std, count = own_images.channel_statistics(
+            seen.places, own.channels, STATISTICS_SAMPLE, value_range=seen.value_range
+        )
         say(f'mean       {mean}\nstd        {std} (of {count:,} images drawn by seed 0)')
         stats = mean, std
     batch = max(1, min(method.train_dataloader.batch_size, len(seen.places) // gpus))
@@ -176,11 +183,12 @@ def _prepare(own: OwnData, args: Dict[str, Any], say: Callable[[str], None], fol
     files['configs/pretrain.py'] = own_configs.pretrain_text(
         base, method, encoder, own.channels, stats, where, batch, len(seen.places), gpus
     )
+    files = _with_range(files, seen.value_range, own.channels)
     say(f'batch      {batch} images a device on {gpus} device(s), learning rate scaled to it')
     if own.classes:
         files.update(_classification(own, encoder, labelled, stats, gpus, say))
     if 'detect' in wanted:
-        files.update(_detection(own, encoder, stats, gpus, say))
+        files.update(_with_range(_detection(own, encoder, stats, gpus, say), seen.value_range, own.channels))
     for stage in own_encoder.STAGES:
         if stage not in wanted and (own.boxes if stage == 'detect' else own.classes):
             say(f'left out   {stage}: there is no recipe of it for {encoder.kind}')
@@ -190,7 +198,7 @@ def _prepare(own: OwnData, args: Dict[str, Any], say: Callable[[str], None], fol
     title = (
         f'# {own.images}: pretrain, transfer, report. Written by tools/transfer.py --images; run it by\n# {call}\n\n'
     )
-    body = dict(name=work_dir.resolve().name, work_dir=HERE, stages=stages)
+    body = dict(name=work_dir.resolve().name, work_dir=f'{HERE}/', stages=stages)
     files['chain.py'] = title + ''.join(f'{key} = {own_configs.literal(value)}\n' for key, value in body.items())
     chain = _written(work_dir, files, args, say, folder)
     for line in plan_lines(load_chain(chain), gpus):
@@ -237,7 +245,9 @@ def _check_tokenizer(own: OwnData, method: Any, options: Sequence[str]) -> None:
 
 
 def _look(given: str, own: OwnData, say: Callable[[str], None], small: int, source=None) -> image_survey.Survey:
-    seen = image_survey.survey(source or find_source(given), own.channels, own.decode, say=say)
+    seen = image_survey.survey(
+        source or find_source(given), own.channels, own.decode, say=say, value_range=own.value_range
+    )
     for line in seen.lines(given, small):
         say(line)
     seen.check(own.max_unreadable)
@@ -247,11 +257,12 @@ def _look(given: str, own: OwnData, say: Callable[[str], None], small: int, sour
 def _classification(own: OwnData, encoder: Encoder, stages: List[str], stats, gpus: int, say) -> Dict[str, str]:
     root = os.path.abspath(os.path.expanduser(own.classes))
     train, val = class_folders.tree_parts(root)
-    names = {}
+    names, looked = {}, []
     for part in dict.fromkeys([train, val] if val else [train]):
         source = open_source(os.path.join(root, part))
         seen = _look(os.path.join(own.classes, part), own, say, encoder.img_size, source)
         names[part] = [place.name for place in seen.places]
+        looked.append(seen)
     lists = class_folders.class_lists(root, train, val, names, own.val_fraction)
     say(
         f'classes    {len(lists.classes)}, {len(lists.train):,} training and {len(lists.val):,} validation images '
@@ -261,7 +272,15 @@ def _classification(own: OwnData, encoder: Encoder, stages: List[str], stats, gp
     files = {f'configs/{part}.txt': lists.text(part) for part in ('train', 'val')}
     for stage in stages:
         files[f'configs/{stage}.py'] = own_configs.classification_text(stage, encoder, data, own.channels, stats, gpus)
-    return files
+    return _with_range(files, image_survey.common_range(looked), own.channels)
+
+
+def _with_range(files: Dict[str, str], value_range: Optional[dict], channels: int) -> Dict[str, str]:
+    """The configs among the files with the value range of their images, where these are mapped to 8 bits."""
+    if not value_range or channels not in PLAIN:
+        return files
+    line = f'value_range = {own_configs.literal(value_range)}\n'
+    return {name: text + line * name.endswith('.py') for name, text in files.items()}
 
 
 def _detection(own: OwnData, encoder: Encoder, stats, gpus: int, say) -> Dict[str, str]:
@@ -311,7 +330,7 @@ def _add_options(stages: Dict[str, Any], items: Sequence[str]) -> None:
         if not equals or not dot or not key or name not in stages or name == 'report':
             have = ', '.join(n for n in stages if n != 'report')
             raise ChainError(f'--cfg-options {item!r} must be STAGE.key=value, with a stage of {have}')
-        stages[name].setdefault('options', {})[key] = DictAction._parse_iterable(value)
+        stages[name].setdefault('options', {})[key] = parse_option(value)
 
 
 def write_files(work_dir: Path, files: Dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """``tools/transfer.py --images``: what it writes, what it refuses, and that what it writes trains."""
 
+import argparse
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from mmengine.runner import Runner
 from PIL import Image
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401  (saves most of a run's time)
 
-from mim_mm.engine import guard, schedule
+from mim_mm.engine import guard, launch, schedule
 from mim_mm.transfer import Call, ChainError, load_chain, own_configs, own_data, own_detection, own_encoder, run_chain
 from mim_mm.transfer.own_data import OwnData
 
@@ -86,6 +87,34 @@ def small(path, work_dir, **options):
 
 def scalars(folder):
     return [json.loads(line) for line in next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+
+
+def test_twelve_bits_in_a_folder_with_an_apostrophe(place):
+    """The range is decided for the set and written; the names of folders are nobody's syntax."""
+    odd = place / 'it\'s {a} "b" %s'
+    for label, name in enumerate(('ant', 'bee')):
+        for i in range(4):
+            path = odd / 'tree' / name / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 48), 4000 * label + i, np.uint16)).save(path)
+    (odd / 'tree' / 'ant' / 'phone.heic').write_text('x')
+    said, args = [], arguments(place, work_dir=str(odd / 'work'))
+    own = OwnData(images=str(odd / 'tree'), classes=str(odd / 'tree'), method=str(place / 'tiny.py'))
+    chain = load_chain(own_data.chain_of(own, args, said.append))
+    text = '\n'.join(said)
+    assert 'integer files of more than 8 bits: 0 to 4003, value range 0 to 4095' in text and '.heic 1' in text
+    assert chain.work_dir == odd / 'work'
+    for stage in ('pretrain', 'quick_probe', 'linear', 'finetune'):
+        cfg = launch.load_config(
+            argparse.Namespace(config=str(chain[stage].config), cfg_options={}, launcher='none', work_dir=None,
+                               seed=None, data_root=None)
+        )  # fmt: skip
+        assert cfg.value_range == dict(integer=(0, 4095))
+        assert cfg.train_dataloader.dataset.pipeline[0].value_range == dict(integer=(0, 4095))
+    assert Config.fromfile(chain['pretrain'].config).train_dataloader.dataset.skip_list.startswith(str(odd))
+    with pytest.raises(ChainError, match='cannot be read.*outside of value_range'):
+        own.value_range = (0, 3000)
+        own_data.chain_of(own, arguments(place, work_dir=str(odd / 'other')), said.append)
 
 
 def test_what_is_written(place):

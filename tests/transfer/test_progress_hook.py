@@ -182,6 +182,33 @@ def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path, monkeypatch):
     assert len([w for w in caught if 'No space left' in str(w.message)]) == 1
 
 
+@pytest.mark.parametrize('error', [AttributeError('getdevice_name'), RuntimeError('CUDA'), KeyError('x'), TypeError()])
+@pytest.mark.parametrize('broken', ['device_name', 'write_progress', '_jsonable', 'read_progress'])
+def test_nothing_that_fails_in_it_ends_a_training(broken, error, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(progress, broken, fail)
+    r = runner(tmp_path, dict(by_epoch=True, max_epochs=2, val_interval=1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        r.train()
+    assert r.iter == 8
+    told = [str(w.message) for w in caught if 'training goes on' in str(w.message)]
+    if broken == 'read_progress':  # of resumed runs only
+        hook = next(hook for hook in r.hooks if isinstance(hook, ProgressHook))
+        with pytest.warns(UserWarning, match='before_train failed.*training goes on'):
+            hook.before_train(r)
+    else:
+        assert len(told) == 1 and type(error).__name__ in told[0], told
+
+
+def test_on_cuda_the_device_is_named(monkeypatch):
+    monkeypatch.setattr(progress, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device=None: 'NVIDIA H100')
+    assert progress.device_name() == 'NVIDIA H100'
+
+
 def test_a_loss_that_is_not_a_number_is_null(tmp_path, monkeypatch):
     states = written(monkeypatch)
     runner(tmp_path, dict(by_epoch=True, max_epochs=1), model=Line(bad_at=2), val=False).train()

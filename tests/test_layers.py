@@ -28,8 +28,8 @@ ABOVE = {
     'detection': {'registry', 'attention', 'checkpoint'},
     'data': {'registry', 'folders'},
     'checkpoint': set(),
-    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution', 'folders'},
-    # data: one decoder
+    # data: one decoder, and annotations are checked first
+    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'data', 'resolution', 'folders'},
     'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys

@@ -17,7 +17,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.engine import class_count, guard, schedule, slurm_env, value_range
+from mim_mm.engine import annotations, class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.exact_resume import ResumeError
 from mim_mm.engine.signals import EARLY, REQUEST
@@ -50,6 +50,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.data_root:
         guard.set_data_root(cfg, args.data_root)
     guard.check_data_roots(cfg)
+    annotations.check_annotations(cfg, cfg.work_dir)
     if cfg.get('classes_from_data'):
         print_log(class_count.fill_from_data(cfg))
     if cfg.get('value_range'):

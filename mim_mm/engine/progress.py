@@ -17,7 +17,7 @@ from typing import Optional
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from mim_mm.compat.internals import built_loop
@@ -54,7 +54,7 @@ def _jsonable(metrics: dict) -> dict:
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Write ``<work_dir>/progress.json`` at each logging interval, after each validation and at the end.
+    """Write ``<work_dir>/progress.json`` every few seconds, after each validation and at the end.
 
     Keys: ``epoch``, ``max_epochs``, ``iter``, ``max_iters`` (finished ones; ``max_epochs`` is null in iteration-based
     loops), ``eta_s``, ``elapsed_s`` (seconds of training, earlier attempts of a resumed run included), ``loss``,
@@ -65,17 +65,17 @@ class ProgressHook(Hook):
     compilation) left out, times the iterations to go.
 
     Args:
-        interval: iterations between two writes; None takes the ``LoggerHook``'s, so that both say the same.
-        min_seconds: writes at the interval are at least this far apart, which keeps very short iterations cheap.
+        interval: write at multiples of this number of iterations only; None: after any, as a log interval may be hours.
+        min_seconds: writes during training are at least this far apart, which keeps very short iterations cheap.
     """
 
     # After CheckpointHook (VERY_LOW), so that what is written names the checkpoint just saved.
     priority = 'LOWEST'
 
-    def __init__(self, interval: Optional[int] = None, min_seconds: float = 0.5):
+    def __init__(self, interval: Optional[int] = None, min_seconds: float = 2.0):
         if interval is not None and interval < 1:
             raise ValueError(
-                f"ProgressHook: interval={interval} must be at least 1 iteration, or None for the logger's"
+                f"ProgressHook: interval={interval} must be at least 1 iteration, or None for any"
             )
         self.interval = interval
         self.min_seconds = min_seconds
@@ -89,9 +89,6 @@ class ProgressHook(Hook):
 
     @harmless
     def before_train(self, runner) -> None:
-        if self.interval is None:
-            intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
-            self.interval = intervals[0] if intervals else 10
         if runner.iter > 0:  # resumed: what earlier attempts measured still holds
             earlier = read_progress(runner.work_dir)
             self._metrics = earlier.get('metrics') or {}
@@ -105,7 +102,7 @@ class ProgressHook(Hook):
         done = runner.iter + 1
         if self._timed_from is None:
             self._timed_from = (done, time.monotonic())
-        if done % self.interval == 0 and time.monotonic() - self._last_write >= self.min_seconds:
+        if done % (self.interval or 1) == 0 and time.monotonic() - self._last_write >= self.min_seconds:
             self._write(runner, done)
 
     @harmless

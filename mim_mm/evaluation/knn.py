@@ -20,7 +20,8 @@ from torch import Tensor
 from mim_mm.checkpoint.atomic import write_atomically
 from mim_mm.checkpoint.read import resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
-from mim_mm.evaluation.features import Features, FolderImages, Preprocess, Source, load_or_extract
+from mim_mm.evaluation.config_images import labelled_images
+from mim_mm.evaluation.features import Features, Preprocess, Source, load_or_extract
 
 __all__ = ['KS', 'evaluate', 'fitting_ks', 'knn_accuracy', 'nearest', 'vote']
 
@@ -208,7 +209,7 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('config', help='a config with model.backbone: of a classifier or of the pretraining')
     add('checkpoint', help="file or work dir; 'random': an untrained encoder, the control")
-    add('--data-root', help="folder with train/<class>/* and val/<class>/* (default: the config's data_root)")
+    add('--data-root', help='folder with train/<class>/* and val/<class>/* (default: the data of the config)')
     add('--work-dir', help='where results and features go (default: work_dirs/frozen/<config>/<run>_<checkpoint>)')
     add('--resize', type=int, help='short edge in pixels (default: crop * 256 / 224)')
     add('--crop', type=int, help="centre crop in pixels (default: the backbone's img_size)")
@@ -245,9 +246,6 @@ def frozen_features(
         ValueError: neither ``--data-root`` nor the config names the data. Others: see ``features``.
     """
     cfg = Config.fromfile(args.config)
-    root = args.data_root or cfg.get('data_root')
-    if not root:
-        raise ValueError(f'{args.config} names no data_root: give --data-root')
     if getattr(args, 'value_range', None):
         cfg.value_range = tuple(args.value_range)
     preprocess = Preprocess.from_config(cfg, args.resize, args.crop)
@@ -256,8 +254,7 @@ def frozen_features(
     work_dir = Path(args.work_dir or Path('work_dirs', 'frozen', Path(args.config).stem, run))
     how = dict(prefix=args.prefix, min_loaded=args.min_loaded, entry=args.entry, skip=tuple(args.skip))
     source = Source(cfg, checkpoint, preprocess, amp=args.amp, seed=args.seed, **how)
-    train = FolderImages(root, 'train', preprocess, share=share)
-    val = FolderImages(root, 'val', preprocess, train.classes, share)
+    train, val = labelled_images(cfg, preprocess, args.data_root, share)
     options = dict(batch_size=args.batch_size, workers=args.workers, device=args.device)
     found = load_or_extract(source, train, work_dir / 'features', **options)
     if share[0] == 0:

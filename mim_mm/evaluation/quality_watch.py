@@ -38,10 +38,10 @@ class WatchCall:
 
     Args:
         work_dir: of the pretraining.
-        config: a config with ``model.backbone``, ``data_root`` and a preprocessor, as tools/knn.py takes it; None: the
-            one that the run left in its work dir.
+        config: a config with ``model.backbone``, data and a preprocessor, as tools/knn.py takes it; None: the one that
+            the run left in its work dir.
         settings: arguments of ``QualitySettings`` that are given; the others are those of the run's ``QualityHook``,
-            if it has one. ``data`` falls back on the config's ``data_root``.
+            if it has one. ``data`` falls back on the data of ``config``.
         device: of the measurements.
         prefix, entry, min_loaded, skip: see :func:`mim_mm.checkpoint.load.load_encoder`.
     """
@@ -108,8 +108,9 @@ def prepare(call: WatchCall) -> tuple[Config, QualityData]:
         )
     hooks = [h for h in stored.get('custom_hooks') or () if str(h.get('type')).split('.')[-1] == 'QualityHook']
     values = {k: v for k, v in (hooks[0].to_dict() if hooks else {}).items() if k not in HOOK_ONLY}
-    if call.config and cfg.get('data_root'):
-        values['data'] = cfg.data_root
+    named = bool(call.config) and 'data' not in call.settings
+    if named:
+        values['data'] = call.config
     values.update(call.settings)
     if not values.get('data'):
         raise ValueError(
@@ -117,7 +118,8 @@ def prepare(call: WatchCall) -> tuple[Config, QualityData]:
             'DIR/val/<class>/*) or --config RECIPE with a data_root'
         )
     settings = QualitySettings(**values)
-    return cfg, QualityData(settings, Preprocess.from_config(cfg, settings.resize, settings.crop))
+    preprocess = Preprocess.from_config(cfg, settings.resize, settings.crop)
+    return cfg, QualityData(settings, preprocess, cfg if named else None)
 
 
 def _identity(checkpoint: Path) -> dict:

@@ -65,7 +65,7 @@ def test_mmpretrain_finds_every_model_that_is_not_a_detector():
 
 
 def test_a_shortened_recipe_trains_without_our_tools(image_folder, tmp_path):
-    """Two epochs, less than the warm-up, by mmengine's Runner alone; the rate falls to its end."""
+    """Two epochs, less than the warm-up, by mmengine's Runner alone; the rate follows the shortened schedule."""
     from tiny_run import SHRINK, TINY_ARCH
 
     (tmp_path / 'mine.py').write_text("_base_ = 'mim_mm::emae/emae_vits_300e.py'\n")

@@ -107,11 +107,11 @@ def test_epochs(tmp_path, monkeypatch):
     assert end['finished'] is True and end['eta_s'] == 0.0 and end['checkpoint'] == 'epoch_3.pth'
     assert end['loss'] == 2.0 and end['train']['extra'] == 7.0 and end['train']['lr'] == pytest.approx(0.1)
     assert end['metrics'] == {'batches': 4.0, 'nan': None, 'note': 'x'}, 'lists are left out, NaN is null'
-    # At each logging interval (2 iterations), after each validation, at the start and at the end.
-    assert [state['iter'] for state in states] == [0, 2, 4, 4, 6, 8, 8, 10, 12, 12, 12]
-    assert [state['finished'] for state in states] == [False] * 10 + [True]
-    assert states[1]['epoch'] == 0 and states[3]['epoch'] == 1 and states[1]['loss'] == 2.0
-    assert states[3]['metrics'] and not states[2]['metrics'] and states[3]['checkpoint'] == 'epoch_1.pth'
+    # After each iteration (min_seconds=0), whatever the logging interval, after each validation, at the start and end.
+    assert [state['iter'] for state in states] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 12, 12]
+    assert [state['finished'] for state in states] == [False] * 16 + [True]
+    assert states[1]['epoch'] == 0 and states[5]['epoch'] == 1 and states[1]['loss'] == 2.0
+    assert states[5]['metrics'] and not states[4]['metrics'] and states[5]['checkpoint'] == 'epoch_1.pth'
 
 
 def test_eta_is_the_mean_iteration_times_those_to_go(tmp_path, monkeypatch):
@@ -129,6 +129,24 @@ def test_eta_is_the_mean_iteration_times_those_to_go(tmp_path, monkeypatch):
     assert by_iteration[0]['eta_s'] is None
     assert by_iteration[2]['eta_s'] == 3.0 * 6 and by_iteration[6]['eta_s'] == 3.0 * 2
     assert by_iteration[6]['elapsed_s'] == 50 + 5 * 3
+
+
+def test_it_follows_time_and_not_the_logging_interval(tmp_path, monkeypatch):
+    now = [100.0]
+
+    class Slow(Line):
+        def train_step(self, data, optim_wrapper):
+            now[0] += 1.5
+            return super().train_step(data, optim_wrapper)
+
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+    states = written(monkeypatch)
+    # Two seconds at least are between two writes: every second of these iterations, of which five are logged at a time.
+    hooks = dict(hook=dict(type='mim_mm.ProgressHook'), val=False)
+    run = runner(tmp_path, dict(by_epoch=True, max_epochs=2), model=Slow(), **hooks)
+    next(h for h in run.hooks if type(h).__name__ == 'LoggerHook').interval = 5
+    run.train()
+    assert [state['iter'] for state in states] == [0, 2, 4, 6, 8, 8]
 
 
 def test_iterations(tmp_path):

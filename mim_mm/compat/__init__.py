@@ -1,4 +1,4 @@
-"""Everything that touches upstream internals; nowhere else in the package does.
+"""Everything that touches upstream internals; docs/openmmlab.md lists it, and a test finds what is not listed.
 
 * ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops
 * ``ops/``    the ops themselves, on torchvision and torch, with mmcv's calling conventions

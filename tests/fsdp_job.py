@@ -85,7 +85,7 @@ def fine_tuning(recipe, images, checkpoint, batch=2, sharded=True, **options):
         loader.update(batch_size=batch, num_workers=0, persistent_workers=False, pin_memory=False)
         loader.dataset.update(data_root=str(images), pipeline=pipeline)
         loader.dataset.pop('split', None)
-        loader.dataset.data_prefix = ''
+        loader.dataset.update(data_prefix='', classes_from=None)  # one folder for both: it numbers itself
     cfg.train_dataloader.drop_last = True
     if not sharded:
         cfg.pop('strategy', None), cfg.pop('runner_type', None)

@@ -14,6 +14,7 @@ from yapf.yapflib import yapf_api
 
 import mim_mm.engine  # noqa: F401
 from mim_mm.checkpoint import atomic
+from mim_mm.compat.leave import leave
 
 # AdamW with a large epsilon: without it, gradients that are zero but for rounding decide the sign of a step.
 STEADY = {
@@ -132,7 +133,7 @@ def main():
     if get_rank() == 0:
         (out / 'refused.json').write_text(json.dumps(messages))
         (out / 'written.txt').write_text('\n'.join(written))
-    torch.distributed.destroy_process_group()
+    del runner
 
 
 def refused(mae, out):
@@ -158,3 +159,4 @@ def refused(mae, out):
 
 if __name__ == '__main__':
     main()
+    leave()

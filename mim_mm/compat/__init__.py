@@ -10,6 +10,7 @@
 * ``on_import`` how these four reach a module: right after somebody imports it
 * ``schedulers`` a schedule that fits a shortened run, where a Runner is made without our tools
 * ``internals``, ``sharding`` private names of mmengine that the package reads
+* ``leave``   the end of a process of several, without gloo's abort
 * ``doctor``  what ``tools/doctor.py`` prints
 
 None of them imports torch or mmengine on its own account, so that ``import mim_mm`` stays cheap.

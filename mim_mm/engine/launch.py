@@ -17,10 +17,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.compat.leave import leave
 from mim_mm.engine import annotations, class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.cpu_memory import keep_freed_memory
 from mim_mm.engine.exact_resume import ResumeError
 from mim_mm.engine.signals import EARLY, REQUEST
+from mim_mm.engine.stop_hook import Stopped
 from mim_mm.folders import DataError
 
 
@@ -155,14 +157,24 @@ def train_main(argv: list[str] | None = None) -> None:
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
+    code = 0
     try:
-        runner = _build_runner(cfg)
-        for note in notes:
-            print_log(note, logger=runner.logger)
-        guard.check_first_batch(runner)
-        runner.train()
+        _train(cfg, notes)
     except (DataError, guard.ConfigError, ResumeError, LoadError) as error:
         _fail(error)
+    except Stopped as stopped:
+        code = stopped.code
+    leave(code)
+    if code:
+        raise SystemExit(code)
+
+
+def _train(cfg: Config, notes: list[str]) -> None:
+    runner = _build_runner(cfg)
+    for note in notes:
+        print_log(note, logger=runner.logger)
+    guard.check_first_batch(runner)
+    runner.train()
 
 
 def test_main(argv: list[str] | None = None) -> None:
@@ -193,3 +205,4 @@ def test_main(argv: list[str] | None = None) -> None:
         _build_runner(cfg).test()
     except (DataError, guard.ConfigError, LoadError) as error:
         _fail(error)
+    leave()

@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PIP_INSTALL := -m pip install --quiet -c constraints.txt
 
 # a file's tests stay in one process: they share fixtures that train
-SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.10 python3 python)
 VERSION_RULE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))

@@ -8,11 +8,15 @@ PYTHON ?=
 VENV ?= .venv
 UPSTREAM ?= .venv-upstream
 TESTS ?=
+WORKERS ?= 2
 # mmcv's setup.py would start a compiler whenever it sees torch; mim_mm/compat makes that unnecessary
 export MMCV_WITH_OPS := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PIP_INSTALL := -m pip install --quiet -c constraints.txt
+
+# a file's tests stay in one process: they share fixtures that train
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.10 python3 python)
 VERSION_RULE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
@@ -42,11 +46,12 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-full test-slurm test-upstream gpu-bench doctor lint wheel clean distclean
+.PHONY: help setup demo test test-full test-gpu-standin test-slurm test-upstream gpu-bench doctor lint wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
-	@echo; echo '  PYTHON=python3.12 chooses the interpreter of a new environment, TESTS=tests/compat the tests to run'
+	@echo; echo '  PYTHON=python3.12 chooses the interpreter of a new environment, TESTS=tests/compat the tests to run,'
+	@echo '  WORKERS=0 runs them in one process, where a debugger works'
 
 $(VENV)/.ready: constraints.txt pyproject.toml
 	@rm -f $@
@@ -59,16 +64,19 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 
 setup: $(VENV)/.ready  ## .venv with everything from constraints.txt
 
-demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on embedded data (CPU, about 7 minutes)
+demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on embedded data (CPU, about 9 minutes)
 	$(VENV)/bin/python tools/make_demo_data.py
 	$(VENV)/bin/python tools/transfer.py configs/chains/demo.py --jobs 2
 	@echo "The page: $(CURDIR)/work_dirs/demo/report.html"
 
 test: $(VENV)/.ready  ## the tests
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
-test-full: $(VENV)/.ready  ## every recipe at real size, two iterations each where memory allows (hours)
-	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_recipes_full.py)
+test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)
+	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_declared_dependencies.py tests/test_recipes_full.py)
+
+test-gpu-standin: $(VENV)/.ready  ## recipes of every family on a CUDA device that computes nothing (gcc, nm; a CUDA torch)
+	$(VENV)/bin/python -m pytest -m 'full or not full' $(or $(TESTS),tests/gpu_standin)
 
 test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
 	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)
@@ -84,13 +92,13 @@ $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip setuptools wheel
 	@$(@D)/bin/python $(PIP_INSTALL) torch torchvision numpy
 	@$(@D)/bin/python $(PIP_INSTALL) --no-build-isolation -c constraints-upstream.txt \
-	  mmengine mmcv-lite mmpretrain mmdet pycocotools scikit-learn matplotlib pytest timm
+	  mmengine mmcv-lite mmpretrain mmdet pycocotools safetensors scikit-learn matplotlib pytest pytest-xdist timm
 	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@$(fix_opencv)
 	@touch $@
 
 test-upstream: $(UPSTREAM)/.ready  ## the tests on mmengine 0.10.7, mmcv-lite 2.1.0, mmpretrain 1.2.0, mmdet 3.3.0
-	$(UPSTREAM)/bin/python -m pytest $(TESTS)
+	$(UPSTREAM)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
 doctor: $(VENV)/.ready  ## what is installed, what is missing, and the fix
 	$(VENV)/bin/python tools/doctor.py

@@ -1,8 +1,8 @@
 """mim_mm: masked-image-modelling pretraining and transfer evaluation on OpenMMLab.
 
-Importing the package costs milliseconds: it imports neither torch nor mmpretrain / mmdet. It does one thing, which must
-happen before anything imports ``mmcv.ops``: it makes ``mmcv._ext`` importable where mmcv was installed without
-compiled ops (see ``mim_mm/compat``).
+Importing the package costs milliseconds: it imports neither torch nor mmpretrain / mmdet. It prepares what must be
+there before they are imported, ``mmcv._ext`` above all where mmcv was installed without compiled ops; the list is in
+``mim_mm/compat``.
 """
 
 from .compat import install as _install_compat

@@ -38,9 +38,9 @@ def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, per_image_me
         # Masked before squaring, so that not even a NaN at a visible place reaches value or gradient.
         error = (pred.float() - target.float()[:, None]).masked_fill(~mask[..., None], 0).square().mean(dim=-1)
         if not per_image_mean:
-            return error.sum() / mask.sum()
+            return error.sum() / mask.sum().clamp(min=1)
         count = mask.sum(dim=(1, 2))
-        return (error.sum(dim=(1, 2)) / count.clamp(min=1)).sum() / (count > 0).sum()
+        return (error.sum(dim=(1, 2)) / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
 
 def mean_over_hidden(errors: Tensor, image: Tensor, batch: int, per_image_mean: bool = False) -> Tensor:
@@ -53,9 +53,9 @@ def mean_over_hidden(errors: Tensor, image: Tensor, batch: int, per_image_mean: 
         per_image_mean: as there.
     """
     if not per_image_mean:
-        return errors.mean()
+        return errors.sum() / max(len(errors), 1)
     count = torch.zeros(batch, device=errors.device).index_add_(0, image, torch.ones_like(errors, dtype=torch.float32))
-    return (errors / count[image]).sum() / (count > 0).sum()
+    return (errors / count[image]).sum() / (count > 0).sum().clamp(min=1)
 
 
 def hidden_errors(pred: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -94,44 +94,63 @@ def packed_errors(pred: Tensor, target: Tensor, place: Tensor) -> Tensor:
 def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap') -> Tensor:
     """``L_consistency`` of EMAE: predictions of one patch by different parts shall agree.
 
-    For every unordered pair of parts (i, j) and every patch hidden in both,
-    ``mean_P |sg(x_i) - x_j| + |x_i - sg(x_j)|``. The value of a pair is the sum of that over its overlapping patches of
-    the batch, divided by
+    A term is an image, an unordered pair of its parts (i, j) and a patch hidden in both:
+    ``mean_P |sg(x_i) - x_j| + |x_i - sg(x_j)|``. The loss is the sum of all terms of the batch divided by
 
-    * ``normalizer='overlap'``: the number of overlapping patches of that pair in the batch;
-    * ``normalizer='all'``: B * N, all patches. Under parallel masks this is (K-2)/K of the former.
+    * ``normalizer='overlap'``: their number. One mean over (image, pair, overlapping patch): every term weighs the
+      same, in whichever image, pair or part number it stands;
+    * ``normalizer='all'``: the number of (image, pair, patch) triples, over all N patches of every pair that the image
+      has. A part that hides nothing of an image (it is absent there, or sees everything) predicts nothing and is in no
+      pair.
 
-    The loss is the mean over the pairs that overlap anywhere in the batch, and 0 when none does (K = 2 under parallel
-    masks). The published description fixes neither normaliser nor weight; both are options here.
+    With parts of equal length in every image (parallel masks, K dividing N) this is the mean over the pairs of the mean
+    over the batch, and 'all' divides by B * N a pair: (K-2)/K of 'overlap'. 0 where nothing is hidden twice (K = 2
+    under parallel masks). The published description fixes neither normaliser nor weight. 'overlap' is our reading;
+    'all', a mean over all N patches, is that of a public third-party implementation. Both are options here.
 
     Each pair enters the value twice and the gradient of each side once: the value is 2S, the gradient that of S, where
     S holds ``|x_i - x_j|`` once.
 
     Args:
         pred: (B, K, N, P); values at visible patches are ignored.
-        mask: bool (B, K, N), any masks.
+        mask: bool (B, K, N), any masks; False throughout in a part that an image does not have.
+        normalizer: 'overlap' or 'all'.
 
     Returns:
         A scalar.
     """
     _check(pred, mask)
-    batch, parts, patches = mask.shape
-    pairs = list(combinations(range(parts), 2))
-    if not pairs:
+    count = consistency_terms(mask, normalizer)
+    if mask.shape[1] < 2:
         return pred.float().sum() * 0
-    overlap = torch.stack([(mask[:, i] & mask[:, j]).sum() for i, j in pairs])
-    count = _denominator(overlap, batch * patches, normalizer)
-    weights = torch.where(overlap > 0, 1 / count.clamp(min=1), torch.zeros_like(count))
-    weights = weights / (overlap > 0).sum().clamp(min=1)
     with torch.autocast(pred.device.type, enabled=False):
-        return _MaskedPairs.apply(pred.float(), mask, pairs, weights / pred.shape[-1])
+        return _MaskedPairs.apply(pred.float(), mask, 1 / (count.clamp(min=1) * pred.shape[-1]))
+
+
+def consistency_terms(mask: Tensor, normalizer: str = 'overlap') -> Tensor:
+    """The denominator of :func:`self_consistency_loss`: how many terms, or triples, the masks bool (B, K, N) have.
+
+    Returns:
+        A long scalar on the device of the masks.
+    """
+    if normalizer == 'overlap':
+        return _pairs_among(mask.sum(dim=1)).sum()
+    if normalizer == 'all':
+        return _pairs_among(mask.any(dim=2).sum(dim=1)).sum() * mask.shape[2]
+    raise ValueError(
+        f"normalizer is '{normalizer}': use 'overlap' (patches hidden in both parts) or 'all' (all N patches of a pair)"
+    )
+
+
+def _pairs_among(count: Tensor) -> Tensor:
+    return count * (count - 1) // 2
 
 
 def agreement_loss(pred: Tensor) -> Tensor:
     """:func:`self_consistency_loss` with ``normalizer='overlap'`` for parallel masks, without unshuffling.
 
-    Under parallel masks each patch is hidden in exactly K-1 parts and all pairs overlap in N * (K-2)/K patches, so the
-    mean over pairs of means is one mean over (image, pair, overlapping patch, value).
+    Under parallel masks each patch is hidden in exactly K-1 parts and all pairs overlap in N * (K-2)/K patches: B * N *
+    (K-1)(K-2)/2 terms, on static slices.
 
     Args:
         pred: (B, K, M, P), predictions of the hidden patches of each part in the order of a partition plan
@@ -173,21 +192,22 @@ class _MeanSquare(torch.autograd.Function):
 
 
 class _MaskedPairs(torch.autograd.Function):
-    """``2 * sum_pairs w_ij sum m_i m_j |x_i - x_j|`` whose gradient is that of half of it.
+    """``2 * weight * sum_ij sum m_i m_j |x_i - x_j|`` whose gradient is that of half of it.
 
-    Instead of the (B, K, K, N, P) tensor it keeps one coefficient a prediction, ``c_k = sum_j w_kj m_k m_j
+    Instead of the (B, K, K, N, P) tensor it keeps one coefficient a prediction, ``c_k = weight * sum_j m_k m_j
     sign(x_k - x_j)``: the value is ``2 sum_k c_k x_k`` and the gradient is ``c``. The sign count also gives equal
     predictions (frequent in bf16) the gradient 0 that the definition gives them, which a sort would not.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, mask: Tensor, pairs: list[tuple[int, int]], weights: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
         coefficient = torch.zeros_like(x)
-        for (i, j), weight in zip(pairs, weights.unbind(), strict=True):
-            sign = torch.sign(x[:, i] - x[:, j]).mul_(weight)
+        for i, j in combinations(range(x.shape[1]), 2):
+            sign = torch.sign(x[:, i] - x[:, j])
             sign.masked_fill_(~(mask[:, i] & mask[:, j])[..., None], 0)
             coefficient[:, i] += sign
             coefficient[:, j] -= sign
+        coefficient *= weight
         ctx.save_for_backward(coefficient)
         # Whatever stands at visible places, NaN included, must not enter.
         return 2 * (coefficient * x).masked_fill(~mask[..., None], 0).sum()
@@ -195,7 +215,7 @@ class _MaskedPairs(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (coefficient,) = ctx.saved_tensors
-        return grad * coefficient, None, None, None
+        return grad * coefficient, None, None
 
 
 class _PartitionPairs(torch.autograd.Function):
@@ -231,14 +251,6 @@ def _common_runs(parts: int) -> Iterator[tuple[int, int, slice, slice]]:
             yield i, j, slice(i, j - 1), slice(i + 1, j)
         if j < parts - 1:
             yield i, j, slice(j, None), slice(j, None)
-
-
-def _denominator(overlap: Tensor, everything: int, normalizer: str) -> Tensor:
-    if normalizer == 'overlap':
-        return overlap.float()
-    if normalizer == 'all':
-        return torch.full_like(overlap, everything, dtype=torch.float32)
-    raise ValueError(f"normalizer is '{normalizer}': use 'overlap' (patches hidden in both parts) or 'all' (B * N)")
 
 
 def _check(pred: Tensor, mask: Tensor) -> None:

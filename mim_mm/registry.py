@@ -10,14 +10,10 @@ import pkgutil
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
-from mim_mm.compat.paths import register_configs
-
-# From here on ``_base_='mim_mm::emae/emae_vitb_800e.py'`` works as well.
-register_configs()
-
 
 def _child(parent: Registry, *rooms: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope='mim_mm', locations=[f'mim_mm.{room}' for room in rooms])
+    locations = [f'mim_mm.{room}' for room in rooms] or [__name__]
+    return Registry(parent.name, parent=parent, scope='mim_mm', locations=locations)
 
 
 MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'data', 'evaluation')
@@ -31,10 +27,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 METRICS = _child(_root.METRICS, 'evaluation', 'detection')
 RUNNERS = _child(_root.RUNNERS, 'engine')
 STRATEGIES = _child(_root.STRATEGIES, 'engine')
+PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, 'engine')
 
-# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope.
+# Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
+# for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
-    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS', 'PARAM_SCHEDULERS',
+    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS',
     'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
 ):  # fmt: skip
     globals()[_name] = _child(getattr(_root, _name))

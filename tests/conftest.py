@@ -17,6 +17,14 @@ import mim_mm  # noqa: F401  before any test module imports mmdet: provides mmcv
 torch.set_num_threads(1)
 
 
+# Files of a minute or more: first, so that no process of several is left alone with one at the end.
+LONG = ('test_compare_runs', 'test_own_data', 'test_sweep', 'test_chain_runs', 'test_fsdp', 'test_progressive')
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)  # stable: the others stay in their order
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds():
     random.seed(0)

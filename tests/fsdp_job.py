@@ -14,6 +14,7 @@ from yapf.yapflib import yapf_api
 
 import mim_mm.engine  # noqa: F401
 from mim_mm.checkpoint import atomic
+from mim_mm.compat.leave import leave
 
 # AdamW with a large epsilon: without it, gradients that are zero but for rounding decide the sign of a step.
 STEADY = {
@@ -85,7 +86,7 @@ def fine_tuning(recipe, images, checkpoint, batch=2, sharded=True, **options):
         loader.update(batch_size=batch, num_workers=0, persistent_workers=False, pin_memory=False)
         loader.dataset.update(data_root=str(images), pipeline=pipeline)
         loader.dataset.pop('split', None)
-        loader.dataset.data_prefix = ''
+        loader.dataset.update(data_prefix='', classes_from=None)  # one folder for both: it numbers itself
     cfg.train_dataloader.drop_last = True
     if not sharded:
         cfg.pop('strategy', None), cfg.pop('runner_type', None)
@@ -132,7 +133,7 @@ def main():
     if get_rank() == 0:
         (out / 'refused.json').write_text(json.dumps(messages))
         (out / 'written.txt').write_text('\n'.join(written))
-    torch.distributed.destroy_process_group()
+    del runner
 
 
 def refused(mae, out):
@@ -158,3 +159,4 @@ def refused(mae, out):
 
 if __name__ == '__main__':
     main()
+    leave()

@@ -122,7 +122,9 @@ def test_normalizer_all_counts_every_patch():
 def test_switches_of_the_ablation():
     plain = build('EMAE', consistency_weight=0.0).loss(images())
     assert 'loss_consistency' not in plain and plain['loss_whole'] > 0
-    only = build('EMAE', whole_weight=0.0).loss(images())
+    with pytest.raises(ValueError, match='constant prediction.*allow_collapse=True'):
+        build('EMAE', whole_weight=0.0)
+    only = build('EMAE', whole_weight=0.0, allow_collapse=True).loss(images())
     assert only['loss_whole'] == 0 and only['loss_consistency'] > 0 and only['mse'] > 0
     weighted = build('EMAE', consistency_weight=0.1).loss(images())
     torch.testing.assert_close(weighted['loss_consistency'].detach(), 0.1 * weighted['consistency'])
@@ -130,6 +132,30 @@ def test_switches_of_the_ablation():
         build('EMAE', whole_weight=0.0, consistency_weight=0.0)
     with pytest.raises(ValueError, match="normalizer is 'sum'"):
         build('EMAE', normalizer='sum')
+
+
+@pytest.mark.parametrize('masker, says', [
+    (dict(type='ParallelMasking', num_parts=2), True),
+    (dict(type='ComplementaryMasking', num_parts=4), True),
+    (dict(type='SalienceParallelMasking', num_parts=2), True),
+    (dict(type='RandomMasking', ratio=0.75), True),
+    (dict(type='ParallelMasking', num_parts=4), False),
+    (dict(type='ParallelMasking', num_parts=5), False),
+    (dict(type='IndependentMasking', num_parts=2, ratio=0.9), False),
+])  # fmt: skip
+def test_masks_that_never_overlap_are_named_once(masker, says, monkeypatch):
+    lines = []
+    monkeypatch.setattr('mim_mm.algorithms.emae.print_log', lambda text, **options: lines.append(text))
+    model = build('EMAE', masker)
+    for _ in range(3):
+        model.loss(images())
+    assert len(lines) == says
+    if says:
+        assert masker['type'] in lines[0] and 'trains as MAE' in lines[0]
+        assert model.loss(images())['consistency'] == 0
+    build('EMAE', masker, consistency_weight=0.0).loss(images())
+    build('EMAE', masker).eval().loss(images())
+    assert len(lines) == says
 
 
 @pytest.mark.parametrize('backbone', [VIT, HIVIT], ids=['vit', 'hivit'])

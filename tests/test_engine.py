@@ -10,7 +10,7 @@ from mmengine.logging import HistoryBuffer
 from mim_mm.engine import guard, schedule
 from mim_mm.engine.precision import AutocastOptimWrapper
 from mim_mm.engine.pretrain_hooks import AgreementWatchHook, mask_seed
-from mim_mm.registry import HOOKS, OPTIM_WRAPPERS
+from mim_mm.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 
 
 def config(**extra):
@@ -115,6 +115,15 @@ def test_a_shortened_run_keeps_a_whole_schedule():
     assert explicit.param_scheduler[1].end == 400 and explicit.param_scheduler[1].T_max == 360
 
 
+def test_steps_that_never_come_are_named():
+    cfg = config()
+    cfg.param_scheduler[1] = dict(type='MultiStepLR', begin=40, end=800, milestones=[88, 96])
+    cfg.train_cfg.max_epochs = 100
+    assert schedule.fit_schedule(cfg) == ['MultiStepLR ends at 800 -> 100 epochs']
+    cfg.train_cfg.max_epochs = 90
+    assert 'steps at [96], but training ends at 90 epochs' in schedule.fit_schedule(cfg)[-1]
+
+
 def test_learning_rate_follows_batch_times_gpus_times_accumulation():
     cfg = config()
     assert schedule.effective_batch(cfg, 8) == 4096
@@ -192,6 +201,69 @@ def test_agreement_without_reconstruction_raises_an_alarm_once(mse, consistency,
     assert len(warnings) == int(warns)
     if warns:
         assert 'consistency_weight' in warnings[0]
+
+
+@pytest.mark.parametrize('epoch', [312, 60, 7, 3])
+def test_the_watch_speaks_within_the_first_epoch(epoch):
+    said = {}
+    for name, mse, consistency in (('collapsed', 0.99, 0.004), ('sound', 0.6, 0.4)):
+        lines = said[name] = []
+        logger = types.SimpleNamespace(
+            warning=lambda text, lines=lines: lines.append(('warning', text)),
+            info=lambda text, lines=lines: lines.append(('info', text)),
+        )
+        hook, runner = AgreementWatchHook(), runner_stub(0, logger=logger, train_dataloader=[None] * epoch)
+        for step in range(epoch):
+            runner.iter = step
+            outputs = dict(mse=mse, mse_patch_mean=1.0, consistency=consistency)
+            hook.after_train_iter(runner, step, outputs=outputs)
+    assert [kind for kind, _ in said['sound']] == ['info']
+    assert 'difference between parts 0.2000, mse 0.6000 against 1.0000' in said['sound'][0][1]
+    assert [kind for kind, _ in said['collapsed'] if kind == 'warning'] == ['warning']
+    assert 'do not reconstruct' in said['collapsed'][0][1] and '(0.1)' in said['collapsed'][0][1]
+    if epoch < 5:
+        assert 'may have collapsed' in said['collapsed'][0][1]
+
+
+AMR = dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.5)
+
+
+@pytest.mark.parametrize('masker, weight, steps, says', [
+    (dict(type='SalienceMasking', ratio=AMR), 0, 2, True),
+    (dict(type='SalienceMasking', ratio=AMR), 0, 1, False),
+    (dict(type='SalienceParallelMasking', ratio=AMR), 0, 2, True),
+    (dict(type='SalienceMasking'), 0, 4, False),
+    (dict(type='BlockMasking', fill='none'), 0, 4, True),
+    (dict(type='BlockMasking', ratio=(0.1, 0.5)), 0, 4, True),
+    (dict(type='BlockMasking'), 0, 4, False),
+    (dict(type='AttMask'), 0, 2, True),
+    (dict(type='AttMask', ratio=0.75), 0, 2, False),
+    (dict(type='IndependentMasking', num_parts=4), 0, 2, False),
+    (dict(type='IndependentMasking', num_parts=4), 1, 2, True),
+    (dict(type='ParallelMasking'), 1, 8, False),
+    (dict(type='ParallelMasking', num_parts=5), 1, 8, False),
+    (dict(type='SalienceParallelMasking'), 1, 8, False),
+    (None, 1, 2, True),
+])  # fmt: skip
+def test_accumulation_of_unequal_micro_batches_is_said_once_at_the_start(masker, weight, steps, says):
+    class Own:
+        def __call__(self, tokens, generator=None): ...
+
+    model = torch.nn.Linear(1, 1)
+    model.masker = Own() if masker is None else MODELS.build(dict(masker))
+    model.consistency_weight = weight
+    lines = []
+    runner = runner_stub(0, model=model, seed=7, logger=types.SimpleNamespace(warning=lines.append))
+    runner.optim_wrapper = OPTIM_WRAPPERS.build(
+        dict(type='OptimWrapper', optimizer=optimizer(), accumulative_counts=steps)
+    )
+    hook = HOOKS.build(dict(type='MaskSeedHook'))
+    hook.before_train(runner)
+    for step in range(3):
+        hook.before_train_iter(runner, step)
+    assert len(lines) == says
+    if says:
+        assert f'{steps} micro-batches' in lines[0] and type(model.masker).__name__ in lines[0]
 
 
 def test_waiting_metrics_hold_no_graph():

@@ -201,6 +201,7 @@ def test_the_command_line_trains_and_resumes(image_folder, tmp_path):
     again = run([*command, 'train_cfg.max_epochs=2', '--resume'], PORT=free_port())
     assert again.returncode == 0, again.stderr[-3000:]
     assert 'resuming from' in again.stdout + again.stderr
+    assert 'schedule of this run: HalfCosineLR.' in again.stdout + again.stderr
     meta = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']
     assert meta['iter'] == 4 and meta['seed'] == 3
 

@@ -11,24 +11,30 @@ PACKAGE = Path(__file__).resolve().parents[1] / 'mim_mm'
 ABOVE = {
     '__init__': {'compat', 'version'},
     'version': set(),
-    'registry': {'compat'},
-    'compat': {'version'},
+    'registry': set(),
+    'utils': {'registry'},
+    'compat': {'version', 'folders'},
     'attention': set(),
+    'folders': set(),  # what counts below a data root: a leaf that any room may ask
     'masking': {'registry'},
-    'encoders': {'registry', 'attention', 'masking'},
+    'encoders': {'registry', 'compat', 'attention', 'masking'},
     'targets': set(),
     'losses': {'masking'},
     'resolution': set(),
+    'runs': set(),
+    'recipe_facts': set(),
     'decoders': {'registry', 'attention', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'attention', 'checkpoint'},
-    'data': {'registry'},
+    'data': {'registry', 'folders'},
     'checkpoint': set(),
-    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'resolution'},
-    'evaluation': {'registry', 'masking', 'targets', 'losses', 'checkpoint'},
+    # data: one decoder, and annotations are checked first
+    'engine': {'registry', 'attention', 'compat', 'checkpoint', 'data', 'resolution', 'folders'},
+    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'version'},  # engine: the guards; data: surveys
-    'report': set(),
+    # engine: the guards; data: surveys
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'recipe_facts', 'runs', 'version'},
+    'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {
         'registry', 'masking', 'encoders', 'targets', 'losses', 'algorithms', 'detection', 'data', 'engine',

@@ -17,20 +17,27 @@ from mim_mm.masking import ParallelMasking
 
 
 def naive_consistency(pred, mask, normalizer='overlap'):
-    """The definition, pair by pair and patch by patch, with stop-gradients as autograd understands them."""
+    """The definition image by image, pair by pair and patch by patch, with stop-gradients as autograd has them."""
     batch, parts, patches, _ = pred.shape
-    per_pair = []
-    for i, j in itertools.combinations(range(parts), 2):
-        terms = []
-        for b in range(batch):
+    terms, triples = [], 0
+    for b in range(batch):
+        for i, j in itertools.combinations(range(parts), 2):
+            triples += patches * bool(mask[b, i].any() and mask[b, j].any())
             for n in range(patches):
                 if mask[b, i, n] and mask[b, j, n]:
                     x, y = pred[b, i, n], pred[b, j, n]
                     terms.append(((x.detach() - y).abs() + (x - y.detach()).abs()).mean())
-        if terms:
-            count = len(terms) if normalizer == 'overlap' else batch * patches
-            per_pair.append(sum(terms) / count)
-    return sum(per_pair) / len(per_pair) if per_pair else pred.sum() * 0
+    count = len(terms) if normalizer == 'overlap' else triples
+    return sum(terms) / count if terms else pred.sum() * 0
+
+
+def mean_over_pairs(pred, mask):
+    """What 'overlap' is for parts of equal length: the mean over the pairs of the mean over the batch."""
+    pairs = []
+    for i, j in itertools.combinations(range(pred.shape[1]), 2):
+        x, y = (pred[:, k][mask[:, i] & mask[:, j]] for k in (i, j))
+        pairs.append(((x.detach() - y).abs() + (x - y.detach()).abs()).mean())
+    return sum(pairs) / len(pairs)
 
 
 def value_and_grad(function, pred, *args):
@@ -40,35 +47,75 @@ def value_and_grad(function, pred, *args):
     return value.detach(), leaf.grad
 
 
+def check_against_the_loop(pred, mask, normalizer='overlap'):
+    value, grad = value_and_grad(self_consistency_loss, pred, mask, normalizer)
+    wanted, wanted_grad = value_and_grad(naive_consistency, pred.double(), mask, normalizer)
+    torch.testing.assert_close(value.double(), wanted, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(grad.double(), wanted_grad, rtol=1e-6, atol=1e-9)
+    return value, grad
+
+
 def parallel_mask(batch, parts, patches, seed=0):
     return ParallelMasking(parts)(torch.zeros(batch, patches, 1), torch.Generator().manual_seed(seed)).mask
 
 
 @pytest.mark.parametrize('normalizer', ['overlap', 'all'])
 @pytest.mark.parametrize('parts', [2, 3, 4, 7, 14])
-def test_consistency_equals_the_double_loop_under_parallel_masks(parts, normalizer):
+def test_consistency_equals_the_triple_loop_under_parallel_masks(parts, normalizer):
     torch.manual_seed(parts)
     patches = 2 * parts
     pred, mask = torch.randn(2, parts, patches, 5), parallel_mask(2, parts, patches)
-    value, grad = value_and_grad(self_consistency_loss, pred, mask, normalizer)
-    wanted, wanted_grad = value_and_grad(naive_consistency, pred, mask, normalizer)
-    torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(grad, wanted_grad, rtol=1e-5, atol=1e-8)
+    value, grad = check_against_the_loop(pred, mask, normalizer)
     if parts > 2:
+        pairs, pairs_grad = value_and_grad(mean_over_pairs, pred.double(), mask)
+        share = 1 if normalizer == 'overlap' else (parts - 2) / parts
+        torch.testing.assert_close(value.double(), pairs * share, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(grad.double(), pairs_grad * share, rtol=1e-6, atol=1e-9)
         assert value > 0 and grad.abs().sum() > 0
     else:
         assert value == 0 and grad.abs().sum() == 0
 
 
+@pytest.mark.parametrize('normalizer', ['overlap', 'all'])
 @pytest.mark.parametrize('seed', range(5))
-def test_consistency_takes_any_masks(seed):
+def test_consistency_takes_any_masks(seed, normalizer):
     torch.manual_seed(seed)
     pred, mask = torch.randn(2, 4, 9, 3), torch.rand(2, 4, 9) < 0.4
     mask[:, 3] = mask[:, 3] & ~mask[:, 2]  # parts 2 and 3 never overlap
-    value, grad = value_and_grad(self_consistency_loss, pred, mask)
-    wanted, wanted_grad = value_and_grad(naive_consistency, pred, mask)
-    torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(grad, wanted_grad, rtol=1e-5, atol=1e-8)
+    mask[1, 0] = False  # an image without part 0
+    check_against_the_loop(pred, mask, normalizer)
+
+
+def amr_masks(counts, patches, parts):
+    """Parallel masks of images with so many parts each; the parts that an image lacks hide nothing."""
+    mask = torch.zeros(len(counts), parts, patches, dtype=torch.bool)
+    for b, count in enumerate(counts):
+        for part, own in enumerate(torch.randperm(patches).tensor_split(count)):
+            mask[b, part] = True
+            mask[b, part, own] = False
+    return mask
+
+
+@pytest.mark.parametrize('normalizer', ['overlap', 'all'])
+@pytest.mark.parametrize('counts', [[4, 3, 5], [2, 2, 5], [5, 5, 5], [2, 2]])
+def test_images_of_different_numbers_of_parts_weigh_by_their_terms(counts, normalizer):
+    torch.manual_seed(0)
+    mask = amr_masks(counts, 10, 5)
+    pred = torch.randn(len(counts), 5, 10, 3)
+    value, _ = check_against_the_loop(pred, mask, normalizer)
+    if counts == [2, 2]:
+        assert value == 0
+
+
+def test_one_image_of_many_parts_does_not_own_the_gradient():
+    # 31 images of 4 parts and one of 7: that one has 21 * 20 of 31 * 6 * 14 + 21 * 20 terms, 14 %.
+    torch.manual_seed(0)
+    mask = amr_masks([4] * 31 + [7], 28, 7)
+    pred = torch.randn(32, 7, 28, 4)
+    for normalizer in ('overlap', 'all'):
+        _, grad = value_and_grad(self_consistency_loss, pred, mask, normalizer)
+        share = grad[-1].abs().sum() / grad.abs().sum()
+        assert 0.10 < share < 0.15
 
 
 @pytest.mark.parametrize('parts', [3, 4, 7, 14])

@@ -1,5 +1,7 @@
 """Mask plans against Algorithm 1 of EMAE and MAE's shuffling, restated with plain loops."""
 
+import math
+
 import numpy
 import pytest
 import torch
@@ -94,6 +96,21 @@ def test_random_masking_keeps_what_mae_keeps():
 )
 def test_one_rounding_rule(patches, ratio, hidden):
     assert num_hidden(patches, ratio) == hidden
+
+
+def test_fixed_ratios_hide_the_number_that_was_written():
+    from fractions import Fraction
+
+    for patches in (10, 30, 49, 100, 196, 256, 1000):
+        for written in [f'{k / 100:.2f}' for k in range(2, 99)] + ['0.123456789', '0.3333333333']:
+            exact = Fraction(written) * patches
+            if exact <= patches - 1:
+                assert num_hidden(patches, float(written)) == math.ceil(exact), (patches, written)
+        for part in range(1, patches):
+            assert num_hidden(patches, part / patches) == part
+    for parts in range(2, 50):  # the share that parallel masks hide, as Python evaluates it
+        assert num_hidden(14 * parts, 1 - 1 / parts) == 14 * (parts - 1)
+    assert num_hidden(10, 0.1 + 0.2) == 3 and num_hidden(10, 0.5000000001) == 6
 
 
 def test_complementary_parts_complete_each_other():

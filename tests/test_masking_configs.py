@@ -10,13 +10,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.optim.scheduler import LinearLR, MultiStepLR
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tiny_run import SHRINK, TINY_ARCH
 
 from mim_mm.engine import guard
-from mim_mm.registry import MODELS
+from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = [path for folder in ('sbam', 'amr', 'simmim') for path in sorted((ROOT / 'configs' / folder).glob('*.py'))]
@@ -65,7 +64,8 @@ def test_the_config_is_what_its_name_says(path):
     assert masker.type == ('SalienceParallelMasking' if method == 'emae' else 'SalienceMasking')
     assert masker.random_epochs == 100
     hooks = [hook.type for hook in cfg.custom_hooks]
-    assert hooks == ['MaskSeedHook', 'FiniteLossHook', 'MaskerEpochHook', 'MaskDiagnosticsHook']
+    watch = ['AgreementWatchHook'] if method == 'emae' else []
+    assert hooks == ['MaskSeedHook', 'FiniteLossHook', 'MaskerEpochHook', 'MaskDiagnosticsHook', *watch]
     base = 0.6 if method == 'simmim' else 0.75
     if family == 'amr':
         wanted = dict(type='AdaptiveRatio', base=base, delta_r=0.1, threshold=0.5, scope='per_image')
@@ -127,22 +127,21 @@ def test_weight_decay_spares_what_the_release_spares(backbone, exempt):
 
 
 def test_simmim_drops_its_rate_at_epoch_700():
-    warm, drop = (dict(s) for s in Config.fromfile(ROOT / 'configs/simmim/simmim_vitb_800e.py').param_scheduler)
+    """An epoch is one step here, and each rate that of the step before: timm's schedulers run after the optimizer."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    kinds = {'LinearLR': LinearLR, 'MultiStepLR': MultiStepLR}
     schedulers = []
-    for options in (warm, drop):
-        kind = kinds[options.pop('type')]
-        options.pop('convert_to_iter_based')  # an epoch is one step here
-        schedulers.append(kind(optimizer, **options))
+    for options in Config.fromfile(ROOT / 'configs/simmim/simmim_vitb_800e.py').param_scheduler:
+        built = PARAM_SCHEDULERS.build(dict(options, end=options.get('end', 800)), default_args=dict(
+            optimizer=optimizer, epoch_length=1
+        ))  # fmt: skip
+        schedulers.append(built)
     rates = []
     for _ in range(800):
         rates.append(optimizer.param_groups[0]['lr'])
-        optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
-    assert rates[0] == pytest.approx(0.005) and rates[5] < 1
-    assert rates[10:700] == pytest.approx([1.0] * 690) and rates[700:] == pytest.approx([0.1] * 100)
+    assert rates[:2] == pytest.approx([0.005] * 2) and rates[6] == pytest.approx(0.005 + 0.995 * 5 / 10)
+    assert rates[11:701] == pytest.approx([1.0] * 690) and rates[701:] == pytest.approx([0.1] * 99)
 
 
 def shrunken(path):

@@ -27,7 +27,6 @@ SKIPPED = shutil.ignore_patterns(
     '*.egg-info',
     '__pycache__',
     '.pytest_cache',
-    '.mim',
 )
 pytestmark = pytest.mark.skipif(
     not (ROOT / 'pyproject.toml').is_file(), reason='the tests run from an installed package, not from a checkout'
@@ -62,7 +61,7 @@ def built(tmp_path_factory):
         out = set(SKIPPED(directory, names))
         return out if Path(directory) == ROOT else out - {'data'}
 
-    shutil.copytree(ROOT, folder / 'checkout', ignore=skipped)
+    shutil.copytree(ROOT, folder / 'checkout', ignore=skipped, symlinks=True)  # mim_mm/.mim holds links
     run('-c', 'from setuptools import build_meta; build_meta.build_sdist("../sdist")', cwd=folder / 'checkout')
     (archive,) = (folder / 'sdist').glob('*.tar.gz')
     with tarfile.open(archive) as tar:
@@ -113,22 +112,64 @@ def test_source_distribution_is_complete(built):
     assert {'LICENSE', 'README.md', 'pyproject.toml', 'setup.py', 'constraints.txt', 'Makefile'} <= built['sdist']
 
 
-def test_config_is_found_by_name_in_an_installed_wheel(built, tmp_path):
-    (tmp_path / 'mine.py').write_text("_base_ = 'mim_mm::emae/emae_vitb_800e.py'\nmarker = 7\n")
-    code = """
-        from mmengine.config import Config
-        from mmengine.hub import get_config
-        from mim_mm.compat import paths
-        print(paths.repo_root())
-        paths.register_configs()
-        mine, theirs = Config.fromfile('mine.py'), get_config('mim_mm::emae/emae_vitb_800e.py')
-        print(mine.marker, mine.model.type, theirs.model.type, mine.train_cfg.max_epochs, theirs.train_cfg.max_epochs)
-    """
-    code = '\n'.join(line.strip() for line in code.splitlines())
-    output = run('-c', code, cwd=tmp_path, PYTHONPATH=built['installed']).splitlines()
-    assert output[0] == str(built['installed'] / 'mim_mm' / '.mim')
-    marker, mine, theirs, *epochs = output[1].split()
-    assert marker == '7' and mine == theirs and mine.endswith('EMAE') and epochs == ['800', '800']
+MINE = """
+_base_ = 'mim_mm::{recipe}'
+tiny = dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
+model = dict(backbone=dict(arch=tiny, img_size=32, patch_size=8))
+loader = dict(batch_size=5, num_workers=0, persistent_workers=False, pin_memory=False)
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+"""
+PRETRAIN = MINE + """
+model['decoder'] = dict(embed_dims=32, depth=1, num_heads=2)
+steps = [
+    dict(type='LazyLoadImageFromFile'),
+    dict(type='FastRandomResizedCrop', scale=32),
+    dict(type='PackImage'),
+]
+train_dataloader = dict(dataset=dict(data_root={root!r}, data_prefix='', pipeline=steps), **loader)
+"""
+FINETUNE = MINE + """
+model['head'] = dict(in_channels=32, num_classes=2)
+steps = [dict(type='LoadImageFromFile'), dict(type='mmpretrain.RandomResizedCrop', scale=32), dict(type='PackInputs')]
+data = dict(data_root={root!r}, data_prefix='', pipeline=steps)
+train_dataloader = dict(dataset=data, **loader)
+val_dataloader = test_dataloader = dict(dataset=dict(data, classes_from=None), **loader)
+val_evaluator = test_evaluator = dict(topk=(1,))
+"""
+PLAIN = """
+import sys
+import mim_mm
+from mmengine.config import Config
+from mmengine.runner import Runner
+cfg = Config.fromfile(sys.argv[1])
+cfg.work_dir = 'work_dirs/pretrain'
+Runner.from_cfg(cfg).train()
+"""
+
+
+def test_a_recipe_by_name_trains_from_an_installed_wheel(built, image_folder, tmp_path):
+    """By plain mmengine, then by the tool that ``mim train`` starts; the recipes are those of the wheel."""
+    root = str(image_folder)
+    (tmp_path / 'pretrain.py').write_text(PRETRAIN.format(recipe='emae/emae_vits_300e.py', root=root))
+    (tmp_path / 'finetune.py').write_text(FINETUNE.format(recipe='finetune/vits_finetune_200e.py', root=root))
+    (tmp_path / 'plain.py').write_text(PLAIN)
+    tool = built['installed'] / 'mim_mm' / '.mim' / 'tools' / 'train.py'
+    for command in (('plain.py', 'pretrain.py'), (tool, 'finetune.py', '--launcher', 'none')):
+        run(*command, cwd=tmp_path, PYTHONPATH=built['installed'], OMP_NUM_THREADS=1)
+    assert (tmp_path / 'work_dirs/finetune/epoch_1.pth').is_file()
+    (log,) = (tmp_path / 'work_dirs/pretrain').glob('*/*.log')
+    assert 'loss_consistency' in log.read_text()
+
+
+def test_mim_starts_the_tools_of_a_checkout_and_of_a_wheel(built):
+    """Where ``mim train`` looks: below the package; onedl-mim beside the first file of a wheel, its dist-info."""
+    inside = ROOT / 'mim_mm' / '.mim'
+    assert (inside / 'tools' / 'train.py').samefile(ROOT / 'tools' / 'train.py')
+    assert (inside / 'configs').samefile(ROOT / 'configs')
+    for place in ('mim_mm/.mim', f'mim_mm-{__version__}.dist-info'):
+        for tool in ('train.py', 'test.py'):
+            assert (built['installed'] / place / 'tools' / tool).read_text() == (ROOT / 'tools' / tool).read_text()
 
 
 def test_paths_of_the_checkout():

@@ -268,7 +268,7 @@ def test_a_run_that_lacks_only_its_last_validation_makes_up_for_it(image_folder,
         cfg = Config.fromfile(path)
         steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
         loader = dict(batch_size=5, num_workers=0, persistent_workers=False, pin_memory=False)
-        dataset = dict(data_root=str(image_folder), data_prefix='', pipeline=steps)
+        dataset = dict(data_root=str(image_folder), data_prefix='', classes_from=None, pipeline=steps)
         cfg.merge_from_dict(dict(
             model=dict(backbone=dict(arch=dict(TINY_ARCH, _delete_=True), img_size=32, patch_size=8, frozen_stages=2),
                        neck=dict(input_features=32), head=dict(num_classes=2, in_channels=32)),

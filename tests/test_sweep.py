@@ -276,6 +276,18 @@ def test_a_sweep_without_results_says_so(place):
     assert figure is None and '4 not run' in page.read_text()
 
 
+def test_points_that_a_call_leaves_alone_stand_as_they_stood(place):
+    sweep = load_sweep(place.sweep({'linear.lr': [0.1, 0.2, 0.3]}), place.work)
+
+    def statuses():
+        return [p['status'] for p in json.loads((place.work / 'sweep.json').read_text())['points']]
+
+    place.work.mkdir()
+    sweep.write_summary({'lr-0.1': 'done', 'lr-0.2': 'running'})
+    sweep.write_summary({'lr-0.3': 'running'})
+    assert statuses() == ['done', 'interrupted', 'running']
+
+
 def test_a_signal_stops_the_chains_and_says_so(place):
     path = place.sweep({'linear.lr': [0.1, 0.2]})
     place.command = lambda chain, work_dir, call: [sys.executable, '-c', 'import time; time.sleep(100)']

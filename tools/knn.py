@@ -10,6 +10,7 @@ import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.compat.leave import leave
 from mim_mm.evaluation import knn, sharded_knn
 
 
@@ -34,7 +35,7 @@ def main() -> None:
         if rank == 0:
             knn.write_result(work_dir / 'knn.json', result, train, val)
             print(f'{knn.table(result)}\nWritten to {work_dir / "knn.json"}')
-        sharded_knn.leave_processes()  # not after an error: the others may be waiting, and torchrun ends them
+        leave()  # not after an error: the others may be waiting, and torchrun ends them
     except (FileNotFoundError, ValueError, FloatingPointError, LoadError) as error:
         raise SystemExit(f'error: {error}') from None
 

@@ -60,8 +60,7 @@ def main() -> int:
     own = own_data.take_options(options)
     if arms:
         return run_comparison(Call(**options), arms, recipes, seeds)
-    options['chain'] = own_data.chain_of(own, options)
-    return run_chain(Call(**options))
+    return own_data.run(own, options, lambda given, display: run_chain(Call(**given), display))
 
 
 if __name__ == '__main__':

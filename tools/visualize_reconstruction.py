@@ -42,7 +42,7 @@ def main() -> None:
     try:
         model, config = load_pretraining_model(args.config, args.checkpoint)
         files = gather(args.images, config.get('data_root', '.'), args.count)
-        print(draw_reconstructions(reconstruct_files(model, files, args.seed), args.out))
+        print(draw_reconstructions(reconstruct_files(model, files, args.seed, config.get('value_range')), args.out))
     except (FileNotFoundError, ValueError, LoadError) as error:
         raise SystemExit(f'error: {error}') from None
 

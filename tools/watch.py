@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.evaluation.knn import add_load_arguments
 from mim_mm.evaluation.quality_watch import WatchCall, watch
 from mim_mm.report.figures_quality import draw_quality
 
@@ -40,6 +41,7 @@ def main() -> int:
     add('--device', default='cpu', help='cpu or cuda (default: %(default)s, beside a training that has the GPUs)')
     for name, text in SETTINGS.items():
         add(f'--{name.replace("_", "-")}', type=str if name in ('data', 'amp') else int, help=text)
+    add_load_arguments(parser)
     args = vars(parser.parse_args())
     settings = {name: args.pop(name) for name in SETTINGS}
     settings = {name: value for name, value in settings.items() if value is not None}

@@ -24,7 +24,7 @@ export MMCV_WITH_OPS=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 # What a node with torch lacks: the OpenMMLab packages, what they import, and the two compiled ones.
 needed='onedl-mmengine onedl-mmcv onedl-mmpretrain onedl-mmdetection pycocotools shapely addict yapf platformdirs
   terminaltables termcolor modelindex model-index ordered-set mat4py importlib-metadata lazy-importer zipp einops markdown
-  click six tqdm imaug imageio simplejpeg'
+  click six tqdm imaug imageio simplejpeg safetensors'
 # In a full house only these stay out: torch comes from the node, and one opencv is enough (the one without libGL).
 skipped='torch torchvision pip opencv-python'
 

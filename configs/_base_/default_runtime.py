@@ -13,6 +13,8 @@ default_hooks = dict(
     # Atomic, tensors only; the newest three are kept.
     checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # A resumed run follows the schedule and rates of its own config, not those of its checkpoint.
+    resume_schedule=dict(type='mim_mm.ResumeScheduleHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

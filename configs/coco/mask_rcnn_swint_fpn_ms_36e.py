@@ -30,7 +30,7 @@ model = dict(
 optim_wrapper = dict(paramwise_cfg=dict(no_decay=('relative_position_bias_table', 'absolute_pos_embed')))
 train_dataloader = dict(batch_size=2)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=1000),
+    dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=1000),
     dict(type='MultiStepLR', milestones=[27, 33]),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=36, val_interval=1)

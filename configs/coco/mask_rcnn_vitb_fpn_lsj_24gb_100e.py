@@ -18,8 +18,8 @@ model = dict(backbone=dict(with_cp=True))
 train_dataloader = dict(batch_size=2)
 optim_wrapper = dict(accumulative_counts=4)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=4 * 461),
-    dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False, begin=4 * 461),
+    dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=4 * 461),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=4 * 461),
 ]
 train_cfg = dict(max_iters=4 * 184375, val_interval=4 * 18438)
 default_hooks = dict(checkpoint=dict(interval=4 * 4610))

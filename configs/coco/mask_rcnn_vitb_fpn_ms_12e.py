@@ -39,7 +39,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.75, custom_keys=dict(pos_embed=dict(lr_mult=0.0, decay_mult=0.0))),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=500),
+    dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=500),
     dict(type='MultiStepLR', milestones=[9, 11]),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=1)

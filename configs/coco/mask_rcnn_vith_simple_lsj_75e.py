@@ -17,7 +17,7 @@ _base_ = ['./mask_rcnn_vitb_simple_lsj_100e.py']
 model = dict(backbone=dict(arch='huge', drop_path_rate=0.5, with_cp=True), neck=dict(in_channels=1280))
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9, norm_decay_mult=1.0, no_decay=()))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, end=250),
+    dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=250),
     dict(type='MultiStepLR', by_epoch=False, milestones=[122916, 133159]),
 ]
 train_cfg = dict(max_iters=138281)

@@ -9,8 +9,8 @@ epochs = 16
 model = dict(backbone=dict(frozen_stages=-1), neck=None)
 optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=True, end=2, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=epochs - 2, by_epoch=True, begin=2, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', start_factor=0.01, by_epoch=True, end=2, convert_to_iter_based=True),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=True, begin=2, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=epochs, val_interval=4)
 default_hooks = dict(checkpoint=dict(interval=epochs))

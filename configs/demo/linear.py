@@ -5,11 +5,12 @@ python tools/train.py configs/demo/linear.py --cfg-options custom_hooks.0.checkp
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
-data_root = '{{$DEMO_ROOT:data/demo}}/digits/'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/digits"""
 epochs = 25
 
 custom_hooks = [
-    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95)
+    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
+    dict(type='mim_mm.ClassCountHook'),
 ]
 data_preprocessor = dict(num_classes=10, mean=[110.0] * 3, std=[64.0] * 3, to_rgb=False)
 model = dict(
@@ -31,20 +32,22 @@ train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CustomDataset', data_root=data_root + 'train', pipeline=transforms),
+    dataset=dict(type='mim_mm.ClassFolders', data_root=data_root, data_prefix='train', pipeline=transforms),
 )
 val_dataloader = dict(
     batch_size=120,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root=data_root + 'val', pipeline=transforms),
+    dataset=dict(
+        type='mim_mm.ClassFolders', data_root=data_root, data_prefix='val', classes_from='train', pipeline=transforms
+    ),
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0, fused=True))
-param_scheduler = dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True)
+param_scheduler = dict(type='mim_mm.HalfCosineLR', by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()

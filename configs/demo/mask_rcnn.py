@@ -7,7 +7,7 @@ Cost: see docs/demo.md. A small Mask R-CNN: strides 4, 8, 16 from one ViT map, G
 
 _base_ = ['../_base_/default_runtime.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 default_scope = 'mmdet'
-data_root = '{{$DEMO_ROOT:data/demo}}/coco/'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/coco/"""
 max_iters = 280
 width = 64
 norm = dict(type='GN', num_groups=8)
@@ -104,6 +104,8 @@ val_evaluator = dict(
     type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric=['bbox', 'segm']
 )
 test_evaluator = val_evaluator
+# For DetInferencer and mmdet's drawing hook; it logs as mmengine's own does.
+visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -111,8 +113,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min=1e-5),
+    dict(type='mim_mm.WarmupLR', start_factor=0.01, by_epoch=False, end=50),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
 ]
 log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)

@@ -5,11 +5,12 @@ python tools/train.py configs/demo/pretrain_emae.py
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mim_mm'
-data_root = '{{$DEMO_ROOT:data/demo}}/'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/"""
 max_iters = 1000
 warmup = 40
 
 model = dict(
+    _scope_='mim_mm',
     type='EMAE',
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[110.0] * 3, std=[64.0] * 3),
     backbone=dict(
@@ -45,8 +46,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=max_iters, T_max=max_iters - warmup, eta_min=1e-6),
+    dict(type='mim_mm.WarmupLR', start_factor=0.01, by_epoch=False, end=warmup),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=warmup, end=max_iters, eta_min=1e-6),
 ]
 log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)

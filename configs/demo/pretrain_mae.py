@@ -8,6 +8,7 @@ An image is encoded once an iteration (EMAE: four times), so equal epochs are a 
 _base_ = './pretrain_emae.py'
 model = dict(
     _delete_=True,
+    _scope_='mim_mm',
     type='MAE',
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[110.0] * 3, std=[64.0] * 3),
     backbone=dict(

@@ -5,7 +5,7 @@ python tools/train.py configs/demo/quick_probe.py --cfg-options custom_hooks.0.c
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
-data_root = '{{$DEMO_ROOT:data/demo}}/digits/'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/digits"""
 
 custom_hooks = [
     dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
@@ -25,12 +25,12 @@ model = dict(
 )
 transforms = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 held_out = dict(fraction=0.1, at_most=50, seed=0)
-images = dict(type='mim_mm.ProbeImages', data_prefix='', pipeline=transforms)
+images = dict(type='mim_mm.ProbeImages', data_root=data_root, pipeline=transforms)
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(**images, data_root=data_root + 'train', part='fit', **held_out),
+    dataset=dict(**images, data_prefix='train', part='fit', **held_out),
 )
 val_dataloader = dict(
     batch_size=120,
@@ -39,8 +39,8 @@ val_dataloader = dict(
     dataset=dict(
         type='ConcatDataset',
         datasets=[
-            dict(**images, data_root=data_root + 'train', part='choose', **held_out),
-            dict(**images, data_root=data_root + 'val', part='report'),
+            dict(**images, data_prefix='train', part='choose', **held_out),
+            dict(**images, data_prefix='val', classes_from='train', part='report'),
         ],
     ),
 )
@@ -53,7 +53,7 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=64 / 256, momentum=0.9, fused=True),
     constructor='mim_mm.ProbeHeadsConstructor',
 )
-param_scheduler = dict(type='CosineAnnealingLR', by_epoch=False)
+param_scheduler = dict(type='mim_mm.HalfCosineLR', by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=300, val_interval=300)
 val_cfg = dict()
 test_cfg = dict()

@@ -27,8 +27,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-6 / 2e-3, begin=5, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True),
+    dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 2e-3, begin=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
 val_cfg = dict()

@@ -23,7 +23,7 @@ default_scope = 'mmpretrain'
 train_dataloader = dict(batch_size=128)
 val_dataloader = dict(batch_size=128)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=20, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-6 / 4e-3, begin=20, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=20, convert_to_iter_based=True, like='beit'),
+    dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 4e-3, begin=20, convert_to_iter_based=True, like='beit'),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)

@@ -25,8 +25,8 @@ optim_wrapper = dict(
     optimizer=dict(lr=8e-3), paramwise_cfg=dict(custom_keys={'pos_embed': dict(lr_mult=0.0, decay_mult=0.0)})
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-6 / 8e-3, begin=5, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True, like='beit'),
+    dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 8e-3, begin=5, convert_to_iter_based=True, like='beit'),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
 auto_scale_lr = dict(base_batch_size=4096)

@@ -3,9 +3,9 @@
     tools/dist_train.sh configs/finetune/vitb_finetune_mocov3_150e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
 
 Published: MoCo v3 ViT-B 83.2. Class token after the final norm, AdamW, lr 5e-4 x batch / 512, no layer decay, drop
-path 0.1, 150 epochs, warm-up 5 from 1e-6, cosine to 1e-5, three views of an image in a batch, no clipping (mmpretrain:
-clipped at 5, no repeated views). The average of the weights with decay 0.99996 is what is validated and saved as
-state_dict.
+path 0.1, 150 epochs, warm-up 5 from 1e-6, cosine to 1e-5 (set once an epoch, one epoch late and counted from the first,
+as timm does in DeiT's code), three views of an image in a batch, no clipping (mmpretrain: clipped at 5, no repeated
+views). The average of the weights with decay 0.99996 is what is validated and saved as state_dict.
 Batch 8 x 128.
 Cost: not measured here.
 Last run: never at full size; built, and two iterations at reduced width, by tests/test_recipe_table.py.
@@ -20,8 +20,8 @@ model = dict(
 train_dataloader = dict(sampler=dict(type='RepeatAugSampler', shuffle=True, num_repeats=3))
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', start_factor=1e-3, end=5, like='timm'),
+    dict(type='mim_mm.HalfCosineLR', eta_min=1e-5, begin=5, like='timm'),
 ]
 train_cfg = dict(max_epochs=150)
 custom_hooks = [

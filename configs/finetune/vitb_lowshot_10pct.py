@@ -12,4 +12,4 @@ Last run: never at full size; built, and two iterations at reduced width, by tes
 
 _base_ = ['./vitb_lowshot_1pct.py']
 
-train_dataloader = dict(dataset=dict(ann_file='{{$LOWSHOT_LIST:meta/10percent.txt}}'))
+train_dataloader = dict(dataset=dict(ann_file=r"""{{$LOWSHOT_LIST:meta/10percent.txt}}"""))

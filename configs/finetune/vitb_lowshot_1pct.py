@@ -17,12 +17,12 @@ Last run: never at full size; built, and two iterations at reduced width, by tes
 _base_ = ['./vitb_finetune_mocov3_150e.py']
 
 train_dataloader = dict(
-    dataset=dict(type='mim_mm.LowShotImages', ann_file='{{$LOWSHOT_LIST:meta/1percent.txt}}')
+    dataset=dict(type='mim_mm.LowShotImages', ann_file=r"""{{$LOWSHOT_LIST:meta/1percent.txt}}""")
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-5))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', start_factor=0.1, end=5, like='timm'),
+    dict(type='mim_mm.HalfCosineLR', eta_min=1e-5, begin=5, like='timm'),
 ]
 train_cfg = dict(max_epochs=1000, val_interval=50)
 default_hooks = dict(checkpoint=dict(interval=50))

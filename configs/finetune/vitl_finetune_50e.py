@@ -14,7 +14,7 @@ _base_ = ['./vitb_finetune_100e.py']
 model = dict(backbone=dict(arch='large', drop_path_rate=0.2), head=dict(in_channels=1024))
 optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-6 / 4e-3, begin=5, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True),
+    dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 4e-3, begin=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=50)

@@ -12,3 +12,7 @@ Last run: never at full size; built, and two iterations at reduced width, by tes
 _base_ = ['./vitl_finetune_50e.py']
 
 model = dict(backbone=dict(drop_path_rate=0.4, out_type='cls_token', final_norm=True))
+param_scheduler = [
+    dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True, like='beit'),
+    dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 4e-3, begin=5, convert_to_iter_based=True, like='beit'),
+]

@@ -16,7 +16,7 @@ _base_ = ['./vitb_finetune_100e.py']
 model = dict(backbone=dict(arch='deit-small', out_type='cls_token', final_norm=True), head=dict(in_channels=384))
 optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=20, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-6 / 4e-3, begin=20, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=20, convert_to_iter_based=True, like='beit'),
+    dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 4e-3, begin=20, convert_to_iter_based=True, like='beit'),
 ]
 train_cfg = dict(max_epochs=200)

@@ -29,8 +29,8 @@ train_dataloader = dict(batch_size=1024)
 val_dataloader = dict(batch_size=256)
 optim_wrapper = dict(type='mim_mm.AutocastOptimWrapper', optimizer=dict(lr=0.4, nesterov=True))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=10, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=10, convert_to_iter_based=True, like='beit'),
+    dict(type='mim_mm.HalfCosineLR', eta_min=1e-6, begin=10, convert_to_iter_based=True, like='beit'),
 ]
 train_cfg = dict(max_epochs=90)
 auto_scale_lr = dict(base_batch_size=8192)

@@ -27,8 +27,8 @@ optim_wrapper = dict(
     constructor='mim_mm.LayerDecayConstructor',
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, begin=10, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', end=10, convert_to_iter_based=True),
+    dict(type='mim_mm.HalfCosineLR', begin=10, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=1)
 val_cfg = dict()

@@ -38,7 +38,7 @@ val_dataloader = dict(
         type='ConcatDataset',
         datasets=[
             dict(**images, data_prefix='train', part='choose', **held_out, pipeline=test_pipeline),
-            dict(**images, data_prefix='val', part='report', pipeline=test_pipeline),
+            dict(**images, data_prefix='val', classes_from='train', part='report', pipeline=test_pipeline),
         ],
     ),
 )
@@ -50,7 +50,7 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=1024 / 256, momentum=0.9, weight_decay=0.0, fused=True),  # x model.head.lrs
     constructor='mim_mm.ProbeHeadsConstructor',
 )
-param_scheduler = dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=False)
+param_scheduler = dict(type='mim_mm.HalfCosineLR', by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=12500, val_interval=1250)
 val_cfg = dict()
 test_cfg = dict()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.encoders.initial import STD
 from mim_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class BEiT(VisualTokens):
-    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches (mean over all of them).
+    """Mask tokens at the input, cross entropy with the visual tokens of the hidden patches.
+
+    The mean is over all of them, on all ranks.
 
     Backbone, head and tokenizer are mmpretrain's (``BEiTPretrainViT``, ``BEiTV1Head``, ``DALL-E``).
 
@@ -31,6 +35,8 @@ class BEiT(VisualTokens):
                 type='mmpretrain.BEiTV1Head',
                 embed_dims=channels,
                 num_embed=vocabulary,
+                # The release cuts the head's draws at one standard deviation, too.
+                init_cfg=dict(type='TruncNormal', layer='Linear', std=STD, a=-STD, b=STD),
                 loss=dict(type='mmpretrain.CrossEntropyLoss'),
             )
         )
@@ -41,4 +47,5 @@ class BEiT(VisualTokens):
         plan = self.plan_images(inputs[0], self.mask_generator)
         mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
         tokens = self.backbone(images, self.units_of(*images.shape[-2:]).expand(mask))[-1]
-        return {'loss_tokens': self.head.loss(tokens, wanted, mask)}
+        loss = {'loss_tokens': self.head.loss(tokens, wanted, mask)}
+        return over_ranks(loss, lambda: {'loss_tokens': mask.sum()}, self.training)

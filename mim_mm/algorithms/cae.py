@@ -7,7 +7,10 @@ import copy
 import torch
 from torch import Tensor
 
+from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.encoders.initial import cut_normal_
+from mim_mm.encoders.positions import init_linears
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
 
@@ -47,8 +50,10 @@ class CAE(VisualTokens):
         self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
 
     def init_weights(self) -> None:
-        """mmpretrain's initialisation; the teacher starts as a copy of the encoder."""
+        """As the release: Xavier linears, also the head, mask token cut normal; the teacher copies the encoder."""
         super().init_weights()
+        init_linears(self.neck)
+        cut_normal_(self.neck.mask_token)
         self.renew_teacher()
 
     @torch.no_grad()
@@ -74,7 +79,8 @@ class CAE(VisualTokens):
             tokens, align = self.head.loss(
                 logits.float().flatten(0, 1), wanted, latent_pred.float(), latent_target.float(), mask
             )
-        return {'loss_tokens': tokens, 'loss_align': align}
+        losses = {'loss_tokens': tokens, 'loss_align': align}
+        return over_ranks(losses, lambda: dict.fromkeys(losses, mask.sum()), self.training)
 
     @staticmethod
     def count_hidden(plan: MaskPlan) -> int:

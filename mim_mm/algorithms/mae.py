@@ -8,7 +8,8 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from mim_mm.encoders import adapter_of
+from mim_mm.algorithms.global_mean import Counts, over_ranks
+from mim_mm.encoders import adapter_of, build_backbone
 from mim_mm.encoders.packed import pack_plan
 from mim_mm.losses import hidden_errors, mean_over_hidden, packed_errors
 from mim_mm.masking import MaskPlan
@@ -50,7 +51,7 @@ class MAE(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.backbone = MODELS.build(backbone)
+        self.backbone = build_backbone(backbone, adapter_of)
         self.masker = MODELS.build(masker)
         self.encoder = adapter_of(self.backbone)
         self.grid = self.encoder.describe(self.backbone)
@@ -93,13 +94,15 @@ class MAE(BaseModel):
 
         Returns:
             ``loss_whole`` (optimised), ``mse`` (the same without weight) and ``mse_patch_mean``, what predicting the
-            mean of each patch would score. Scalars that stay on the device.
+            mean of each patch would score. Scalars that stay on the device. In distributed training they are those of
+            this rank's images, and gradients those of the mean over all ranks' (:mod:`mim_mm.algorithms.global_mean`).
         """
         tokens = self.encoder.embed(self.backbone, inputs)
         plan = self.draw_plan(tokens, self.mask_generator)
         # Packed plans change their shapes from step to step, so they are never captured.
         captured = self.captured if plan.uniform else None
         out = (captured or self.loss_under_plan)(inputs, tokens, plan)
+        out = over_ranks(out, lambda: self.count_terms(plan), self.training)
         # Metrics are detached here and not inside: inductor (torch 2.14) merges a value that is returned twice, once
         # detached, and the loss loses its gradient without a word.
         return {name: value if name.startswith('loss') else value.detach() for name, value in out.items()}
@@ -193,6 +196,11 @@ class MAE(BaseModel):
             mse = mean_over_hidden(errors, image, len(target), self.per_image_mean)
             trivial = mean_over_hidden(flat.flatten()[place], image, len(target), self.per_image_mean)
         return {'loss_whole': mse, 'mse': mse, 'mse_patch_mean': trivial}
+
+    def count_terms(self, plan: MaskPlan) -> Counts:
+        """How many terms each loss of :meth:`compare` is the mean of."""
+        hidden = plan.hidden_per_image()
+        return {'loss_whole': int((hidden > 0).sum() if self.per_image_mean else hidden.sum())}
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, generator: torch.Generator | None = None) -> dict:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
-from mim_mm.encoders.base import Grid
-from mim_mm.encoders.input_tokens import MaskUnits, input_adapter_of
+from mim_mm.encoders.base import Grid, build_backbone
+from mim_mm.encoders.input_tokens import InputAdapter, MaskUnits, input_adapter_of
 from mim_mm.encoders.positions import plain_drop_path
 from mim_mm.masking import MaskPlan
 from mim_mm.masking.plan import host_index
@@ -20,7 +20,8 @@ class MaskedInput(BaseModel):
     The masker is called exactly as by MAE: with the tokens of the units, (B, N, D), and a generator. A plan of K parts
     is run as B*K images; ratios that differ between images cost nothing here, since the sequence keeps its length.
 
-    Weights are initialised by ``init_weights``, which mmengine's Runner calls, as in mmpretrain.
+    Weights are initialised by ``init_weights``, which mmengine's Runner calls: the encoder as the method's release
+    does, unless its config has an ``init_cfg`` (a checkpoint to go on from, or another start).
 
     Args:
         backbone: config of a backbone that :mod:`mim_mm.encoders.input_tokens` knows. Saved as ``backbone.*``.
@@ -38,9 +39,10 @@ class MaskedInput(BaseModel):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.backbone = MODELS.build(backbone)
+        self.backbone = build_backbone(backbone, self.adapter_for)
+        self._own_start = backbone.get('init_cfg') is not None
         self.masker = MODELS.build(masker)
-        self.encoder = input_adapter_of(self.backbone)
+        self.encoder = self.adapter_for(self.backbone)
         plain_drop_path(self.backbone)
         tokens = self.encoder.describe(self.backbone)
         self.patch_size = tokens.patch_size
@@ -52,6 +54,17 @@ class MaskedInput(BaseModel):
         )
         # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
         self.mask_generator: torch.Generator | None = None
+
+    @staticmethod
+    def adapter_for(backbone: nn.Module | type[nn.Module]) -> InputAdapter:
+        """The adapter of a backbone or of its class, which is asked before it is built; methods refuse more."""
+        return input_adapter_of(backbone)
+
+    def init_weights(self) -> None:
+        """As the release of the method; a backbone with an ``init_cfg`` in its config as that says."""
+        super().init_weights()
+        if self.encoder.initialise is not None and not self._own_start:
+            self.encoder.initialise(self.backbone)
 
     def units_of(self, height: int, width: int) -> MaskUnits:
         """The mask units of an image of height x width px."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.algorithms.masked_input import MaskedInput
+from mim_mm.encoders.input_tokens import InputAdapter, input_adapter_of
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify
 
@@ -15,8 +17,9 @@ class SimMIM(MaskedInput):
     """Mask tokens at the input, one linear layer on the output, L1 on the hidden pixels.
 
     ``loss = sum |x - x^| m / (sum m * C)`` with m = 1 at hidden pixels (each counted once, for C channels) and x the
-    normalised image, not standardised per patch. The sums run over the batch, so with per-image ratios every hidden
-    pixel counts the same. (The release adds 1e-5 to ``sum m``, at least 256 here.)
+    normalised image, not standardised per patch. The sums run over the batch, and in effect over those of all ranks
+    (:mod:`mim_mm.algorithms.global_mean`), so with per-image ratios every hidden pixel counts the same. (The release
+    adds 1e-5 to ``sum m``, at least 256 here.)
 
     Head and decoder are mmpretrain's, and parameters have the names of its ``SimMIM``.
 
@@ -31,11 +34,6 @@ class SimMIM(MaskedInput):
 
     def __init__(self, backbone: dict, masker: dict, mask_unit: int = 32, **kwargs) -> None:
         super().__init__(backbone, masker, mask_unit, **kwargs)
-        if self.encoder.encode is None:
-            raise ValueError(
-                f'{type(self.backbone).__name__} drops hidden patches and returns no feature map: use '
-                'mmpretrain.BEiTPretrainViT or mmpretrain.SimMIMSwinTransformer'
-            )
         if self.grid.in_channels != 3:
             raise ValueError(f'the backbone takes {self.grid.in_channels} channels: SimMIMLinearDecoder predicts 3')
         stride, channels = self.encoder.output(self.backbone)
@@ -44,6 +42,18 @@ class SimMIM(MaskedInput):
         )
         penalty = dict(type='mmpretrain.PixelReconstructionLoss', criterion='L1', channel=self.grid.in_channels)
         self.head = MODELS.build(dict(type='mmpretrain.SimMIMHead', patch_size=self.mask_unit, loss=penalty))
+
+    @staticmethod
+    def adapter_for(backbone: nn.Module | type[nn.Module]) -> InputAdapter:
+        """Raises ValueError for a backbone that drops patches."""
+        adapter = input_adapter_of(backbone)
+        if adapter.encode is None:
+            kind = backbone if isinstance(backbone, type) else type(backbone)
+            raise ValueError(
+                f'{kind.__name__} drops hidden patches and returns no feature map: use '
+                'mmpretrain.BEiTPretrainViT or mmpretrain.SimMIMSwinTransformer'
+            )
+        return adapter
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """``loss_pixels`` of one step.
@@ -58,7 +68,7 @@ class SimMIM(MaskedInput):
         units = self.units_of(*inputs.shape[-2:])
         with torch.autocast(inputs.device.type, enabled=False):
             value = self.head.loss(pred.float(), images.float(), mask.view(-1, units.rows, units.columns).float())
-        return {'loss_pixels': value}
+        return over_ranks({'loss_pixels': value}, lambda: {'loss_pixels': mask.sum()}, self.training)
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """The image (B, C, H, W) that the model sees behind a mask over units, bool (B, N)."""

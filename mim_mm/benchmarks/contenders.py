@@ -193,6 +193,6 @@ def pairwise_consistency(pred: Tensor, mask: Tensor) -> Tensor:
     """The definition with all pairs at once: pred (B, K, N, P), mask (B, K, N), 1 = hidden."""
     both = mask[:, :, None] * mask[:, None]  # (B, K, K, N)
     distance = (pred.detach()[:, :, None] - pred[:, None]).abs() + (pred[:, :, None] - pred.detach()[:, None]).abs()
-    value = (distance.mean(-1) * both).sum((0, 3))  # (K, K), symmetric
-    upper = torch.ones_like(value).triu(1).bool()
-    return (value / both.sum((0, 3)).clamp(min=1))[upper].mean()
+    upper = torch.ones_like(both[0, :, :, 0]).triu(1)[None, :, :, None]  # each pair once
+    both = both * upper
+    return (distance.mean(-1) * both).sum() / both.sum().clamp(min=1)

@@ -7,13 +7,11 @@ split biases. Key names of the releases were compared with timm by output: the d
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 
 import torch
 from torch import Tensor
-
-# Where the weights hide in a file: mmengine, MAE, BEiT v2, I-JEPA and MSN, DINO and iBOT, I-JEPA's context encoder.
-CONTAINERS = ('state_dict', 'model', 'module', 'target_encoder', 'teacher', 'encoder', 'student')
 
 # Tried in this order when the prefix that was asked for matches nothing; the one with most matching keys wins.
 PREFIXES = (
@@ -27,6 +25,9 @@ PREFIXES = (
     'vit.',
     'model.backbone.',
     'momentum_encoder.module.0.',
+    'module.encoder.',
+    'module.vit.',
+    'module.model.backbone.',
 )
 
 _RENAMES = (
@@ -38,6 +39,8 @@ _RENAMES = (
     (re.compile(r'^(layers\.\d+)\.mlp\.fc2\.'), r'\1.ffn.layers.1.'),
     (re.compile(r'^(layers\.\d+)\.(?:gamma_1|ls1\.gamma)$'), r'\1.attn.gamma1.weight'),
     (re.compile(r'^(layers\.\d+)\.(?:gamma_2|ls2\.gamma)$'), r'\1.ffn.gamma2.weight'),
+    (re.compile(r'^(layers\.\d+)\.mlp\.(w12|w3)\.'), r'\1.ffn.\2.'),
+    (re.compile(r'^norm_pre\.'), 'pre_norm.'),
     (re.compile(r'^norm\.'), 'ln1.'),
     (re.compile(r'^fc_norm\.'), 'ln2.'),
 )
@@ -58,86 +61,98 @@ def rename_key(key: str, wanted: Container[str] = ()) -> str:
 
 # mmpretrain's BEiTViT keeps BEiT's names for the layer scale; its VisionTransformer has it inside attention and MLP.
 _BEIT_SCALE = re.compile(r'^(layers\.\d+)\.(?:attn\.gamma(1)|ffn\.gamma(2))\.weight$')
+# timm packs the two inputs of a SwiGLU, in the same order, into fc1; an ordinary MLP differs in the shape of fc2.
+_SWIGLU = {'.ffn.layers.0.0.': '.ffn.w12.', '.ffn.layers.1.': '.ffn.w3.'}
 
 
 def _fit(name: str, wanted: Container[str]) -> str:
     """The backbone's name for ``name``, which may be its own already, timm's, or BEiT's."""
     renamed = rename_key(name, wanted)
+    if renamed in wanted:
+        return renamed
     beit = _BEIT_SCALE.sub(lambda m: f'{m[1]}.gamma_{m[2] or m[3]}', renamed)
-    return beit if beit in wanted else renamed
+    swiglu = next((renamed.replace(old, new) for old, new in _SWIGLU.items() if old in renamed), renamed)
+    return next((n for n in (beit, swiglu) if n in wanted), renamed)
 
 
-def unwrap(content: object, path: str) -> dict[str, Tensor]:
-    """The dictionary of tensors inside a loaded checkpoint file.
+def _match_biases(state: dict[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
+    """BEiT's ``q_bias`` and ``v_bias`` <-> one ``qkv.bias``, whichever the backbone has.
 
-    Raises:
-        ValueError: The file holds no dictionary of tensors.
+    A key bias adds the same to all logits of a query and cancels in the softmax: zeros are exact, and so is leaving it
+    out.
     """
-    for _ in range(3):
-        if not isinstance(content, Mapping):
-            break
-        name = next((n for n in CONTAINERS if isinstance(content.get(n), Mapping)), None)
-        if name is None:
-            tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-            if tensors:
-                return tensors
-            break
-        content = content[name]
-    raise ValueError(
-        f'{path} holds no dictionary of tensors (looked under {", ".join(CONTAINERS)} and at the top): '
-        f'it is no checkpoint of a model.'
-    )
-
-
-def _join_split_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BEiT's ``q_bias`` and ``v_bias`` -> one ``qkv.bias``; a key bias cancels in the softmax, so zeros are exact."""
-    joined = dict(state)
+    matched = dict(state)
     for key in state:
-        if key.endswith('attn.q_bias'):
-            stem = key[: -len('q_bias')]
-            query, value = joined.pop(key), joined.pop(stem + 'v_bias')
-            joined[stem + 'qkv.bias'] = torch.cat((query, torch.zeros_like(query), value))
-    return joined
+        stem, _, last = key.rpartition('attn.')
+        whole, query, value, none = (f'{stem}attn.{n}' for n in ('qkv.bias', 'q_bias', 'v_bias', 'k_bias'))
+        if last == 'q_bias' and query not in wanted and whole in wanted and value in state:
+            first, second = matched.pop(query), matched.pop(value)
+            matched.pop(none, None)
+            matched[whole] = torch.cat((first, torch.zeros_like(first), second))
+        elif last == 'qkv.bias' and whole not in wanted and query in wanted and len(state[key]) % 3 == 0:
+            matched[query], _, matched[value] = matched.pop(whole).chunk(3)
+    return matched
+
+
+def prefixes_of(names: Iterable[str], wanted: Container[str]) -> Counter[str]:
+    """How many names fit the backbone after removing each prefix that makes at least one fit, most first."""
+    found: Counter[str] = Counter()
+    for name in names:
+        parts = name.split('.')
+        for depth in range(len(parts)):
+            if _fit('.'.join(parts[depth:]), wanted) in wanted:
+                found['.'.join(parts[:depth]) + '.' if depth else ''] += 1
+    return Counter(dict(found.most_common()))
 
 
 def select_backbone(
     state: Mapping[str, Tensor], wanted: Iterable[str], prefix: str, path: str
-) -> tuple[dict[str, Tensor], str, list[str]]:
+) -> tuple[dict[str, Tensor], str, list[str], list[str]]:
     """The part of ``state`` that belongs to a backbone with the keys ``wanted``, under the backbone's own names.
 
     Args:
         state (mapping): All tensors of the file.
         wanted (iterable): Keys of the backbone's state dict.
-        prefix (str): Prefix to try first; it is taken if at least one key with it fits.
+        prefix (str): Prefix to try first; it is taken if at least one key with it fits. Else the known prefix with most
+            fitting keys, unless more of them fit under one that is not known.
         path (str): The file, for messages.
 
     Returns:
-        tuple: renamed tensors, the prefix found, and the file's other keys.
+        tuple: renamed tensors, the prefix found, the file's other keys, and other prefixes under which as many keys fit
+        (a momentum copy, a teacher).
 
     Raises:
-        ValueError: No key of the file fits under any prefix.
+        ValueError: No key of the file fits under a known prefix, or two keys are the same one of the backbone.
     """
     wanted = set(wanted)
-    best: tuple[int, str, dict[str, str]] = (0, '', {})
-    for candidate in dict.fromkeys((prefix, *PREFIXES)):
-        names = {k: k[len(candidate) :] for k in state if k.startswith(candidate)}
-        if not names:
-            continue
-        # A backbone that itself uses timm's names (HiViT) must keep them: rename only what does not fit as it is.
-        names = {k: _fit(n, wanted) for k, n in names.items()}
-        fits = sum(n in wanted for n in names.values())
-        if fits > best[0]:
-            best = (fits, candidate, names)
-        if candidate == prefix and fits:
-            break
-    if best[0] == 0:
-        sample = ', '.join(list(state)[:4])
-        raise ValueError(
+    fits = prefixes_of(state, wanted)
+    known = max(PREFIXES, key=lambda candidate: fits[candidate])  # the first of the best
+    found = prefix if fits[prefix] else known
+    most = max(fits.values(), default=0)
+    if not fits[found] or (found != prefix and fits[found] < most):
+        raise ValueError(_no_prefix(state, fits, found, prefix, path))
+    # A backbone that itself uses timm's names (HiViT) must keep them: rename only what does not fit as it is.
+    names = {k: _fit(k[len(found) :], wanted) for k in state if k.startswith(found)}
+    twice = [new for new, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        both = [old for old, new in names.items() if new == twice[0]]
+        raise ValueError(f'{path}: {" and ".join(both)} are both {twice[0]} of the backbone: remove one of them.')
+    renamed = _match_biases({new: state[old] for old, new in names.items()}, wanted)
+    copies = [other for other, count in fits.items() if count >= fits[found] > 1 and other != found]
+    return renamed, found, sorted(k for k in state if k not in names), copies
+
+
+def _no_prefix(state: Mapping[str, Tensor], fits: Counter[str], found: str, prefix: str, path: str) -> str:
+    sample = ', '.join(list(state)[:4])
+    most = max(fits.values(), default=0)
+    if most < max(2, len(state) // 20):  # a name or two may fit anywhere
+        return (
             f'{path} holds no backbone keys: none of its {len(state)} keys ({sample}, ...) fits the backbone after '
-            f'removing {prefix!r} or a known prefix. Give the right checkpoint, or the prefix of the encoder in it.'
+            f'removing {prefix!r}, a known prefix or any other. Give the right checkpoint or the config of its encoder.'
         )
-    _, found, names = best
-    renamed = {new: state[old] for old, new in names.items()}
-    if any(k.endswith('attn.qkv.bias') for k in wanted) and not any(k.endswith('attn.q_bias') for k in wanted):
-        renamed = _join_split_bias(renamed)
-    return renamed, found, sorted(k for k in state if k not in names)
+    best = [candidate for candidate, count in fits.items() if count == most]
+    return (
+        f'{path} holds no backbone keys under {prefix!r} or a known prefix: {most} of its {len(state)} keys ({sample}, '
+        f'...) fit the backbone after removing {" or ".join(map(repr, best))}. Set prefix={best[0]!r} '
+        f'(custom_hooks.0.prefix={best[0]}, or --prefix {best[0]}) if that is the encoder which is meant.'
+    )

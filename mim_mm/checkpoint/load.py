@@ -1,160 +1,106 @@
 """Load a pretrained encoder into a backbone, and say exactly what was loaded.
 
-Nothing is skipped in silence: a key that is missing, left over or of another shape ends up in the report or stops the
-run. Relative position tables and the norm after average pooling cannot be in a pretraining checkpoint; they are listed
-as such and do not count against the minimum.
+Nothing is skipped in silence. A tensor of the file that finds no place stops the run unless it is known to be no part
+of the encoder (heads, decoders, mask tokens ...), and so does a parameter that the file does not fill, unless no
+pretraining checkpoint holds it: those are listed and do not count against the minimum.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mim_mm.checkpoint.atomic import write_atomically
-from mim_mm.checkpoint.convert import convert, is_relative
+from mim_mm.checkpoint.convert import TABLE, convert, is_relative
 from mim_mm.checkpoint.keymap import select_backbone
-from mim_mm.checkpoint.read import LoadError, read_checkpoint, resolve_checkpoint
+from mim_mm.checkpoint.leftovers import (
+    DERIVED_BUFFERS,
+    MAP_NORM,
+    POOLED_NORM,
+    advice,
+    extra_tokens,
+    some,
+    sort_left_over,
+)
+from mim_mm.checkpoint.read import LoadError, read_checkpoint, read_weights, resolve_checkpoint
+from mim_mm.checkpoint.report import LoadReport
 
-__all__ = ['LoadError', 'LoadReport', 'load_encoder', 'read_checkpoint', 'resize_positions', 'resolve_checkpoint']
+__all__ = [
+    'LoadError', 'LoadReport', 'load_encoder', 'read_checkpoint', 'resize_positions', 'resolve_checkpoint',
+]  # fmt: skip
 
+# At this minimum, the default, and above every parameter must be filled; a lower one says that a part is meant.
+WHOLE = 0.95
+_FINAL_NORM = 'final norm, absent from a pretraining without it'
 # (pattern, why a pretraining checkpoint legitimately lacks it). Only keys that the file lacks are judged by it.
 BY_DESIGN = (
     (re.compile(r'(^|\.)rel_pos_[hw]$'), 'relative positions of the detector, start at zero'),
     (re.compile(r'(^|\.)(rel_pos_\w+\.)?relative_position_bias_table$'), 'relative positions, start at zero'),
+    (re.compile(r'^mask_token$'), 'mask token, used by pretraining only'),
     (re.compile(r'^ln2\.(weight|bias)$'), 'norm after average pooling, trained by fine-tuning'),
-    (re.compile(r'^ln1\.(weight|bias)$'), 'final norm, absent from a pretraining without it'),
+    (re.compile(r'^ln1\.(weight|bias)$'), _FINAL_NORM),
     (re.compile(r'^fc_norm\.(weight|bias)$'), 'norm after average pooling, trained by fine-tuning'),
 )
-# Buffers computed from the architecture; a stored one may belong to another size and is never loaded.
-DERIVED_BUFFERS = re.compile(r'(^|\.)relative_position_index$')
 
 
-@dataclass
-class LoadReport:
-    """What became of each parameter of a backbone; counts are numbers of values, not of tensors."""
-
-    checkpoint: str
-    prefix: str
-    min_loaded: float
-    sizes: dict[str, int] = field(default_factory=dict)  # parameter -> number of values
-    loaded: list[str] = field(default_factory=list)
-    resized: dict[str, str] = field(default_factory=dict)  # parameter -> "(1, 197, 768) -> (1, 4096, 768)"
-    moved: dict[str, str] = field(default_factory=dict)  # parameter -> where it was taken from, unchanged
-    by_design: dict[str, str] = field(default_factory=dict)  # parameter -> reason
-    random: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)  # keys of the file
-
-    def values(self, names) -> int:
-        return sum(self.sizes[n] for n in names)
-
-    @property
-    def fraction(self) -> float:
-        """(loaded + resized + moved) / (all parameters - those left at their start by design), counted in values."""
-        expected = self.values(self.sizes) - self.values(self.by_design)
-        filled = sum(self.values(names) for names in (self.loaded, self.resized, self.moved))
-        return filled / expected if expected else 0.0
-
-    def as_dict(self) -> dict:
-        """Plain types for JSON, with the counts and the fraction beside the lists."""
-        kinds = ('loaded', 'resized', 'moved', 'by_design', 'random')
-        counts = {name: self.values(getattr(self, name)) for name in kinds}
-        counts['total'] = self.values(self.sizes)
-        return {'schema': 1, 'fraction': self.fraction, 'values': counts, **asdict(self)}
-
-    def table(self) -> str:
-        """The report as text: counts and per cent of the backbone, then every name that was not simply loaded."""
-        total = max(self.values(self.sizes), 1)
-        lines = [
-            f'Encoder from {self.checkpoint} (prefix {self.prefix!r})',
-            f'{"":<24}{"tensors":>8}{"values":>14}{"of backbone":>13}',
-        ]
-        rows = (
-            ('loaded', 'loaded'),
-            ('resized', 'resized'),
-            ('moved', 'taken from another place'),
-            ('by_design', 'left at start by design'),
-            ('random', 'left random'),
-        )
-        for attribute, label in rows:
-            names = getattr(self, attribute)
-            if attribute == 'moved' and not names:
-                continue
-            values = self.values(names)
-            lines.append(f'{label:<24}{len(names):>8}{values:>14,}{100 * values / total:>12.2f}%')
-        lines.append(
-            f'{100 * self.fraction:.2f} % of what a pretraining checkpoint can hold was loaded '
-            f'(minimum {100 * self.min_loaded:g} %).'
-        )
-        lines += [f'  resized   {name}  {change}' for name, change in self.resized.items()]
-        lines += [f'  moved     {name}  ({source})' for name, source in self.moved.items()]
-        lines += [f'  by design {name}  ({reason})' for name, reason in self.by_design.items()]
-        lines += [f'  random    {name}' for name in self.random]
-        lines += [f'  unused    {name}' for name in self.unused]
-        return '\n'.join(lines)
-
-    def save(self, directory: str | os.PathLike) -> None:
-        """Write ``load_report.json`` and ``load_report.txt``; each appears whole or not at all."""
-        folder = Path(directory)
-        write_atomically(folder / 'load_report.json', json.dumps(self.as_dict(), indent=1).encode())
-        write_atomically(folder / 'load_report.txt', f'{self.table()}\n'.encode())
-
-
-def resize_positions(table: Tensor, target: Tensor, grid: tuple[int, int], mode: str = 'bicubic') -> Tensor:
+def resize_positions(
+    table: Tensor, target: Tensor, grid: tuple[int, int], mode: str = 'bicubic', bare_class: bool = False
+) -> Tensor:
     """Position table of another grid -> the shape of ``target``.
 
     Args:
-        table (Tensor): (1, 1 + h*w, C), (1, h*w, C) with a square grid, or (1, h, w, C).
-        target (Tensor): The model's own table, (1, e + H*W, C), e = 0 or 1 leading rows for a class token.
+        table (Tensor): (1, e + h*w, C) with a square grid, e = 0, 1 or as in ``target``; or (1, h, w, C).
+        target (Tensor): The model's own table, (1, e + H*W, C), e leading rows for a class token and its like.
         grid (tuple): (H, W) of the model.
         mode (str): Interpolation; without antialiasing and with half-pixel centres, as MAE and mmpretrain do.
+        bare_class (bool): The file has a class token; where the table has no row for it, none was added to it: zero.
 
     Returns:
-        Tensor: The class row as stored (the model's own if the table has none, dropped if the model has none), and
-        the resized grid.
+        Tensor: The class row as stored (if the table has none: zero or the model's own, see ``bare_class``; dropped if
+        the model has none), and the resized grid.
 
     Raises:
-        LoadError: The widths differ, or the rows are neither a square grid nor a square grid and a class token.
+        LoadError: The widths differ, or the rows are neither a square grid nor a square grid and a class token: rows of
+            register or distillation tokens are never cut.
     """
-    if table.shape[-1] != target.shape[-1] or target.shape[1] - math.prod(grid) not in (0, 1):
+    keep = target.shape[1] - math.prod(grid)
+    if table.shape[-1] != target.shape[-1] or keep < 0:
         raise LoadError(
             f'pos_embed {tuple(table.shape)} does not fit {tuple(target.shape)}: the models differ in width.'
         )
-    keep = target.shape[1] - math.prod(grid)
     if table.ndim == 4:
-        source, class_row = tuple(table.shape[1:3]), None
+        source, first = tuple(table.shape[1:3]), None
         patches = table.flatten(1, 2)
     else:
         rows = table.shape[1]
-        side = math.isqrt(rows)
-        extra = 0 if side * side == rows else 1
-        side = math.isqrt(rows - extra)
+        square = [e for e in (0, 1, keep) if rows > e and math.isqrt(rows - e) ** 2 == rows - e]
+        extra = square[0] if square else None
         if rows == target.shape[1]:
             source, extra = tuple(grid), keep
-        elif side * side == rows - extra:
-            source = (side, side)
+        elif extra is not None and (extra == keep or keep < 2):
+            source = (math.isqrt(rows - extra),) * 2
         else:
             raise LoadError(
-                f'pos_embed has {rows} rows, neither a square grid nor a square grid and a class token: '
-                f'store it as (1, h, w, C).'
+                f'pos_embed has {rows} rows, neither a square grid nor a square grid and a class token (are some of '
+                f'register or distillation tokens?): store it as (1, h, w, C).'
             )
-        class_row, patches = (table[:, :1] if extra else None), table[:, extra:]
+        first, patches = (table[:, :extra] if extra else None), table[:, extra:]
     if source != tuple(grid):
         maps = patches.float().unflatten(1, source).permute(0, 3, 1, 2)
         options = {} if mode == 'nearest' else {'align_corners': False}
         patches = F.interpolate(maps, size=tuple(grid), mode=mode, **options).flatten(2).transpose(1, 2)
     if not keep:
         return patches
-    class_row = target[:, :1].detach() if class_row is None else class_row
-    return torch.cat((class_row.to(patches), patches), dim=1)
+    if first is None:
+        first = target[:, :keep].detach()
+        first = torch.zeros_like(first) if bare_class else first
+    return torch.cat((first.to(patches), patches), dim=1)
 
 
 def _grid_of(module: nn.Module) -> tuple[int, int] | None:
@@ -170,13 +116,15 @@ def load_encoder(
     module: nn.Module,
     checkpoint: str | os.PathLike,
     prefix: str = 'backbone.',
-    min_loaded: float = 0.95,
+    min_loaded: float = WHOLE,
     skip: Sequence[str] = (),
     trust: bool = False,
     rename: Mapping[str, str] | None = None,
     resample_patches: bool = False,
+    entry: str | None = None,
+    cut_depth: bool = False,
 ) -> LoadReport:
-    """Copy the encoder of a checkpoint into ``module``.
+    """Copy the encoder of a checkpoint into ``module``: the one way for recipes, tools, probes and detectors.
 
     Args:
         module (nn.Module): A backbone: mmpretrain's ``VisionTransformer``, ``BEiTViT``, ``SwinTransformer``, ``HiViT``,
@@ -185,28 +133,41 @@ def load_encoder(
         checkpoint (path): A file, or a work dir (its last checkpoint).
         prefix (str): Where the encoder lies in the file; other known places are tried if nothing fits there.
         min_loaded (float): Least part of the parameters, in values, that must be filled; see ``LoadReport.fraction``.
-        skip (sequence): Regular expressions of parameters to leave at their start on purpose. They count as random.
+            At 0.95 and above every parameter must be filled, or be named in ``skip``.
+        skip (sequence): Regular expressions of names that are left out on purpose: parameters of the model stay at
+            their start and count as random, tensors of the file are not used.
         trust (bool): Read a file that holds other classes than tensors and plain types.
         rename (mapping, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
         resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
+        entry (str, optional): Which model of a file with several: ``'model_ema'``, ``'student'``.
+        cut_depth (bool): Take the first blocks of a deeper encoder (BootMAE's probe).
 
     Returns:
         LoadReport: what was loaded. The module is changed only if no error is raised.
 
     Raises:
-        LoadError: No file, no backbone keys, a shape that does not fit, values that are not finite, or less than
-            ``min_loaded``.
+        LoadError: No file, no such entry, no backbone keys, a shape that does not fit, values that are not finite, a
+            tensor of the encoder without a place in the model or the reverse, or less than ``min_loaded``.
     """
     path = resolve_checkpoint(checkpoint)
     own = module.state_dict()
     parameters = {name: p for name, p in module.named_parameters()}
+    weights = read_weights(path, trust, entry)
     try:
-        state, found, others = select_backbone(read_checkpoint(path, trust), own, prefix, str(path))
+        state, found, others, copies = select_backbone(weights.tensors, own, prefix, str(path))
     except ValueError as error:
-        raise LoadError(str(error)) from error
+        raise LoadError(' '.join([str(error), *weights.notes])) from error
     report = LoadReport(str(path), found, min_loaded, sizes={n: p.numel() for n, p in parameters.items()})
+    report.entry, report.notes = weights.entry, list(weights.notes)
+    if copies:
+        names = ' and '.join(map(repr, copies))
+        report.notes.append(f'The encoder under {found!r} was taken; the file has as much under {names} (prefix).')
     state, moved, resized = convert(module, own, state, rename, resample_patches)
-    report.unused = others + sorted(k for k in state if k not in own)
+    left = sorted(k for k in state if k not in own)
+    report.unused = others + left
+    report.kinds, unplaced = sort_left_over(
+        others, left, own.keys(), state.keys(), found, copies, skip, cut_depth
+    )  # fmt: skip
     skipped = {n for n in own if any(re.search(pattern, n) for pattern in skip)}
     taken = parameters.keys() - skipped
     report.moved = {n: source for n, source in moved.items() if n in taken}
@@ -214,21 +175,47 @@ def load_encoder(
     wanted = {k: v for k, v in own.items() if k not in skipped}
     accepted, mismatched = _match(module, wanted, state, report)
     report.random = [n for n in parameters if n not in accepted and n not in report.by_design]
-    _refuse(report, path, mismatched, [k for k, v in accepted.items() if not torch.isfinite(v).all()])
+    # A detector reads maps that the pretraining did not put out, and normalises them anew (Swin, ConvNeXt).
+    new_norms = MAP_NORM if any(MAP_NORM.match(n) for n in state) else DERIVED_BUFFERS
+    unfilled = [
+        n for n in wanted
+        if not (n in accepted or n in report.by_design or DERIVED_BUFFERS.search(n) or new_norms.match(n))
+    ]  # fmt: skip
+    missing = [n for n in unfilled if n not in mismatched]
+    hints = advice([*unplaced, *_packed(state, mismatched)], missing, state.keys(), own.keys())
+    not_finite = [k for k, v in accepted.items() if not torch.isfinite(v).all()]
+    _refuse(report, path, mismatched, not_finite, unplaced, unfilled, hints)
     module.load_state_dict(accepted, strict=False)
     return report
 
 
-def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tuple[dict[str, Tensor], list[str]]:
-    """Sort the file's tensors into ``report``; return those that can be copied and the shapes that cannot."""
+def _packed(state: Mapping[str, Tensor], mismatched: Mapping[str, str]) -> list[str]:
+    """Names as of a SwiGLU for MLPs whose second layer takes half of what the first gives (timm's packed form)."""
+    found = []
+    for name in mismatched:
+        stem, is_mlp, _ = name.partition('.ffn.layers.')
+        first, second = (state.get(f'{stem}.ffn.layers.{n}.weight') for n in ('0.0', '1'))
+        if is_mlp and first is not None and second is not None and len(first) == 2 * second.shape[1]:
+            found.append(f'{stem}.ffn.w12.weight')
+    return found
+
+
+def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Sort the file's tensors into ``report``; return those that can be copied, and why others cannot."""
     accepted: dict[str, Tensor] = {}
-    mismatched: list[str] = []
+    mismatched: dict[str, str] = {}
+    pooled = any(POOLED_NORM.match(name) for name in state)
+    other_tables = any(name.endswith(TABLE) and name not in own for name in state)
     for name, target in own.items():
         is_parameter = name in report.sizes
         if name not in state:
             reason = next((why for pattern, why in BY_DESIGN if pattern.search(name)), None)
             if is_parameter and name == 'pos_embed' and is_relative(state):
                 reason = 'absolute positions, which this pretraining lacks, start at zero'
+            if reason == _FINAL_NORM and pooled:
+                reason = None  # the file normalises after pooling instead: another encoder, not one without a norm
+            if other_tables and reason and reason.startswith('relative'):
+                reason = None  # the file has relative positions, in a form that does not fit
             if is_parameter and reason:
                 report.by_design[name] = reason
                 if 'start at zero' in reason:  # mmpretrain draws them at random
@@ -237,31 +224,80 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
         if DERIVED_BUFFERS.search(name):
             continue
         source = state[name]
-        if source.shape != target.shape and name == 'pos_embed' and _grid_of(module):
-            resized = resize_positions(source, target, _grid_of(module), getattr(module, 'interpolate_mode', 'bicubic'))
-            report.resized[name] = f'{tuple(source.shape)} -> {tuple(target.shape)}'
-            accepted[name] = resized
+        if name == 'pos_embed' and _grid_of(module):
+            try:
+                accepted[name] = _positions(module, source, target, state)
+            except LoadError as error:
+                mismatched[name] = str(error)
+            else:
+                if source.shape != target.shape:
+                    report.resized[name] = f'{tuple(source.shape)} -> {tuple(target.shape)}'
         elif source.shape != target.shape:
-            mismatched.append(f'{name}: file {tuple(source.shape)}, model {tuple(target.shape)}')
+            mismatched[name] = f'{name}: file {tuple(source.shape)}, model {tuple(target.shape)}'
         else:
             accepted[name] = source
-            if is_parameter and name not in report.resized and name not in report.moved:
-                report.loaded.append(name)
+        if is_parameter and name in accepted and name not in report.resized and name not in report.moved:
+            report.loaded.append(name)
     return accepted, mismatched
 
 
-def _refuse(report: LoadReport, path: Path, mismatched: list[str], not_finite: list[str]) -> None:
+def _positions(module: nn.Module, source: Tensor, target: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """The file's position table in the shape of ``target``; LoadError where rows would be cut."""
+    extra = extra_tokens(state) if 'dist_token' not in module.state_dict() else 0
+    if extra and source.ndim == 3:
+        left = [source.shape[1] - extra - c for c in (0, 1)]
+        if any(n > 0 and math.isqrt(n) ** 2 == n for n in left):
+            raise LoadError(
+                f'pos_embed: file {tuple(source.shape)}, model {tuple(target.shape)}; rows of register or distillation '
+                f'tokens in the file: {extra}, and they are not cut'
+            )
+    if source.shape == target.shape:
+        return source
+    mode = getattr(module, 'interpolate_mode', 'bicubic')
+    return resize_positions(source, target, _grid_of(module), mode, bare_class='cls_token' in state)
+
+
+def _refuse(
+    report: LoadReport,
+    path: Path,
+    mismatched: Mapping[str, str],
+    not_finite: list[str],
+    unplaced: list[str],
+    unfilled: list[str],
+    hints: list[str],
+) -> None:
+    """LoadError with everything that is wrong, what to set first."""
+    problems = []
     if mismatched:
-        listed = '\n  '.join(mismatched)
-        raise LoadError(
-            f'{path}: {len(mismatched)} tensors have another shape than the model; shapes must be equal (only '
-            f'pos_embed and tables of relative positions are resized). Use the architecture and patch size of the '
-            f'pretraining (or resample_patches=True), or name what to leave random in skip=[...].\n  {listed}'
+        rows = list(mismatched.values())
+        listed = '\n  '.join([*rows[:8], *([f'and {len(rows) - 8} more'] if rows[8:] else [])])
+        problems.append(
+            f'{len(mismatched)} tensors have another shape than the model; shapes must be equal (only pos_embed and '
+            f'tables of relative positions are resized). Use the architecture and patch size of the pretraining (or '
+            f'resample_patches=True), or name what to leave random in skip=[...].\n  {listed}'
         )
     if not_finite:
-        raise LoadError(f'{path} holds values that are not finite in {not_finite}: use an earlier checkpoint.')
-    if report.fraction < report.min_loaded:
-        raise LoadError(
-            f'{path} fills {100 * report.fraction:.2f} % of the backbone, at least {100 * report.min_loaded:g} % are '
-            f'required: give the checkpoint of this architecture, or lower min_loaded.\n{report.table()}'
+        problems.append(f'the file holds values that are not finite in {not_finite}: use an earlier checkpoint.')
+    if unplaced:
+        problems.append(
+            f'{len(unplaced)} tensors of the file find no place in the model, so it would compute something else: '
+            f'{some(unplaced)}. Only known heads, decoders, mask tokens and their like may be left over; name in '
+            f'skip=[...] (custom_hooks.0.skip, --skip) what is left out on purpose.'
         )
+    if report.fraction < report.min_loaded and not mismatched:
+        problems.append(
+            f'the file fills {100 * report.fraction:.2f} % of the backbone, at least {100 * report.min_loaded:g} % are '
+            f'required: give the checkpoint of this architecture, or lower min_loaded. Without a value: '
+            f'{some(report.random)}.'
+        )
+    elif unfilled and report.min_loaded >= WHOLE and not mismatched:
+        plural = '' if len(unfilled) == 1 else 's'
+        problems.append(
+            f'the file leaves {len(unfilled)} parameter{plural} of the model at their start: {some(unfilled)}. Name '
+            f'in skip=[...] what is meant to stay, or set min_loaded below {WHOLE:g} for a part of an encoder.'
+        )
+    if problems:
+        told = ' '.join(report.notes)
+        fixes = ''.join(f'\n-> {hint}.' for hint in hints)
+        told = f'{told} ' if told else ''
+        raise LoadError(f'{path}: {told}' + '\nand '.join(problems) + fixes)

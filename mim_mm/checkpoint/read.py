@@ -5,16 +5,35 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mim_mm.checkpoint.keymap import unwrap
+from mim_mm.checkpoint.entries import choose, models_in
 
 
 class LoadError(RuntimeError):
-    """The encoder could not be loaded as asked; the message names the value, the rule and the fix."""
+    """The weights could not be loaded as asked; the message names the value, the rule and the fix."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one model of a file.
+
+    tensors: by name. entry: where they lay in the file, '' for the top. notes: sentences for the load report.
+    """
+
+    tensors: dict[str, Tensor]
+    entry: str
+    notes: tuple[str, ...]
+
+
+# Modules that torch puts around others; their names say nothing about the model.
+_WRAPPERS = re.compile(r'(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.')
 
 
 def resolve_checkpoint(checkpoint: str | os.PathLike) -> Path:
@@ -36,30 +55,64 @@ def resolve_checkpoint(checkpoint: str | os.PathLike) -> Path:
     return path
 
 
-def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict[str, Tensor]:
-    """All tensors of a checkpoint file, on the CPU.
+def read_checkpoint(path: str | os.PathLike, trust: bool = False, entry: str | None = None) -> dict[str, Tensor]:
+    """All tensors of a model in a checkpoint file, on the CPU; see :func:`read_weights`."""
+    return read_weights(path, trust, entry).tensors
+
+
+def read_weights(path: str | os.PathLike, trust: bool = False, entry: str | None = None) -> Weights:
+    """The tensors of a model in a checkpoint file, on the CPU, and which of the models in it they are.
 
     Tried as tensors and plain types first, then with mmengine's log buffers and argparse's namespace, which training
     files of mmengine, MAE and DINO contain. Anything else may run code while it is read and needs ``trust=True``.
 
+    Args:
+        path: ``.safetensors``, or what ``torch.save`` wrote, of any ending.
+        trust (bool): Read a file that holds other classes.
+        entry (str, optional): Which model, where the file holds several: ``'model_ema'``, ``'student'``.
+
     Raises:
-        LoadError: The file is missing, unreadable, holds other classes and is not trusted, or holds no tensors.
+        LoadError: The file is missing, unreadable, holds other classes and is not trusted, or holds no tensors, or not
+            the entry.
     """
     path = resolve_checkpoint(path)
-    if path.suffix == '.safetensors':
-        from safetensors.torch import load_file
-
-        return load_file(path)
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, trust)
     try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        content = _read_with_known_classes(path, error, trust)
-    except (RuntimeError, EOFError) as error:
-        raise LoadError(f'{path} cannot be read as a checkpoint ({error}): the file is damaged or no .pth.') from error
-    try:
-        return unwrap(content, str(path))
+        models = models_in(content)
+        taken, sentence = choose(models, entry, str(path))
     except ValueError as error:
         raise LoadError(str(error)) from error
+    tensors, removed = _without_wrappers(models[taken])
+    notes = [sentence] if sentence else []
+    if removed:
+        notes.append(f'Names were read without {", ".join(removed)}, which torch adds when it wraps a module.')
+    return Weights(tensors, taken, tuple(notes))
+
+
+def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    found = sorted({match for name in tensors for match in _WRAPPERS.findall(name)})
+    bare = {_WRAPPERS.sub('', name): value for name, value in tensors.items()}
+    return (bare, found) if len(bare) == len(tensors) else (dict(tensors), [])
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        message = f'{path} cannot be read as safetensors ({error}): the file is damaged or of another kind.'
+        raise LoadError(message) from error
+
+
+def _read_pickle(path: Path, trust: bool):
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        return _read_with_known_classes(path, error, trust)
+    except (RuntimeError, EOFError) as error:
+        raise LoadError(f'{path} cannot be read as a checkpoint ({error}): the file is damaged or no .pth.') from error
 
 
 def _read_with_known_classes(path: Path, error: Exception, trust: bool):

@@ -1,13 +1,28 @@
-"""Everything that touches upstream internals; nowhere else in the package does.
+"""Everything that touches upstream internals; docs/openmmlab.md lists it, and a test finds what is not listed.
 
-* ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops (installed by ``import mim_mm``)
+* ``finder``  makes ``mmcv._ext`` importable where mmcv has no compiled ops
 * ``ops/``    the ops themselves, on torchvision and torch, with mmcv's calling conventions
 * ``paths``   the checkout or the installed ``.mim`` folder: where ``configs/`` and ``tools/`` are
+* ``recipes`` ``_base_ = 'mim_mm::...'``
+* ``quiet``   upstream's messages that are false or of no use
+* ``initializers``  mmengine's truncated normal without its weights of exactly -2
+* ``multimodal``    keeps ``mmpretrain.models`` importable beside transformers 5
+* ``on_import`` how these four reach a module: right after somebody imports it
+* ``schedulers`` a schedule that fits a shortened run, where a Runner is made without our tools
+* ``internals``, ``sharding`` private names of mmengine that the package reads
+* ``leave``   the end of a process of several, without gloo's abort
 * ``doctor``  what ``tools/doctor.py`` prints
 
-Only the finder is imported here, so that ``import mim_mm`` stays cheap.
+None of them imports torch or mmengine on its own account, so that ``import mim_mm`` stays cheap.
 """
 
-from .finder import MissingOpError, install, ops_source
+from . import finder, initializers, multimodal, quiet, recipes
+from .finder import MissingOpError, ops_source
 
 __all__ = ['MissingOpError', 'install', 'ops_source']
+
+
+def install():
+    """Once, on ``import mim_mm``: ops for mmcv, addresses of our recipes, less noise, upstream's faults mended."""
+    for part in (finder, recipes, quiet, initializers, multimodal):
+        part.install()

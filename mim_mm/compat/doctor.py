@@ -11,7 +11,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import finder
+from mim_mm.folders import subfolders
+
+from . import finder, multimodal
 
 OK, WARNING, PROBLEM = 'ok', 'warning', 'problem'
 
@@ -103,13 +105,13 @@ def _check_imports():
             "pip install 'setuptools<81'",
         )
     _, transformers = _distribution(('transformers',))
-    if transformers and _numbers(transformers) >= (5,):
+    if transformers and _numbers(transformers) >= (multimodal.FIRST_UNKNOWN,):
         yield Finding(
             'versions',
             'transformers',
-            PROBLEM,
-            f'{transformers}: mmpretrain.models cannot be imported beside 5.0 or later (NoneType takes no arguments)',
-            "pip install 'transformers<5', or uninstall it: nothing here needs it",
+            WARNING,
+            f"{transformers}: mmpretrain's multimodal models do not know it and are left out",
+            "nothing here needs them; for BLIP, OFA and others: pip install 'transformers<5'",
         )
     fixes = {
         'cv2': 'pip install --force-reinstall --no-deps opencv-python-headless  # the one without libGL',
@@ -206,7 +208,7 @@ def check_disk(folder='.'):
 
 
 def _has_class_folders(folder):
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
+    return folder.is_dir() and bool(subfolders(folder))
 
 
 def check_imagenet(root):
@@ -217,11 +219,16 @@ def check_imagenet(root):
     if missing:
         value = f'{root}: no class folders in {" and ".join(missing)}'
         return Finding('data', 'imagenet', WARNING, value, f'the layout is {IMAGENET_LAYOUT}')
-    counts = [sum(entry.is_dir() for entry in (root / part).iterdir()) for part in ('train', 'val')]
-    if counts[0] != counts[1]:
-        value = f'{root}: {counts[0]} class folders in train, {counts[1]} in val'
-        return Finding('data', 'imagenet', WARNING, value, 'both must have the same class folders')
-    return Finding('data', 'imagenet', OK, f'{root}, {counts[0]} classes')
+    train, val = (subfolders(root / part) for part in ('train', 'val'))
+    strange, lacking = sorted(set(val) - set(train)), sorted(set(train) - set(val))
+    if strange:
+        value = f'{root}: val has {len(strange)} class folders that train lacks, e.g. {strange[0]}'
+        fix = 'labels are numbered by the folders of train: add or remove them'
+        return Finding('data', 'imagenet', PROBLEM, value, fix)
+    if lacking:
+        value = f'{root}: {len(train)} class folders in train, {len(val)} in val'
+        return Finding('data', 'imagenet', WARNING, value, f'val has no image of {len(lacking)}, e.g. {lacking[0]}')
+    return Finding('data', 'imagenet', OK, f'{root}, {len(train)} classes')
 
 
 def check_coco(root):

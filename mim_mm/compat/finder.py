@@ -86,7 +86,7 @@ def install():
             'mmdet was imported before mim_mm, when mmcv._ext did not exist; some of its ops stay unusable. '
             'Fix: `import mim_mm` first.',
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

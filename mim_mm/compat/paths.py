@@ -31,13 +31,3 @@ def configs_root():
 def tools_root():
     """The commands: ``repo_root() / 'tools'``."""
     return repo_root() / 'tools'
-
-
-def register_configs():
-    """Teaches mmengine that ``mim_mm::emae/...py`` names a config of this package; needs an installed wheel.
-
-    mmengine resolves ``package::path`` for a fixed table of packages only, into ``<package>/.mim/configs``.
-    """
-    from mmengine.config import utils
-
-    utils.MODULE2PACKAGE.setdefault('mim_mm', 'mim_mm')

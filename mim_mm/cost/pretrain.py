@@ -43,7 +43,8 @@ def parts_seen(masker: Mapping, patches: int) -> list[tuple[int, int]]:
         hidden = patches - patches // count
     else:
         hidden = math.ceil(patches * hidden_ratio(masker) - 1e-9)  # the rounding of mim_mm.masking.num_hidden
-    thrown = math.floor(patches * (masker.get('mask_ratio', 0) + masker.get('throw_ratio', 0))) - hidden
+    together = patches * (masker.get('mask_ratio', 0) + masker.get('throw_ratio', 0))
+    thrown = math.floor(together + 1e-9) - hidden
     thrown = max(thrown, 0) if masker.get('throw_ratio') else 0
     if not 0 < hidden < patches - thrown:
         raise ValueError(

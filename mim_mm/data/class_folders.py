@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mim_mm.folders import same_numbering, subfolders
+
 from .image_sources import SourceError
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
@@ -45,12 +47,6 @@ def tree_parts(root: str) -> tuple[str, str | None]:
     return '', None
 
 
-def subfolders(folder: str) -> list[str]:
-    """Names of the folders in it, sorted as mmpretrain sorts classes; hidden ones do not count."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
-
-
 def class_lists(
     root: str, train: str, val: str | None, names: dict[str, Sequence[str]], fraction: float = 0.2, seed: int = 0
 ) -> ClassLists:
@@ -64,7 +60,8 @@ def class_lists(
         seed: of that division, which depends on nothing else but the sorted names in the class.
 
     Raises:
-        SourceError: fewer than two classes with images, too few images, or a class in ``val`` only.
+        SourceError: fewer than two classes with images, or too few images.
+        DataError: a class in ``val`` only.
     """
     if not 0 < fraction < 1:
         raise SourceError(f'--val-fraction {fraction} must be between 0 and 1')
@@ -77,11 +74,7 @@ def class_lists(
     labels = {name: label for label, name in enumerate(classes)}
     if val is not None:
         other = _by_class(names[val])
-        strange = sorted(set(other) - set(classes))
-        if strange:
-            raise SourceError(
-                f"{strange[:5]} in '{os.path.join(root, val)}' are no classes of '{os.path.join(root, train)}'"
-            )
+        same_numbering(list(other), classes, f"'{os.path.join(root, val)}'", f"'{os.path.join(root, train)}'")
         held, kept = other, groups
         how = f'{val}/'
     else:

@@ -1,15 +1,37 @@
-"""Any file in COCO's format: checked, completed where training needs more than it says, and divided if need be."""
+"""Any file in COCO's format: read once, mended where there is one meaning, and divided if need be.
+
+Training, mmdet's data set and both evaluators read what comes out of here. :func:`read_coco` is the one reader; its
+rules for numbers and ids are in ``coco_rows``, for images in ``coco_images``, for masks in ``coco_masks``.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
-import os
-from collections import Counter
+import locale
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from . import coco_images, coco_masks
+from .coco_rows import (
+    Findings,
+    clean_categories,
+    clean_ids,
+    clean_references,
+    drop_copies,
+    named,
+    number,
+    number_annotations,
+    numbers,
+    places,
+)
 from .image_sources import SourceError
+
+# A fraction of boxes: below it a mask head would learn less than is lost of the boxes that it cannot learn from.
+ENOUGH_MASKS = 0.5
 
 
 @dataclass
@@ -17,67 +39,101 @@ class CocoFile:
     """A checked annotation file.
 
     Attributes:
-        content: what to train from; ``categories`` in the order of their ids, which is the order of the labels.
-        changed: it differs from the file on disk, so it has to be written.
-        masks: every box has a mask.
+        content: what to train from; ``categories`` in the order of the labels.
+        changed: it differs from what pycocotools would read from the file on disk, so it has to be written.
+        masks: every box has a mask, or marks a region that is not counted.
         notes: what was found and done, in words.
+        checked: how sizes were compared, in words.
+        trains_alike: mmdet trains alike on the file as it is, since it passes over boxes that cannot be seen.
     """
 
     content: dict
     changed: bool
     masks: bool
     notes: list[str]
+    checked: str = ''
+    trains_alike: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
         return tuple(category['name'] for category in self.content['categories'])
 
 
-def read_coco(path: str, images: str) -> CocoFile:
-    """Read and check an annotation file.
+def read_coco(
+    path: str,
+    images: str,
+    masks: bool | None = None,
+    classes: Sequence[str] | None = None,
+    complete: bool = False,
+    turn: bool = True,
+) -> CocoFile:
+    """Read, check and mend an annotation file.
 
-    mmdet numbers classes in the order of the file, so categories are sorted by id (ids may have gaps). Missing
-    ``iscrowd``, ``area`` and image sizes are filled in; boxes without area, of an unknown image, and images that are
-    not in the folder are left out, and counted in ``notes``.
+    mmdet numbers classes in the order of the file, so categories are sorted (ids may have gaps). Missing ``iscrowd``,
+    ``area``, ``id``, box (from the mask) and image sizes are filled in; numbers written as text become numbers; boxes
+    are cut at the edge of their image; boxes without area, outside of their image or of an unknown one, and images that
+    are not in the folder are left out. Parts of masks that are unusable are dropped; a box that is left without a mask
+    in a file that has them becomes a region that is neither learnt nor counted (``iscrowd``). ``notes`` count it all.
 
     Args:
-        path: the JSON file.
+        path: the JSON file, UTF-8 (a BOM is fine) or UTF-16.
         images: the folder its ``file_name`` are relative to.
+        masks: True: masks are wanted. False: they are not looked at. None: wanted if half of the boxes have one.
+        classes: names in the order of the labels; those that the file lacks are added, without annotations. (): in the
+            order of the file. None: in the order of their ids.
+        complete: stop for an image that is not there or cannot be read, instead of leaving it out.
+        turn: the decoder applies the EXIF orientation.
 
     Raises:
-        SourceError: no COCO detection file, an unknown or doubled category, or none of its images is there.
+        SourceError: what has no single meaning, with the id of the annotation or image; no COCO detection file; none of
+            its images is there; ``masks`` and fewer than half of the boxes have one.
     """
-    content = _load(path)
-    notes, before = [], json.dumps([content['categories'], len(content['images']), len(content['annotations'])])
-    content['categories'] = sorted(content['categories'], key=lambda category: category['id'])
-    names, ids = ([c[key] for c in content['categories']] for key in ('name', 'id'))
-    for what, values in (('name', names), ('id', ids)):
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
-            raise SourceError(f"'{path}': the category {what} {twice[0]!r} is there twice; each must be another")
-    unknown = {a['category_id'] for a in content['annotations']} - set(ids)
-    if unknown:
-        raise SourceError(f"'{path}': boxes of category {sorted(unknown)[:5]}, which categories does not list")
-    _drop_missing_images(content, path, images, notes)
-    filled = _complete(content, images)
-    bare = sum(not _has_mask(a) for a in content['annotations'])
+    content, plain = _load(path)
+    findings, filled = Findings(), {}
+    categories = clean_categories(content, path, findings)
+    findings.changed |= _sort_categories(content, classes, findings)
+    given = clean_ids(content['images'], 'images', path, findings)
+    ids = coco_images.clean_rows(content, given, path, findings)
+    clean_references(content, ids, categories, path, findings)
+    drop_copies(content, {now for value, now in ids.items() if now != given[value]}, findings)
+    notes = coco_images.drop_absent(content, path, images, complete, findings)
+    for annotation in content['annotations']:
+        annotation['bbox'] = _four(annotation, findings)
+    checked = coco_images.check_sizes(content, path, images, turn, complete, findings, filled)
+    _check_format(content, path)
+    bare = _clean_annotations(content, set(ids.values()), path, masks, findings, filled)
     total = len(content['annotations'])
     if not total:
         raise SourceError(f"'{path}' has no usable box on the images in '{images}'")
-    masks = bare == 0
-    if not masks:
-        notes.append(f'{bare:,} of {total:,} boxes have no mask: a box detector (Faster R-CNN) is trained, no mask AP')
+    number_annotations(content['annotations'], filled)
+    notes += findings.lines()
+    enough = masks is not False and len(bare) <= (1 - ENOUGH_MASKS) * total
+    if bare and enough:
+        for annotation in bare:
+            _as_region(annotation)
+        notes.append(_bare_note(bare, total) + 'kept as regions that are neither learnt nor counted (iscrowd)')
+        findings.changed = True
+    elif bare and masks:
+        raise SourceError(
+            f"'{path}': {_bare_note(bare, total)}too many to train masks: take a recipe without a mask head"
+        )
+    elif bare and masks is None:
+        notes.append(
+            f'{len(bare):,} of {total:,} boxes have no mask: a box detector (Faster R-CNN) is trained, no mask AP'
+        )
     if filled:
-        notes.append(f'filled in: {filled}')
-    now = json.dumps([content['categories'], len(content['images']), len(content['annotations'])])
-    return CocoFile(content, bool(filled) or now != before, masks, notes)
+        notes.append('filled in: ' + ', '.join(f'{key} {count:,}' for key, count in filled.items()))
+    changed = bool(filled) or findings.changed or not plain
+    return CocoFile(content, changed or findings.left_out, enough, notes, checked, not changed)
 
 
-def _load(path: str) -> dict:
+def _load(path: str) -> tuple[dict, bool]:
+    """The content, and whether pycocotools, which opens a file in the encoding of the system, reads the same."""
     try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
+        with open(path, 'rb') as file:
+            data = file.read()
+        content = _parsed(data)
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"'{path}' cannot be read as JSON: {error}") from error
     for key in ('images', 'annotations', 'categories'):
         rows = content.get(key) if isinstance(content, dict) else None
@@ -85,65 +141,191 @@ def _load(path: str) -> dict:
             raise SourceError(
                 f"'{path}' has no {key!r}: a COCO detection file lists images, annotations and categories"
             )
-    wanted = dict(
-        images=('id', 'file_name'), annotations=('image_id', 'category_id', 'bbox'), categories=('id', 'name')
-    )
+    wanted = dict(images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name'))
     for key, fields in wanted.items():
         for row in content[key]:
             lacking = [field for field in fields if not isinstance(row, dict) or field not in row]
             if lacking:
                 raise SourceError(f"'{path}': an entry of {key!r} has no {lacking[0]!r}: {str(row)[:80]}")
-    return content
+    utf8 = locale.getpreferredencoding(False).lower().replace('-', '') == 'utf8'
+    return content, b'\0' not in data and (data.isascii() or (utf8 and data[:1] in b'{ \t\r\n'))
 
 
-def _drop_missing_images(content: dict, path: str, images: str, notes: list[str]) -> None:
-    lost = [row for row in content['images'] if not os.path.isfile(os.path.join(images, row['file_name']))]
-    if len(lost) == len(content['images']):
-        example = os.path.join(images, lost[0]['file_name'])
-        raise SourceError(f"'{path}': none of its {len(lost):,} images is there, e.g. '{example}'; give their folder")
-    if lost:
-        names = ', '.join(row['file_name'] for row in lost[:3])
-        notes.append(f"{len(lost):,} of {len(content['images']):,} images are not in '{images}', left out: {names}")
-    gone = {row['id'] for row in lost}
-    content['images'] = [row for row in content['images'] if row['id'] not in gone]
-    here = {row['id'] for row in content['images']}
-    usable = [a for a in content['annotations'] if a['image_id'] in here and _has_area(a['bbox'])]
-    dropped = sum(a['image_id'] not in gone for a in content['annotations']) - len(usable)
-    if dropped:
-        notes.append(f'{dropped:,} boxes without area, or of no image of the file, left out')
-    content['annotations'] = usable
+def _parsed(data: bytes) -> Any:
+    """JSON in UTF-8, also with a BOM, UTF-16 or UTF-32. The garbage collector would double the time of a large file."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(data)
+    finally:
+        if on:
+            gc.enable()
 
 
-def _has_area(box) -> bool:
-    return isinstance(box, list) and len(box) == 4 and box[2] > 0 and box[3] > 0
+def _sort_categories(content: dict, classes: Sequence[str] | None, findings: Findings) -> bool:
+    """Categories in the order of the labels; whether that changed anything."""
+    before = list(content['categories'])
+    if classes == ():
+        return False
+    if classes is None:
+        content['categories'].sort(key=lambda row: row['id'])
+        return before != content['categories']
+    known = {row['name']: row for row in before}
+    free = max(row['id'] for row in before) + 1
+    for name in classes:
+        if name not in known:
+            known[name], free = dict(id=free, name=name), free + 1
+            findings.add(
+                'classes that the file does not list, added so that the others keep their numbers', name, 'class'
+            )
+    ordered = [known[name] for name in classes]
+    content['categories'] = ordered + [row for row in before if row['name'] not in set(classes)]
+    # Others may stand between: mmdet passes over them.
+    taken = [row for row in before if row['name'] in set(classes)]
+    if taken == ordered:
+        content['categories'] = before
+        return False
+    return True
 
 
-def _has_mask(annotation: dict) -> bool:
-    """A polygon of three corners or more, or a run-length code."""
-    shape = annotation.get('segmentation')
-    return 'counts' in shape if isinstance(shape, dict) else bool(shape) and all(len(p) >= 6 for p in shape)
+def _four(annotation: dict, findings: Findings) -> list | None:
+    """x, y, w, h of a box as numbers; None where it says nothing, which the mask may."""
+    given = annotation.get('bbox')
+    box = numbers(given)
+    if box is None or len(box) != 4:
+        return None
+    if box is not given:
+        findings.add('boxes with numbers written as text, made numbers', annotation.get('id'))
+    return box
 
 
-def _complete(content: dict, images: str) -> str:
-    filled: Counter = Counter()
-    used = {a.get('id') for a in content['annotations']}
-    renumber = None in used or 0 in used or len(used) < len(content['annotations'])  # pycocotools takes id 0 for none
-    for number, annotation in enumerate(content['annotations'], 1):
-        if renumber:
-            annotation['id'] = number
-            filled['id'] += 1
-        for key, value in (('iscrowd', 0), ('area', annotation['bbox'][2] * annotation['bbox'][3])):
-            if annotation.get(key) is None:
-                annotation[key] = value
-                filled[key] += 1
-    for row in content['images']:
-        if not row.get('width') or not row.get('height'):
-            from PIL import Image
+def _check_format(content: dict, path: str) -> None:
+    """Stop for boxes that are of another format as a whole: corners, or fractions of the image.
 
-            with Image.open(os.path.join(images, row['file_name'])) as image:
-                row['width'], row['height'] = image.size
-            filled['image size'] += 1
-    return ', '.join(f'{key} {count:,}' for key, count in filled.items())
+    Raises:
+        SourceError: most boxes leave their image, and all are boxes inside of it when read as corners; or none is
+            larger than a pixel.
+    """
+    sizes = {row['id']: (row['width'], row['height']) for row in content['images']}
+    over, corners, largest, first, count = 0, True, 0.0, None, 0
+    for place, row in enumerate(content['annotations'], 1):
+        if row['image_id'] not in sizes or row['bbox'] is None:
+            continue
+        (x, y, w, h), (width, height) = row['bbox'], sizes[row['image_id']]
+        count += 1
+        largest = max(largest, x, y, w, h)
+        slack = coco_images.ROUNDING
+        corners = corners and w > x and h > y and w <= width + slack and h <= height + slack
+        if x + w > width + slack or y + h > height + slack:
+            over, first = over + 1, first or named(row, place)
+    if count and over >= count / 2 and corners:
+        raise SourceError(
+            f"'{path}': {over:,} of {count:,} boxes leave their image, the first is {first}, and all fit when they are "
+            'read as corners: bbox must be [x, y, width, height], not [x1, y1, x2, y2]'
+        )
+    if count and largest <= 1:
+        raise SourceError(
+            f"'{path}': no box has a number above 1: bbox must be in pixels, [x, y, width, height], not in fractions "
+            'of the image'
+        )
+
+
+def _clean_annotations(
+    content: dict, listed: set, path: str, masks: bool | None, findings: Findings, filled: dict
+) -> list[dict]:
+    """Boxes, areas and masks of all annotations in place; the ones without a mask."""
+    sizes = {row['id']: (row['height'], row['width']) for row in content['images']}
+    kept, bare = [], []
+    empty = 'boxes without area, outside of their image, or of no image of the file, left out'
+    for place, row in enumerate(content['annotations'], 1):
+        if row['image_id'] not in sizes:
+            if row['image_id'] not in listed:  # else its image was left out, and counted
+                findings.add(empty, row.get('id'), empty=True)
+            continue
+        height, width = sizes[row['image_id']]
+        mute = row['bbox'] is None or row['bbox'][2] < 0 or row['bbox'][3] < 0
+        usable = _clean_mask(row, place, height, width, path, findings) if mute or masks is not False else True
+        if mute:
+            _box_from_mask(row, place, height, width, path, findings)
+        if not _cut(row, height, width, findings):
+            findings.add(empty, row.get('id'), empty=True)
+            continue
+        kept.append(row)
+        _fill(row, findings, filled)
+        if not usable:
+            bare.append(row)
+    content['annotations'] = kept
+    return bare
+
+
+def _clean_mask(row: dict, place: int, height: int, width: int, path: str, findings: Findings) -> bool:
+    """Whether the annotation has a mask, made usable in place."""
+    given = row.get('segmentation')
+
+    def note(text: str) -> None:
+        findings.add(text, row.get('id'))
+
+    try:
+        row['segmentation'] = coco_masks.clean_mask(given, height, width, note)
+    except coco_masks.OtherSize as error:
+        raise SourceError(
+            f"'{path}': the mask of {named(row, place)} has no single meaning: {error}. Write it for the decoded image"
+        ) from error
+    if row['segmentation'] is None:
+        del row['segmentation']
+        findings.changed |= bool(given)
+        return False
+    return True
+
+
+def _box_from_mask(row: dict, place: int, height: int, width: int, path: str, findings: Findings) -> None:
+    mask = row.get('segmentation')
+    box = mask and coco_masks.box_of(mask, height, width)
+    if not box:
+        given = row['bbox'] if row['bbox'] is not None else 'missing, or not four finite numbers'
+        raise SourceError(
+            f"'{path}': the bbox of {named(row, place)} is {given}, and it has no mask to take it from: write [x, y, "
+            'width, height] in pixels, or take the annotation out'
+        )
+    findings.add('boxes that say nothing, taken from the mask', row.get('id'))
+    row['bbox'] = box
+
+
+def _cut(row: dict, height: int, width: int, findings: Findings) -> bool:
+    """Cut the box at the edge of its image in place; False for one that has no area there."""
+    x, y, w, h = row['bbox']
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+    if w <= 0 or h <= 0 or right <= left or bottom <= top:
+        return False
+    if max(left - x, top - y, x + w - right, y + h - bottom) > coco_images.ROUNDING:
+        row['bbox'] = [left, top, right - left, bottom - top]
+        findings.add('boxes cut at the edge of their image', row.get('id'))
+    return True
+
+
+def _fill(row: dict, findings: Findings, filled: dict) -> None:
+    """``iscrowd`` and ``area``; an area that is not positive would be passed over in training without a word."""
+    if row.get('iscrowd') is None:
+        row['iscrowd'] = 0
+        filled['iscrowd'] = filled.get('iscrowd', 0) + 1
+    given = row.get('area')
+    area = number(given)
+    if area is None or area <= 0:
+        row['area'] = row['bbox'][2] * row['bbox'][3]
+        filled['area'] = filled.get('area', 0) + 1
+    elif area is not given:
+        row['area'] = area
+        findings.add('areas written as text, made numbers', row.get('id'))
+
+
+def _as_region(annotation: dict) -> None:
+    x, y, w, h = annotation['bbox']
+    annotation.update(iscrowd=1, segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]])
+
+
+def _bare_note(bare: list[dict], total: int) -> str:
+    first = places(len(bare), 'annotation', [row['id'] for row in bare[:3]])
+    return f'{len(bare):,} of {total:,} boxes have no usable mask{first}, '
 
 
 def same_classes(train: CocoFile, val: CocoFile) -> None:

@@ -78,6 +78,7 @@ class DecodingPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking)
+        self.non_blocking = non_blocking
         if len(mean) != 3 or len(std) != 3 or not all(s > 0 for s in std):
             raise ValueError(f'mean={list(mean)} and std={list(std)}: three values each, std above 0')
         self.size = (size, size) if isinstance(size, int) else tuple(size)
@@ -95,7 +96,7 @@ class DecodingPreprocessor(BaseDataPreprocessor):
                 top, left, height, width = box.tolist()
                 item = self._resize(decoded[index][:, top : top + height, left : left + width])
             else:
-                item = item.to(self.device, non_blocking=self._non_blocking)
+                item = item.to(self.device, non_blocking=self.non_blocking)
             crops.append(item.flip(-1) if flip else item)
         images = torch.stack(crops) if crops else torch.empty(0, 3, *self.size, device=self.device)
         return dict(inputs=(images.float() - self.mean) / self.std)

@@ -22,8 +22,9 @@ from mmpretrain.datasets.transforms import RandomResizedCrop
 from mim_mm.registry import TRANSFORMS
 
 from . import crop_decode
-from .decode import UnreadableImage, decode
+from .decode import PIXEL_LIMIT, UnreadableImage, decode
 from .image_sources import Place
+from .pixel_values import ValueRange
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 
@@ -39,8 +40,12 @@ class JpegHeader:
 
     @property
     def simple(self) -> bool:
-        """Whether the pixels need neither turning nor a conversion from CMYK."""
-        return self.orientation == 1 and self.components in (1, 3)
+        """Whether the pixels need neither turning nor a conversion from CMYK, and are not too many for OpenCV."""
+        return (
+            self.orientation not in range(2, 9)
+            and self.components in (1, 3)
+            and self.height * self.width <= PIXEL_LIMIT
+        )
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader | None:
@@ -178,13 +183,20 @@ class LazyLoadImageFromFile(BaseTransform):
     Args:
         backend_args: of mmengine's ``fileio``, for files that are not on a mounted disk.
         skip_unreadable: a file that cannot be read is logged once a worker and another one takes its place.
+        value_range: black and white of files of more than 8 bits, see :mod:`mim_mm.data.pixel_values`; travels with
+            the sample to where it is decoded.
     """
 
-    def __init__(self, backend_args: dict | None = None, skip_unreadable: bool = False) -> None:
+    def __init__(
+        self, backend_args: dict | None = None, skip_unreadable: bool = False, value_range: ValueRange = None
+    ) -> None:
         self.backend_args = backend_args
         self.skip_unreadable = skip_unreadable
+        self.value_range = value_range
 
     def transform(self, results: dict) -> dict | None:
+        if self.value_range is not None:
+            results['value_range'] = self.value_range
         if 'img_bytes' in results:
             return results
         path = results['img_path']
@@ -252,7 +264,7 @@ class FastRandomResizedCrop(RandomResizedCrop):
         box = self.draw(header.height, header.width) if header and header.simple else None
         pixels = self.decode_box(data, header, box) if box else None
         if pixels is None:
-            image = decode(data, 3, name)
+            image = decode(data, 3, name, results.get('value_range'))
             fits = box and image.shape[:2] == (header.height, header.width)
             pixels = cut(image, box if fits else self.draw(*image.shape[:2]))
         return pixels

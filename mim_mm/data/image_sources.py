@@ -13,18 +13,20 @@ import json
 import os
 import tarfile
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .unlabelled import IMAGE_SUFFIXES
+from mim_mm.folders import DataError, in_hidden, walk
 
-SUFFIXES = (*IMAGE_SUFFIXES, '.gif', '.jp2', '.npy')
+from .unlabelled import SUFFIXES
+
 LAYOUT = (
     f'a folder of images (any depth), a text file with one path a line, or tar shards; endings {", ".join(SUFFIXES)}'
 )
 
 
-class SourceError(ValueError):
+class SourceError(DataError):
     """A set of images that cannot be used; the message names the value, the rule and the fix."""
 
 
@@ -53,11 +55,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Source:
-    """A set of images. ``settings`` are the arguments with which a dataset finds it again (see :func:`open_source`)."""
+    """A set of images. ``settings`` are the arguments with which a dataset finds it again (see :func:`open_source`);
+    ``passed_over`` counts the files of other endings, and what is hidden where it was named, e.g. in a list."""
 
     kind: str  # folder, list or tar
     places: tuple[Place, ...]
     settings: dict = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -77,19 +81,32 @@ def open_source(data_root: str, ann_file: str = '', shards: str = '') -> Source:
     settings = {k: v for k, v in dict(data_root=data_root, ann_file=ann_file, shards=shards).items() if v}
     if not os.path.isdir(data_root or '.'):
         raise SourceError(f"there is no folder '{data_root}'; expected {LAYOUT}")
+    passed: Counter[str] = Counter()
     if shards or ann_file.endswith('.tar'):
         pattern = os.path.join(glob.escape(data_root), shards or glob.escape(ann_file))
         files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
         if not files:
             raise SourceError(f"no tar shard '{os.path.join(data_root, shards or ann_file)}'; expected {LAYOUT}")
-        kind, places = 'tar', [place for path in files for place in _in_shard(path, data_root)]
+        kind, places = 'tar', [place for path in files for place in _in_shard(path, data_root, passed)]
     elif ann_file:
-        kind, places = 'list', _in_list(os.path.join(data_root, ann_file), data_root)
+        kind, places = 'list', _in_list(os.path.join(data_root, ann_file), data_root, passed)
     else:
-        kind, places = 'folder', list(_in_folder(data_root))
+        kind, places = 'folder', list(_in_folder(data_root, passed))
     if not places:
-        raise SourceError(f"no image in '{os.path.join(data_root, ann_file or shards)}'; expected {LAYOUT}")
-    return Source(kind, tuple(places), settings)
+        other = f' (there are {endings(passed)})' if passed else ''
+        raise SourceError(f"no image in '{os.path.join(data_root, ann_file or shards)}'{other}; expected {LAYOUT}")
+    return Source(kind, tuple(places), settings, dict(passed))
+
+
+def endings(passed_over: dict[str, int], at_most: int = 8) -> str:
+    """``.heic 6, .txt 1``, the most frequent first."""
+    rows = sorted(passed_over.items(), key=lambda row: (-row[1], row[0]))
+    more = len(rows) - at_most
+    return ', '.join(f'{name} {count:,}' for name, count in rows[:at_most]) + (f' and {more} more' if more > 0 else '')
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or 'without ending'
 
 
 def find_source(given: str | Path) -> Source:
@@ -120,27 +137,22 @@ def find_source(given: str | Path) -> Source:
 
 
 def _has_tar(folder: str) -> bool:
-    return any(name.endswith('.tar') for _, _, names in os.walk(folder, followlinks=True) for name in names)
+    return any(name.endswith('.tar') for _, names in walk(folder) for name in names)
 
 
-def _in_folder(root: str):
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link back to a folder above would go on for ever
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders.sort()
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith('._'):
+def _in_folder(root: str, passed: Counter[str]):
+    for folder, files in walk(root):
+        for name in files:
+            if name.lower().endswith(SUFFIXES):
                 path = os.path.join(folder, name)
                 yield Place(os.path.relpath(path, root), path)
+            else:
+                passed[_ending(name)] += 1
 
 
-def _in_list(path: str, root: str) -> list[Place]:
-    """Lines of a list; blank lines and lines that begin with # do not count."""
-    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+def _in_list(path: str, root: str, passed: Counter[str]) -> list[Place]:
+    """Lines of a list; blank lines and lines that begin with # do not count, nor do hidden files."""
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
         try:
             lines = [line.strip() for line in file]
         except UnicodeError as error:
@@ -148,15 +160,22 @@ def _in_list(path: str, root: str) -> list[Place]:
     if any('\0' in line for line in lines[:100]):
         raise SourceError(f"'{path}' is not a text file with one image a line; expected {LAYOUT}")
     names = [line for line in lines if line and not line.startswith('#')]
-    return [Place(name, os.path.join(root, name)) for name in names]
+    seen = [name for name in names if not in_hidden(name)]
+    if len(names) > len(seen):
+        passed['hidden'] += len(names) - len(seen)
+    return [Place(name, os.path.join(root, name)) for name in seen]
 
 
 # ---- tar shards
 
+INDEX = 2  # changes with what an index holds, so that an older one is not taken
 
-def _in_shard(path: str, root: str) -> list[Place]:
+
+def _in_shard(path: str, root: str, passed: Counter[str]) -> list[Place]:
     shown = os.path.relpath(path, root)
-    return [Place(f'{shown}:{name}', path, offset, size) for name, offset, size in shard_index(path)]
+    index = _index(path)
+    passed.update(index['passed_over'])
+    return [Place(f'{shown}:{name}', path, offset, size) for name, offset, size in index['images']]
 
 
 def shard_index(path: str) -> list[list]:
@@ -165,35 +184,44 @@ def shard_index(path: str) -> list[list]:
     Raises:
         SourceError: the file is no uncompressed tar, or is cut off.
     """
+    return _index(path)['images']
+
+
+def _index(path: str) -> dict:
     state = os.stat(path)
-    key = f'{os.path.realpath(path)}\0{state.st_size}\0{state.st_mtime_ns}'
+    key = f'{INDEX}\0{os.path.realpath(path)}\0{state.st_size}\0{state.st_mtime_ns}'
     cached = cache_folder() / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json'
     try:
         known = json.loads(cached.read_text(encoding='utf-8'))
-        if known['size'] == state.st_size:
-            return known['images']
+        if known['size'] == state.st_size and isinstance(known['images'], list) and known['passed_over'] is not None:
+            return known
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    images = _scan(path, state.st_size)
+    images, passed = _scan(path, state.st_size)
+    found = dict(shard=path, size=state.st_size, images=images, passed_over=passed)
     try:
-        _write(cached, json.dumps(dict(shard=path, size=state.st_size, images=images)))
+        _write(cached, json.dumps(found))
     except OSError:
         pass  # a cache that cannot be written costs a scan the next time
-    return images
+    return found
 
 
-def _scan(path: str, total: int) -> list[list]:
-    images = []
+def _scan(path: str, total: int) -> tuple[list[list], dict[str, int]]:
+    images, passed = [], Counter()
     try:
         with tarfile.open(path, 'r:') as tar:
             for member in tar:
                 if member.offset_data + member.size > total:
                     raise SourceError(f"'{path}' is cut off inside of {member.name!r}: copy it again")
-                if member.isreg() and not member.issparse() and member.name.lower().endswith(SUFFIXES):
+                if not member.isreg() or member.issparse() or in_hidden(member.name.lstrip('/')):
+                    continue
+                if member.name.lower().endswith(SUFFIXES):
                     images.append([member.name, member.offset_data, member.size])
+                else:
+                    passed[_ending(member.name)] += 1
     except tarfile.TarError as error:
         raise SourceError(f"'{path}' is not an uncompressed tar ({error}): unpack it, or write it anew") from error
-    return images
+    return images, dict(passed)
 
 
 def cache_folder() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -17,11 +18,12 @@ from mim_mm.registry import DATASETS, MODELS, TRANSFORMS
 
 from .decode import UnreadableImage, decode
 from .image_sources import Place, SourceError, open_source
+from .pixel_values import ValueRange
 
 
 def read_skip_list(path: str | Path) -> set[str]:
     """Names in ``unreadable.txt``: one a line, what follows a tab is the reason."""
-    with open(path, encoding='utf-8', errors='surrogateescape') as file:
+    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
         return {line.rstrip('\n').split('\t')[0] for line in file if line.strip() and not line.startswith('#')}
 
 
@@ -63,30 +65,50 @@ class OwnImages(BaseDataset):
         return [dict(img_path=p.path, offset=p.offset, size=p.size, name=p.name) for p in places]
 
 
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """A decoded image, (H, W) or (H, W, C) in B, G, R, with other channels: grey repeated, or colour as luminance.
+
+    Raises:
+        UnreadableImage: neither number of channels is 1 or 3, and they differ.
+    """
+    given = 1 if image.ndim == 2 else image.shape[2]
+    if given == channels:
+        return image[..., 0] if channels == 1 and image.ndim == 3 else image
+    if {given, channels} != {1, 3}:
+        raise UnreadableImage(f'an image of {given} channels was given, {channels} are wanted: give an array of them')
+    return mmcv.bgr2gray(image) if channels == 1 else np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
+
+
 @TRANSFORMS.register_module()
 class LoadAnyImage(BaseTransform):
     """Read and decode an image of any format, from a file of its own or out of a tar.
 
     Adds ``img`` (H, W, C), for one channel (H, W); ``img_shape`` and ``ori_shape`` (H, W). Takes the place of
-    ``LoadImageFromFile``.
+    ``LoadImageFromFile``. Samples that have ``img`` and no ``img_path``, as those of mmpretrain's inferencers, pass,
+    with these channels.
 
     Args:
         channels: C, see :func:`mim_mm.data.decode.decode`.
         skip_unreadable: an image that cannot be read is logged once a worker and another one takes its place;
             otherwise it stops the run, which is right for evaluation.
+        value_range: black and white of files of more than 8 bits, see :mod:`mim_mm.data.pixel_values`.
 
     Raises:
         UnreadableImage: with the name of the file and the reason, if ``skip_unreadable`` is off.
+        ValueRangeError: values without a stated range, or outside of it; such a file is never passed over.
     """
 
-    def __init__(self, channels: int = 3, skip_unreadable: bool = False) -> None:
+    def __init__(self, channels: int = 3, skip_unreadable: bool = False, value_range: ValueRange = None) -> None:
         if channels < 1:
             raise ValueError(f'channels={channels} must be at least 1')
         self.channels = channels
         self.skip_unreadable = skip_unreadable
+        self.value_range = value_range
         self._told: set[str] = set()
 
     def transform(self, results: dict) -> dict | None:
+        if 'img' in results and 'img_path' not in results:
+            return dict(results, img=with_channels(results['img'], self.channels))
         place = Place(
             str(results.get('name') or results['img_path']),
             results['img_path'],
@@ -94,7 +116,7 @@ class LoadAnyImage(BaseTransform):
             results.get('size', -1),
         )
         try:
-            image = decode(place.read(), self.channels, place.name)
+            image = decode(place.read(), self.channels, place.name, self.value_range)
         except (OSError, UnreadableImage) as error:
             if not self.skip_unreadable:
                 raise UnreadableImage(f"'{place.name}' cannot be read: {error}") from error
@@ -135,7 +157,7 @@ class ChannelNormalizer(BaseDataPreprocessor):
 
 
 def channel_statistics(
-    places: Sequence[Place], channels: int, sample: int = 256, seed: int = 0
+    places: Sequence[Place], channels: int, sample: int = 256, seed: int = 0, value_range: ValueRange = None
 ) -> tuple[list, list, int]:
     """Mean and deviation of each channel over the pixels of a sample of images, each image counting the same.
 
@@ -143,6 +165,7 @@ def channel_statistics(
         places: the images.
         channels: C.
         sample: how many to read at most, drawn by ``seed``.
+        value_range: as in training.
 
     Returns:
         ``(mean, std, images read)``, C values each in the model's order (R, G, B for three); a channel without any
@@ -155,7 +178,7 @@ def channel_statistics(
     sums, squares, count = np.zeros(channels), np.zeros(channels), 0
     for index in order:
         try:
-            image = decode(places[index].read(), channels, places[index].name).astype(np.float64)
+            image = decode(places[index].read(), channels, places[index].name, value_range).astype(np.float64)
         except (OSError, UnreadableImage):
             continue
         image = image[..., ::-1] if channels == 3 else image.reshape(*image.shape[:2], channels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,9 +12,11 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mim_mm.folders import in_hidden
 from mim_mm.registry import DATASETS
 
-from .image_sources import SUFFIXES, SourceError
+from .image_sources import SourceError
+from .unlabelled import SUFFIXES
 
 MOST_WORKERS = 1024
 
@@ -63,7 +66,8 @@ class StreamedImages(IterableDataset):
         except ImportError as error:
             raise ImportError("StreamedImages needs webdataset: pip install 'mim_mm[stream]'") from error
         given = [urls] if isinstance(urls, str) else list(urls)
-        self.urls = [url for pattern in given for url in braceexpand(pattern)]
+        # A file that is there is itself, whatever braces are in the name of its folder.
+        self.urls = [url for one in given for url in ([one] if os.path.isfile(one) else braceexpand(one))]
         asked = get_dist_info()
         self.rank = asked[0] if rank is None else rank
         self.world_size = asked[1] if world_size is None else world_size
@@ -125,8 +129,10 @@ class StreamedImages(IterableDataset):
 
         try:
             for sample in tarfile_samples(iter([dict(url=url)])):
+                if in_hidden(sample['__key__'].lstrip('/')):
+                    continue
                 for ending, value in sample.items():
-                    if isinstance(value, bytes) and f'.{ending}' in SUFFIXES:
+                    if isinstance(value, bytes) and f'.{ending}'.endswith(SUFFIXES):
                         yield dict(img_bytes=value, name=f'{sample["__key__"]}.{ending}')
         except Exception as error:  # curl, the shell, tarfile and webdataset each have their own
             print_log(f'{url} breaks off: {type(error).__name__}: {error}', logger='current')

@@ -10,28 +10,31 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
+from mim_mm.folders import DataError, walk
 from mim_mm.registry import DATASETS, TRANSFORMS
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+# The endings of what is an image, wherever images are listed.
+SUFFIXES = (
+    '.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif', '.jp2', '.npy',
+)  # fmt: skip
+
+
+class NoImages(DataError, FileNotFoundError):
+    """A folder that is not there, or holds no image."""
 
 
 def list_images(root: str | Path) -> list[str]:
-    """All image files below ``root`` in sorted order, as paths.
+    """All image files below ``root`` in sorted order, as paths; hidden files and folders do not count.
 
     Raises:
-        FileNotFoundError: if the folder is missing or holds no image.
+        NoImages: the folder is missing or holds no image.
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"no folder '{root}': put images there (any depth, {', '.join(IMAGE_SUFFIXES)}), or set data_root"
-        )
-    found = []
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders.sort()
-        found += [os.path.join(folder, name) for name in sorted(files) if name.lower().endswith(IMAGE_SUFFIXES)]
+        raise NoImages(f"no folder '{root}': put images there (any depth, {', '.join(SUFFIXES)}), or set data_root")
+    found = [os.path.join(at, name) for at, names in walk(root) for name in names if name.lower().endswith(SUFFIXES)]
     if not found:
-        raise FileNotFoundError(f"no image below '{root}': known endings are {', '.join(IMAGE_SUFFIXES)}")
+        raise NoImages(f"no image below '{root}': known endings are {', '.join(SUFFIXES)}")
     return found
 
 

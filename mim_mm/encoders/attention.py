@@ -65,7 +65,7 @@ def cls_attention(backbone: nn.Module, tokens: Tensor, minmax_heads: bool = Fals
     ``with_cls_token=False``) asks with the mean of all queries instead.
 
     Args:
-        backbone: an mmpretrain ``VisionTransformer`` or ``HiViT``, or a subclass.
+        backbone: an mmpretrain ``VisionTransformer`` or ``HiViT``, no subclass: see ``mim_mm.encoders.adapter_of``.
         tokens: (B, N, D) with position embedding, without class token, as the adapter's ``embed`` gives them.
         minmax_heads: rescale each head's patch entries to [0, 1] before averaging, as AMT's code does.
 
@@ -76,7 +76,7 @@ def cls_attention(backbone: nn.Module, tokens: Tensor, minmax_heads: bool = Fals
     Raises:
         NotImplementedError: for any other backbone.
     """
-    entrance = next((ENTRANCES[kind] for kind in type(backbone).__mro__ if kind in ENTRANCES), None)
+    entrance = ENTRANCES.get(type(backbone))
     if entrance is None:
         raise NotImplementedError(
             f'{type(backbone).__name__} shows no class-token attention: supported are '

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from mim_mm.encoders.packed import Packing
+from mim_mm.registry import MODELS
 
 
 @dataclass(frozen=True)
@@ -84,21 +85,38 @@ class Adapter(NamedTuple):
 
 
 ADAPTERS: dict[type[nn.Module], Adapter] = {}
+EXACTLY = (
+    'these classes exactly: a subclass may embed, order or attend otherwise, and nothing would notice; one that does '
+    'not is added as ADAPTERS[YourClass] = ADAPTERS[ItsBase]'
+)
 
 
-def adapter_of(backbone: nn.Module) -> Adapter:
-    """The adapter of the backbone's class or of the nearest class it derives from.
+def adapter_of(backbone: nn.Module | type[nn.Module]) -> Adapter:
+    """The adapter of a backbone, or of a class of backbones.
+
+    Of exactly this class. By inheritance mmpretrain's DeiT3 (positions without class token), its
+    DistilledVisionTransformer (a second prefix token) and ViTEVA02 (rotary positions) would be encoded wrongly.
 
     Raises:
         NotImplementedError: if there is none.
     """
-    for kind in type(backbone).__mro__:
-        if kind in ADAPTERS:
-            return ADAPTERS[kind]
+    kind = backbone if isinstance(backbone, type) else type(backbone)
+    if kind in ADAPTERS:
+        return ADAPTERS[kind]
     raise NotImplementedError(
-        f'{type(backbone).__name__} cannot encode visible patches only: supported are the mmpretrain backbones '
-        f'{" and ".join(k.__name__ for k in ADAPTERS)} (and their subclasses); add yours to mim_mm.encoders.ADAPTERS'
+        f'{kind.__name__} cannot encode visible patches only: supported are the mmpretrain backbones '
+        f'{" and ".join(k.__name__ for k in ADAPTERS)} ({EXACTLY}). Add yours to mim_mm.encoders.ADAPTERS'
     )
+
+
+def build_backbone(config: dict, adapter: Callable[[type[nn.Module]], object]) -> nn.Module:
+    """Build a backbone of a config, once ``adapter`` (:func:`adapter_of` or its like) has not refused its class."""
+    with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
+        kind = config.get('type')
+        kind = registry.get(kind) if isinstance(kind, str) else kind
+    if isinstance(kind, type):
+        adapter(kind)
+    return MODELS.build(config)
 
 
 def gather_parts(tokens: Tensor, ids: Tensor) -> Tensor:

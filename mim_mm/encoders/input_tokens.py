@@ -24,7 +24,8 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
 from mim_mm.encoders.attention import without_dropout
-from mim_mm.encoders.base import Grid
+from mim_mm.encoders.base import EXACTLY, Grid
+from mim_mm.encoders.initial import init_beit, init_cae
 
 
 class InputAdapter(NamedTuple):
@@ -41,6 +42,7 @@ class InputAdapter(NamedTuple):
             mask tokens enter in its regressor).
         attention: ``(backbone, tokens (B, h*w, D)) -> (B, h*w)``, what the class token attends to in the last block,
             for maskers that follow it; None for a backbone without class token.
+        initialise: ``(backbone) -> None``, as the method's release does; None where mmpretrain's own is that (Swin).
     """
 
     describe: Callable[[nn.Module], Grid]
@@ -48,23 +50,24 @@ class InputAdapter(NamedTuple):
     embed: Callable[[nn.Module, Tensor], Tensor]
     encode: Callable[[nn.Module, Tensor, Tensor], Tensor] | None
     attention: Callable[[nn.Module, Tensor], Tensor] | None = None
+    initialise: Callable[[nn.Module], None] | None = None
 
 
 INPUT_ADAPTERS: dict[type[nn.Module], InputAdapter] = {}
 
 
-def input_adapter_of(backbone: nn.Module) -> InputAdapter:
-    """The adapter of the backbone's class or of the nearest class it derives from.
+def input_adapter_of(backbone: nn.Module | type[nn.Module]) -> InputAdapter:
+    """The adapter of a backbone, or of a class of backbones: of exactly this class, see :func:`adapter_of`.
 
     Raises:
         NotImplementedError: if there is none.
     """
-    for kind in type(backbone).__mro__:
-        if kind in INPUT_ADAPTERS:
-            return INPUT_ADAPTERS[kind]
+    kind = backbone if isinstance(backbone, type) else type(backbone)
+    if kind in INPUT_ADAPTERS:
+        return INPUT_ADAPTERS[kind]
     raise NotImplementedError(
-        f"{type(backbone).__name__} has no place for mask tokens at its input: supported are mmpretrain's "
-        f'{", ".join(k.__name__ for k in INPUT_ADAPTERS)} (and their subclasses); add yours to '
+        f"{kind.__name__} has no place for mask tokens at its input: supported are mmpretrain's "
+        f'{", ".join(k.__name__ for k in INPUT_ADAPTERS)} ({EXACTLY}); add yours to '
         'mim_mm.encoders.input_tokens.INPUT_ADAPTERS, or use MAE, which drops patches'
     )
 
@@ -194,5 +197,9 @@ def attention_of_vit(backbone: BEiTViT, tokens: Tensor) -> Tensor:
 
 
 INPUT_ADAPTERS[SimMIMSwinTransformer] = InputAdapter(describe_swin, output_of_swin, embed_swin, encode_swin)
-INPUT_ADAPTERS[BEiTPretrainViT] = InputAdapter(describe_vit, output_of_vit, embed_vit, encode_vit, attention_of_vit)
-INPUT_ADAPTERS[CAEPretrainViT] = InputAdapter(describe_vit, output_of_vit, embed_vit, None, attention_of_vit)
+INPUT_ADAPTERS[BEiTPretrainViT] = InputAdapter(
+    describe_vit, output_of_vit, embed_vit, encode_vit, attention_of_vit, init_beit
+)
+INPUT_ADAPTERS[CAEPretrainViT] = InputAdapter(
+    describe_vit, output_of_vit, embed_vit, None, attention_of_vit, init_cae
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mim_mm.compat.initializers import trunc_normal_
+
 
 def sincos_table(height: int, width: int, dims: int, num_prefix: int = 0) -> Tensor:
     """Two-dimensional sine-cosine table (1, P+H*W, D); prefix rows are zero.
@@ -48,7 +50,7 @@ def set_positions(backbone: nn.Module, kind: str, height: int, width: int, num_p
     if kind not in ('sincos', 'learned'):
         raise ValueError(f"pos_embed is '{kind}': use 'sincos' (fixed, as MAE) or 'learned'")
     if kind == 'learned':
-        nn.init.trunc_normal_(backbone.pos_embed, std=0.02)
+        trunc_normal_(backbone.pos_embed, std=0.02)
         backbone.pos_embed.requires_grad_(True)
         return
     table = sincos_table(height, width, backbone.pos_embed.shape[-1], num_prefix)

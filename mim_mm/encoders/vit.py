@@ -28,7 +28,17 @@ def describe(backbone: VisionTransformer) -> Grid:
     )
 
 
+def _check(backbone: VisionTransformer) -> None:
+    projection = backbone.patch_embed.projection
+    if projection.kernel_size != projection.stride or any(projection.padding):
+        raise ValueError(
+            f'VisionTransformer has kernel_size {projection.kernel_size} over stride {projection.stride} (patch_cfg): '
+            'overlapping kernels would show pixels of hidden patches; leave patch_cfg at its default'
+        )
+
+
 def prepare(backbone: VisionTransformer, pos_embed: str) -> None:
+    _check(backbone)
     grid = describe(backbone)
     plain_drop_path(backbone)
     fuse_attention(backbone)

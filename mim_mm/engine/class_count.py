@@ -11,31 +11,79 @@ from mmengine.runner import Runner
 
 from mim_mm.engine import guard
 from mim_mm.engine.bare_model import bare_model
+from mim_mm.folders import DataError, subfolders
 from mim_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ClassCountHook(Hook):
-    """Stop when the head and the folders disagree about the number of classes; tell mixup the head's number.
+    """Stop when head, training and validation set disagree about the classes; tell mixup the head's number.
 
     mmpretrain trains a 1000-way head on 100 folders without a word, and its mixup needs the number a second time, in
     the data preprocessor. With this hook ``--cfg-options model.head.num_classes=100`` is all that other data needs.
+    A validation set of mmpretrain's ``CustomDataset`` is numbered by its own folders, so one class that it lacks
+    shifts all after it; ``mim_mm.ClassFolders`` numbers it by those of the training set.
 
     Raises:
-        ValueError: The training set has another number of classes than the head.
+        DataError: The training or validation set has other classes than the head, or they are numbered differently.
     """
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
-        count = model.head.num_classes
-        classes = runner.train_dataloader.dataset.metainfo.get('classes')
+        trained = _leaves(runner.train_dataloader.dataset)
+        for dataset in trained:
+            self._fits_head(dataset, 'training', model.head.num_classes)
+        classes = trained[0].metainfo.get('classes')
+        for dataset in _leaves(runner.val_dataloader.dataset) if runner.val_loop is not None else ():
+            self._fits_head(dataset, 'validation', model.head.num_classes, classes)
+            other = dataset.metainfo.get('classes')
+            if classes is not None and other is not None and tuple(other) != tuple(classes):
+                raise DataError(
+                    f'The training set numbers its classes as {_shown(classes)}, the validation set as '
+                    f'{_shown(other)}: they must be the same. Use type=mim_mm.ClassFolders with '
+                    "classes_from='train' (the training folder) for the validation set"
+                )
+        self._tell_mixup(model)
+
+    def before_test(self, runner: Runner) -> None:
+        model = bare_model(runner)
+        for dataset in _leaves(runner.test_dataloader.dataset):
+            self._fits_head(dataset, 'test', model.head.num_classes)
+        self._tell_mixup(model)
+
+    @staticmethod
+    def _fits_head(dataset, what: str, count: int, trained=None) -> None:
+        classes, needed = dataset.metainfo.get('classes'), getattr(dataset, 'labels_needed', 0)
         if classes is not None and len(classes) != count:
-            raise ValueError(
-                f'The training set has {len(classes)} classes, the head {count}: they must be equal. '
-                f'Add --cfg-options model.head.num_classes={len(classes)}'
+            hint = f'Add --cfg-options model.head.num_classes={len(classes)}'
+            if what != 'training':
+                hint = "Number it by the training folder: type=mim_mm.ClassFolders, classes_from='train'"
+            if trained is not None and len(trained) == count:
+                strange = sorted(set(classes) - set(trained)) or sorted(set(trained) - set(classes))
+                hint = f'They differ in {strange[:5]}. {hint}'
+            raise DataError(
+                f'The {what} set has {len(classes)} classes, the head {count}: they must be equal. {hint}'
             )
+        if needed > count:
+            raise DataError(
+                f'The {what} set has labels up to {needed - 1}, the head {count} classes (labels 0 to {count - 1}). '
+                f'Add --cfg-options model.head.num_classes={needed}, or mend the list'
+            )
+
+    @staticmethod
+    def _tell_mixup(model) -> None:
         if getattr(model.data_preprocessor, 'num_classes', None) is not None:
-            model.data_preprocessor.num_classes = count
+            model.data_preprocessor.num_classes = model.head.num_classes
+
+
+def _leaves(dataset) -> list:
+    """The data sets inside wrappers such as ``ConcatDataset``, or the one there is."""
+    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
+    return [leaf for part in inner for leaf in _leaves(part)] if inner else [dataset]
+
+
+def _shown(names) -> str:
+    return f'{list(names[:3])}{"..." if len(names) > 3 else ""} ({len(names)})'
 
 
 def fill_from_data(cfg: Config) -> str:
@@ -76,7 +124,7 @@ def fill_from_data(cfg: Config) -> str:
             raise guard.ConfigError(
                 f'classes_from_data: {path} is no folder of class folders; set num_classes yourself'
             )
-        found = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+        found = subfolders(path)
     if not found:
         raise guard.ConfigError(f'classes_from_data: {path} has no classes')
     _set_num_classes(cfg.model, len(found))
@@ -88,7 +136,7 @@ def fill_from_data(cfg: Config) -> str:
 def _categories(dataset: dict) -> tuple[list, str]:
     path = os.path.join(dataset['data_root'], dataset['ann_file'])
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(path, encoding='utf-8-sig') as file:
             return [(row['id'], row['name']) for row in json.load(file)['categories']], path
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise guard.ConfigError(f'classes_from_data: {path} has no categories that can be read: {error!r}') from error

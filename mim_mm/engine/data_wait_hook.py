@@ -6,6 +6,7 @@ import time
 
 from mmengine.hooks import Hook
 
+from mim_mm.engine.harmless import harmless
 from mim_mm.registry import HOOKS
 
 
@@ -37,11 +38,13 @@ class DataWaitHook(Hook):
         self.start = time.perf_counter()
         self.waited = 0.0
 
+    @harmless
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         timer = runner.message_hub.log_scalars.get('train/data_time')
         if timer is not None:  # no IterTimerHook: nothing is known
             self.waited += timer.current()
 
+    @harmless
     def after_train_epoch(self, runner) -> None:
         hub, whole = runner.message_hub, time.perf_counter() - self.start
         if 'train/data_time' not in hub.log_scalars or whole <= 0:

@@ -17,6 +17,10 @@ import torch
 from mmengine.runner import EpochBasedTrainLoop
 
 
+class ResumeError(RuntimeError):
+    """A checkpoint from which this run cannot go on; the message says what to resume with."""
+
+
 def random_state() -> Dict[str, Any]:
     """State of torch's, CUDA's, numpy's and Python's generators, as tensors and plain types."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
@@ -101,14 +105,14 @@ def unseen(loop, iteration: int, epoch: int, epoch_length: Optional[int]) -> int
         epoch_length: batches of an epoch when the checkpoint was written; None in checkpoints of other projects.
 
     Raises:
-        RuntimeError: the checkpoint is from the middle of an epoch whose batches were others.
+        ResumeError: the checkpoint is from the middle of an epoch whose batches were others.
     """
     seen = iteration - epoch * (epoch_length or 0)
     if not epoch_length or seen <= 0:
         return 0
     now = len(loop.dataloader)
     if now != epoch_length:
-        raise RuntimeError(
+        raise ResumeError(
             f'the checkpoint is from the middle of epoch {epoch + 1}, after {seen} of {epoch_length} batches; an epoch '
             f'has {now} batches now (other batch size, number of devices or data), so nobody can tell which images '
             'were seen. Resume with the settings it was stopped with, or from an epoch: --resume WORK_DIR/epoch_N.pth'

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import mmengine
 import torch
-from mmengine._strategy import FSDPStrategy as _FSDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.optim import BaseOptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import save_checkpoint
 from mmengine.utils import get_git_hash
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from mim_mm.compat.sharding import FSDPStrategy as _FSDPStrategy
+from mim_mm.compat.sharding import apply_activation_checkpointing
 from mim_mm.registry import STRATEGIES
 
 _WRAPPERS = ('_fsdp_wrapped_module.', '_checkpoint_wrapped_module.')

@@ -11,9 +11,13 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
 from mmengine.runner import FlexibleRunner, Runner
+from torch.utils.data import IterableDataset
 
 from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
 
@@ -21,7 +25,7 @@ from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
 _READ_ELSEWHERE = {
     'activation_checkpointing', 'auto_scale_lr', 'classes_from_data', 'compile', 'custom_imports', 'default_scope',
     'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
-    'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline',
+    'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline', 'value_range',
 }  # fmt: skip
 _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'visualization'}
 
@@ -45,6 +49,12 @@ def known_keys() -> set[str]:
     return (params | _READ_ELSEWHERE) - {'self', 'cfg', 'param_schedulers'}
 
 
+def type_name(cfg: Mapping) -> str:
+    """The class of a config dict without its scope; ``type`` may be a name or, in mmengine's new style, the class."""
+    kind = cfg.get('type') or ''
+    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
+
+
 def check_config(cfg: Config) -> None:
     """Refuse top-level keys and default hooks that look like misspellings of known ones.
 
@@ -53,7 +63,9 @@ def check_config(cfg: Config) -> None:
     Raises:
         ConfigError: naming the key and the nearest known one.
     """
-    _refuse_near_misses(set(cfg.keys()), known_keys(), 'top-level key')
+    # what a config imports (mmengine's new style, ``type=EMAE``) is a key as well
+    written = {key for key in cfg.keys() if not (callable(cfg[key]) or isinstance(cfg[key], ModuleType))}
+    _refuse_near_misses(written, known_keys(), 'top-level key')
     _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
     if cfg.get('strategy') and not cfg.get('runner_type'):
         raise ConfigError(
@@ -89,7 +101,7 @@ def check_options(cfg: Config, options: Mapping) -> None:
         ConfigError: naming the option and the nearest known name.
     """
     for option in options:
-        node = cfg._cfg_dict
+        node = cfg.to_dict()
         for depth, name in enumerate(str(option).split('.')):
             if isinstance(node, (list, tuple)):
                 if not name.isdigit() or int(name) >= len(node):
@@ -154,10 +166,38 @@ def check_data_roots(cfg: Config) -> None:
         prefix = dataset.get('data_prefix')
         wanted += list(prefix.values()) if isinstance(prefix, Mapping) else [prefix] if prefix else []
         wanted += [dataset['split']] if dataset.get('split') else []
+        numbered_by = None if dataset.get('ann_file') else dataset.get('classes_from')
+        wanted += [numbered_by] if isinstance(numbered_by, str) else []
         for relative in wanted:
             path = os.path.join(root, str(relative))
             if relative and not os.path.exists(path):
                 raise ConfigError(f"{loader}: '{path}' is missing; {layout}")
+
+
+def fit_loaders(cfg: Config) -> None:
+    """Take out of loaders without workers, in place, what torch accepts with workers only."""
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name) or {}
+        if loader and not loader.get('num_workers'):
+            for key in ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context'):
+                loader.pop(key, None)
+
+
+def check_first_batch(runner: Runner) -> None:
+    """Stop where the training set does not fill one batch, so that an epoch would have no iteration.
+
+    Raises:
+        ConfigError: with the number of images and the batch that fits.
+    """
+    loader = runner.train_dataloader
+    if isinstance(loader.sampler, InfiniteSampler) or isinstance(loader.dataset, IterableDataset) or len(loader):
+        return
+    images, batch, processes = len(loader.dataset), loader.batch_size, get_world_size()
+    fits = images // processes
+    raise ConfigError(
+        f'the training set has {images} images, less than one batch of {batch} on each of {processes} process(es): '
+        + (f'pass --cfg-options train_dataloader.batch_size={fits} --auto-scale-lr' if fits else 'use fewer processes')
+    )
 
 
 def resolve_resume(resume: str | None, work_dir: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -15,9 +16,14 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mim_mm.engine import class_count, guard, schedule, slurm_env
+from mim_mm.checkpoint.read import LoadError
+from mim_mm.compat.leave import leave
+from mim_mm.engine import annotations, class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.cpu_memory import keep_freed_memory
+from mim_mm.engine.exact_resume import ResumeError
 from mim_mm.engine.signals import EARLY, REQUEST
+from mim_mm.engine.stop_hook import Stopped
+from mim_mm.folders import DataError
 
 
 def _common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +52,12 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.data_root:
         guard.set_data_root(cfg, args.data_root)
     guard.check_data_roots(cfg)
+    annotations.check_annotations(cfg, cfg.work_dir)
     if cfg.get('classes_from_data'):
         print_log(class_count.fill_from_data(cfg))
+    if cfg.get('value_range'):
+        print_log(value_range.fill_value_range(cfg))
+    guard.fit_loaders(cfg)
     return cfg
 
 
@@ -87,7 +97,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
         )
     notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
-    if args.amp and cfg.optim_wrapper.get('type', 'OptimWrapper') == 'OptimWrapper':
+    if args.amp and guard.type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
     if args.compile:
@@ -109,16 +119,20 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
+    defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration.
-    for kind in ('mim_mm.FusedAttentionHook', 'mim_mm.ProgressHook', 'mim_mm.StopOnSignalHook'):
-        if not any(hook.get('type') == kind for hook in hooks):
-            hooks.append(dict(type=kind))
+    for kind in ('ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
+        if not any(guard.type_name(hook) == kind for hook in [*hooks, *defaults]):
+            hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
     return notes
 
 
 def _fail(error: Exception) -> None:
-    print(f'error: {error}', file=sys.stderr)
+    lines = str(error).strip().splitlines()
+    # A loader worker sends its traceback along; the last line is the error, behind the name of its class.
+    text = re.sub(r'^[\w.]+: ', '', lines[-1]) if len(lines) > 1 and 'worker process' in lines[0] else str(error)
+    print(f'error: {text}', file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -143,9 +157,23 @@ def train_main(argv: list[str] | None = None) -> None:
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
+    code = 0
+    try:
+        _train(cfg, notes)
+    except (DataError, guard.ConfigError, ResumeError, LoadError) as error:
+        _fail(error)
+    except Stopped as stopped:
+        code = stopped.code
+    leave(code)
+    if code:
+        raise SystemExit(code)
+
+
+def _train(cfg: Config, notes: list[str]) -> None:
     runner = _build_runner(cfg)
     for note in notes:
         print_log(note, logger=runner.logger)
+    guard.check_first_batch(runner)
     runner.train()
 
 
@@ -171,5 +199,10 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
-    cfg.custom_hooks = [h for h in cfg.get('custom_hooks') or [] if h.get('type') != 'mim_mm.LoadPretrainedHook']
-    _build_runner(cfg).test()
+    hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
+    cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
+    try:
+        _build_runner(cfg).test()
+    except (DataError, guard.ConfigError, LoadError) as error:
+        _fail(error)
+    leave()

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
+from mim_mm.checkpoint.whole import check_whole
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 
@@ -25,13 +26,17 @@ class LoadPretrainedHook(Hook):
         checkpoint (str, optional): File, or work dir (its last checkpoint). None: train from the random encoder.
         prefix (str): Where the encoder lies in the file.
         target (str): Attribute path of the backbone in the model.
-        min_loaded (float): Least part of the backbone's parameters that must be filled, else the run stops.
-        skip (sequence): Regular expressions of parameters to leave random on purpose.
+        min_loaded (float): Least part of the backbone's parameters that must be filled, else the run stops; below 0.95
+            single ones may stay random, else all must be filled or be in ``skip``.
+        skip (sequence): Regular expressions of names left out on purpose: parameters of the backbone that stay random,
+            tensors of the file that are not used.
         trust (bool): Read a file that holds other classes than tensors and plain types.
         complete (bool): For an encoder that stays frozen, so that nothing makes up for what is missing: stop unless
             every parameter was filled, those that may start by design included.
         rename (dict, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
         resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
+        entry (str, optional): Which model of a file with several: ``'model_ema'``, ``'student'``.
+        cut_depth (bool): Take the first blocks of a deeper encoder (BootMAE's probe).
 
     A resumed run (``runner.iter > 0``) is left alone: its own checkpoint holds the encoder already.
 
@@ -54,6 +59,8 @@ class LoadPretrainedHook(Hook):
         complete: bool = False,
         rename: dict[str, str] | None = None,
         resample_patches: bool = False,
+        entry: str | None = None,
+        cut_depth: bool = False,
     ):
         self.checkpoint = checkpoint
         self.prefix = prefix
@@ -62,7 +69,7 @@ class LoadPretrainedHook(Hook):
         self.skip = tuple(skip)
         self.trust = trust
         self.complete = complete
-        self.conversion = dict(rename=rename, resample_patches=resample_patches)
+        self.options = dict(rename=rename, resample_patches=resample_patches, entry=entry, cut_depth=cut_depth)
         self._sharded = False
 
     def before_wrap(self, runner: Runner, model: nn.Module) -> None:
@@ -97,7 +104,7 @@ class LoadPretrainedHook(Hook):
             )
         report = load_encoder(
             self._backbone(model), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust,
-            **self.conversion,
+            **self.options,
         )  # fmt: skip
         if is_main_process():
             report.save(runner.work_dir)
@@ -118,3 +125,19 @@ class LoadPretrainedHook(Hook):
                 f'{type(model).__name__} has no module {self.target!r}: set target of LoadPretrainedHook to the path '
                 f'of its encoder.'
             ) from error
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(Hook):
+    """Stop unless the checkpoint that the runner loads holds the whole model; ``tools/test.py`` adds it.
+
+    mmengine warns of what is missing or has another shape and measures with random weights.
+
+    Raises:
+        mim_mm.checkpoint.load.LoadError: See ``check_whole``.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        check_whole(bare_model(runner), checkpoint.get('state_dict', checkpoint), str(runner.cfg.get('load_from')))

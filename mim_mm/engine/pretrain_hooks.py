@@ -21,9 +21,38 @@ def mask_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step) * 2**20 + rank
 
 
+def accumulation_note(model, steps: int) -> str | None:
+    """What to say where micro-batches that hide different numbers of patches are accumulated; None where they do not.
+
+    Ranks are weighed by what they hide (``mim_mm.algorithms.global_mean``). Micro-batches cannot be: the gradient of
+    one is there before it is known what the next ones will hide.
+
+    Args:
+        model: an algorithm with a ``masker``, whose ``fixed_count`` says whether all images hide the same number; one
+            without that attribute is taken to vary.
+        steps: micro-batches in an optimizer step.
+    """
+    masker = getattr(model, 'masker', None)
+    if steps < 2 or masker is None:
+        return None
+    fixed = getattr(masker, 'fixed_count', False)
+    if getattr(model, 'consistency_weight', 0):
+        fixed = fixed and getattr(masker, 'fixed_overlap', True)
+    if fixed:
+        return None
+    return (
+        f'{steps} micro-batches are accumulated and {type(masker).__name__} may hide different numbers in each: '
+        'each weighs the same in the step, whatever it hides, so the result depends a little on '
+        'accumulative_counts. Processes are weighed by what they hide; a larger batch_size and accumulative_counts=1 '
+        'give the mean over all hidden patches'
+    )
+
+
 @HOOKS.register_module()
 class MaskSeedHook(Hook):
     """Make the masks a function of (seed, step, rank): any step can be replayed, and a resumed run goes on as it would.
+
+    At the start it says what these masks mean for accumulated gradients (:func:`accumulation_note`).
 
     Args:
         seed: None takes the run's seed (``randomness``).
@@ -39,6 +68,9 @@ class MaskSeedHook(Hook):
         device = next(model.parameters()).device
         model.mask_generator = torch.Generator(device=device)
         self.base = runner.seed if self.seed is None else self.seed
+        note = accumulation_note(model, getattr(getattr(runner, 'optim_wrapper', None), '_accumulative_counts', 1))
+        if note:
+            runner.logger.warning(note)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         bare_model(runner).mask_generator.manual_seed(mask_seed(self.base, runner.iter, get_rank()) % 2**63)
@@ -71,8 +103,12 @@ class AgreementWatchHook(Hook):
     different parts are nearly equal. ``consistency`` is the sum of two equal absolute differences, so half of it is
     the mean difference between two predictions, set here against the standard deviation of the target.
 
+    In the first epoch it looks often enough to warn before the epoch ends, and at its end it says how things stand.
+    Agreement that costs reconstruction without ending in a constant is not collapse and raises no warning; it shows in
+    these figures beside those of a run with ``consistency_weight=0.1``.
+
     Args:
-        interval: iterations between looks.
+        interval: iterations between looks; in the first epoch at most a ``patience``-th of it.
         patience: looks in a row before the warning, so that the start of training does not raise it.
         useless: share of ``mse_patch_mean`` above which the reconstruction counts as useless.
         equal: difference between parts, in standard deviations of the target, below which they count as agreeing.
@@ -88,16 +124,34 @@ class AgreementWatchHook(Hook):
         return mse > self.useless * mse_patch_mean and consistency / 2 < self.equal * mse_patch_mean**0.5
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if not outputs or 'consistency' not in outputs or not self.every_n_train_iters(runner, self.interval):
+        if not outputs or 'consistency' not in outputs:
+            return
+        done, epoch = runner.iter + 1, _epoch_length(runner)
+        interval = min(self.interval, max(1, epoch // self.patience)) if done <= epoch else self.interval
+        if done % interval and done != epoch:
             return
         mse, trivial, consistency = (_number(outputs[key]) for key in ('mse', 'mse_patch_mean', 'consistency'))
         self.looks = self.looks + 1 if self.collapsed(mse, trivial, consistency) else 0
-        if self.looks == self.patience:
+        state = (
+            f'difference between parts {consistency / 2:.4f}, mse {mse:.4f} against {trivial:.4f} for predicting each '
+            'patch by its mean'
+        )
+        if self.looks == self.patience or (done == epoch and 0 < self.looks < self.patience):
+            certain = 'has' if self.looks == self.patience else 'may have'
             runner.logger.warning(
-                f'The parts agree (difference {consistency / 2:.4f}) but do not reconstruct: mse {mse:.4f} against '
-                f'{trivial:.4f} for predicting each patch by its mean, {self.patience} looks in a row. The consistency '
-                'term has collapsed: lower model.consistency_weight (0.1), or add a ConsistencyRampHook.'
+                f'The parts agree but do not reconstruct: {state}, {self.looks} look(s) in a row. The consistency term '
+                f'{certain} collapsed: lower model.consistency_weight (0.1), or add a ConsistencyRampHook.'
             )
+        elif done == epoch:
+            runner.logger.info(f'Agreement after the first epoch: {state}')
+
+
+def _epoch_length(runner) -> int:
+    """Iterations in an epoch; 0 where that is not known."""
+    try:
+        return len(runner.train_dataloader)
+    except (AttributeError, TypeError):
+        return 0
 
 
 @HOOKS.register_module()

@@ -1,7 +1,7 @@
 """``progress.json``: how far a run is, readable at any moment by another process.
 
 The chain (``mim_mm.transfer``) and anybody with ``cat`` can follow a run without parsing its log. The file is replaced
-by rename, so a reader never sees half of it, and no failure to write it ever stops a training run.
+by rename, so a reader never sees half of it, and no failure to make or write it ever stops a training run.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import math
 import os
 import platform
 import time
-import warnings
 from pathlib import Path
 from typing import Optional
 
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
 
+from mim_mm.compat.internals import built_loop
+from mim_mm.engine.harmless import harmless
 from mim_mm.registry import HOOKS
 
 FILE_NAME = 'progress.json'
@@ -53,7 +54,7 @@ def _jsonable(metrics: dict) -> dict:
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Write ``<work_dir>/progress.json`` at each logging interval, after each validation and at the end.
+    """Write ``<work_dir>/progress.json`` every few seconds, after each validation and at the end.
 
     Keys: ``epoch``, ``max_epochs``, ``iter``, ``max_iters`` (finished ones; ``max_epochs`` is null in iteration-based
     loops), ``eta_s``, ``elapsed_s`` (seconds of training, earlier attempts of a resumed run included), ``loss``,
@@ -64,17 +65,17 @@ class ProgressHook(Hook):
     compilation) left out, times the iterations to go.
 
     Args:
-        interval: iterations between two writes; None takes the ``LoggerHook``'s, so that both say the same.
-        min_seconds: writes at the interval are at least this far apart, which keeps very short iterations cheap.
+        interval: write at multiples of this number of iterations only; None: after any, as a log interval may be hours.
+        min_seconds: writes during training are at least this far apart, which keeps very short iterations cheap.
     """
 
     # After CheckpointHook (VERY_LOW), so that what is written names the checkpoint just saved.
     priority = 'LOWEST'
 
-    def __init__(self, interval: Optional[int] = None, min_seconds: float = 0.5):
+    def __init__(self, interval: Optional[int] = None, min_seconds: float = 2.0):
         if interval is not None and interval < 1:
             raise ValueError(
-                f"ProgressHook: interval={interval} must be at least 1 iteration, or None for the logger's"
+                f"ProgressHook: interval={interval} must be at least 1 iteration, or None for any"
             )
         self.interval = interval
         self.min_seconds = min_seconds
@@ -83,14 +84,11 @@ class ProgressHook(Hook):
         self._start = time.monotonic()
         self._timed_from: Optional[tuple] = None  # (iterations done, monotonic time) after the first iteration
         self._last_write = -math.inf
-        self._warned = False
 
     # ---- moments of a run
 
+    @harmless
     def before_train(self, runner) -> None:
-        if self.interval is None:
-            intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
-            self.interval = intervals[0] if intervals else 10
         if runner.iter > 0:  # resumed: what earlier attempts measured still holds
             earlier = read_progress(runner.work_dir)
             self._metrics = earlier.get('metrics') or {}
@@ -99,13 +97,15 @@ class ProgressHook(Hook):
         self._timed_from = None
         self._write(runner, done=runner.iter)
 
+    @harmless
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         done = runner.iter + 1
         if self._timed_from is None:
             self._timed_from = (done, time.monotonic())
-        if done % self.interval == 0 and time.monotonic() - self._last_write >= self.min_seconds:
+        if done % (self.interval or 1) == 0 and time.monotonic() - self._last_write >= self.min_seconds:
             self._write(runner, done)
 
+    @harmless
     def after_val_epoch(self, runner, metrics=None) -> None:
         self._metrics.update(_jsonable(metrics or {}))
         loop = self._loop(runner)
@@ -113,6 +113,7 @@ class ProgressHook(Hook):
 
     after_test_epoch = after_val_epoch
 
+    @harmless
     def after_train(self, runner) -> None:
         self._write(runner, runner.iter, finished=True)
 
@@ -121,20 +122,13 @@ class ProgressHook(Hook):
     @staticmethod
     def _loop(runner):
         """The train loop once it is built; asking ``runner.iter`` would build it, which a test-only run must not do."""
-        return runner._train_loop if isinstance(runner._train_loop, BaseLoop) else None
+        return built_loop(runner, 'train')
 
     def _write(self, runner, done: int, finished: bool = False) -> None:
-        """Write the file on rank 0; a disk that is full or gone is warned about once and otherwise ignored."""
-        if not is_main_process():
-            return
-        self._last_write = time.monotonic()
-        try:
+        """Write the file, on rank 0 only."""
+        if is_main_process():
+            self._last_write = time.monotonic()
             write_progress(runner.work_dir, self._snapshot(runner, done, finished))
-        except (OSError, TypeError, ValueError) as error:
-            if not self._warned:
-                self._warned = True
-                path = Path(runner.work_dir) / FILE_NAME
-                warnings.warn(f'{path} cannot be written ({error}); training goes on without it', stacklevel=2)
 
     def _snapshot(self, runner, done: int, finished: bool) -> dict:
         loop = self._loop(runner)
@@ -172,7 +166,7 @@ def device_name() -> str:
     """The accelerator's own name (``NVIDIA H100``), the processor's and its threads, or the kind of device."""
     kind = get_device()
     if kind == 'cuda':
-        return torch.cuda.getdevice_name()
+        return torch.cuda.get_device_name()
     return f'cpu: {cpu_name()}, {torch.get_num_threads()} thread(s)' if kind == 'cpu' else kind
 
 

@@ -21,7 +21,8 @@ def fit_schedule(cfg: Config) -> list[str]:
     A scheduler without ``end`` ends with training anyway (mmengine), which is how our recipes state a duration once.
     What is left: configs that do state ``end`` and ``T_max``, which a run shortened by ``--cfg-options
     train_cfg.max_epochs=...`` would leave in the middle of its cosine, and a warm-up that takes more than half of the
-    shortened run, which becomes a twentieth of it (none below 20).
+    shortened run, which becomes a twentieth of it (none below 20). Steps (``milestones``) are for whoever changes the
+    duration to set; those that would never come are named.
 
     Returns:
         What was changed, a line each; empty for a schedule that fits.
@@ -48,6 +49,13 @@ def fit_schedule(cfg: Config) -> list[str]:
         last['end'] = total
     if changes and last.get('T_max'):
         last['T_max'] = total - last.get('begin', 0)
+    for scheduler in schedulers:
+        late = [step for step in scheduler.get('milestones') or () if step >= total]
+        if late:
+            changes.append(
+                f'WARNING: {scheduler["type"]} has steps at {late}, but training ends at {total} {unit}: they never '
+                'come; set the milestones in param_scheduler'
+            )
     return changes
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from mmengine.runner import FlexibleRunner
 
+from mim_mm.compat.internals import resumes
 from mim_mm.registry import RUNNERS
 
 # What Runner reads from a config and FlexibleRunner.from_cfg does not.
@@ -49,4 +50,4 @@ class ShardedRunner(FlexibleRunner):
     @property
     def resuming(self) -> bool:
         """Whether this run goes on from a checkpoint of its own; ``iter`` is not known before that is loaded."""
-        return bool(self._resume)
+        return resumes(self)

@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from mim_mm.checkpoint.atomic import latest_checkpoint, write_atomically
+from mim_mm.compat.internals import built_loop
 from mim_mm.engine import exact_resume
 from mim_mm.engine.progress import read_progress, write_progress
 from mim_mm.engine.signals import EARLY, REQUEST, shield_workers
@@ -56,8 +57,8 @@ class StopOnSignalHook(Hook):
 
     def before_run(self, runner) -> None:
         REQUEST.listen(*EARLY)
-        shield_workers(getattr(runner._train_loop, 'dataloader', None))
-        shield_workers(getattr(runner._val_loop, 'dataloader', None))
+        shield_workers(getattr(built_loop(runner, 'train'), 'dataloader', None))
+        shield_workers(getattr(built_loop(runner, 'val'), 'dataloader', None))
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -76,7 +77,9 @@ class StopOnSignalHook(Hook):
         if stopped:
             self._leftover = latest_checkpoint(runner.work_dir)
         if isinstance(loop, EpochBasedTrainLoop):
-            seen = exact_resume.unseen(loop, loop.iter, loop.epoch, meta.get('epoch_length'))
+            # As the checkpoint counts: ResumeScheduleHook may have placed the loop in epochs of another length.
+            iteration, epoch = meta.get('iter', loop.iter), meta.get('epoch', loop.epoch)
+            seen = exact_resume.unseen(loop, iteration, epoch, meta.get('epoch_length'))
             if seen:
                 runner.logger.info(f'epoch {loop.epoch + 1} goes on after {seen} of {len(loop.dataloader)} batches')
                 exact_resume.go_on_inside_epoch(loop, seen, state)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from PIL import Image
 
 from mim_mm.checkpoint.read import LoadError, read_checkpoint
+from mim_mm.data.decode import read_image
 
 __all__ = ['detect_scenes']
 
@@ -76,7 +76,7 @@ def detect_scenes(
         found = found[found.scores > above]
         # Truth and predictions are in the coordinates of the file, whatever size the model saw.
         path = item['data_samples'].img_path
-        image = np.asarray(Image.open(path).convert('RGB'))
+        image = read_image(path, cfg.get('value_range'))[..., ::-1]
         truth_masks = truth.masks.to_ndarray()
         if truth_masks.shape[1:] != image.shape[:2]:
             raise ValueError(

@@ -24,12 +24,15 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mim_mm.checkpoint.load import LoadReport, load_encoder, resolve_checkpoint
+from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
+from mim_mm.data.class_dataset import ClassFolders
+from mim_mm.data.unlabelled import NoImages
+from mim_mm.folders import subfolders
 from mim_mm.registry import MODELS
 
 __all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 'encode', 'extract', 'load_or_extract']
 
-SCHEMA = 1
+SCHEMA = 2  # 1: features of encoders that were loaded before anything left over stopped the load
 POOLINGS = ('cls', 'mean', 'cls_mean')
 AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -41,6 +44,7 @@ class Preprocess:
     resize: short edge in pixels, bicubic (Pillow). crop: side of the centre crop in pixels, at most ``resize``.
     mean, std: of the pixel values 0..255, in the order in which the channels reach the backbone.
     to_rgb: files are read as BGR; True turns them into RGB before mean and std.
+    value_range: black and white of files of more than 8 bits, see ``mim_mm.data.pixel_values``.
     """
 
     resize: int = 256
@@ -48,6 +52,7 @@ class Preprocess:
     mean: tuple = (123.675, 116.28, 103.53)
     std: tuple = (58.395, 57.12, 57.375)
     to_rgb: bool = True
+    value_range: tuple | dict | None = None
 
     def __post_init__(self):
         if not 0 < self.crop <= self.resize:
@@ -55,12 +60,12 @@ class Preprocess:
 
     @classmethod
     def from_config(cls, cfg: Config, resize: int | None = None, crop: int | None = None) -> Preprocess:
-        """Mean, std, channel order of a config; crop: the backbone's ``img_size``, else 224; resize: crop * 8 / 7."""
+        """Mean, std, channel order and value range of a config; crop: its ``img_size`` or 224; resize: crop * 8 / 7."""
         model = cfg.get('model') or {}
         given = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         size = (model.get('backbone') or {}).get('img_size', 224)
         crop = crop or (size if isinstance(size, int) else min(size))
-        values = dict(resize=resize or round(crop * 8 / 7), crop=crop)
+        values = dict(resize=resize or round(crop * 8 / 7), crop=crop, value_range=cfg.get('value_range'))
         if given.get('mean') is not None:
             # Our pretraining swaps the channels when it packs an image, other configs in the preprocessor.
             dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
@@ -91,7 +96,7 @@ class Source:
         cfg: any config with ``model.backbone``, of a classifier or of a pretraining.
         checkpoint: file or work dir; None: a random encoder drawn with ``seed``, the control of every comparison.
         preprocess: how images are prepared.
-        prefix, min_loaded: see :func:`mim_mm.checkpoint.load.load_encoder`.
+        prefix, min_loaded, entry, skip: see :func:`mim_mm.checkpoint.load.load_encoder`.
         amp: None, 'bf16' or 'fp16' autocast.
     """
 
@@ -102,6 +107,8 @@ class Source:
     min_loaded: float = 0.95
     amp: str | None = None
     seed: int = 0
+    entry: str | None = None
+    skip: tuple[str, ...] = ()
 
     def identity(self, data: FolderImages) -> dict:
         """Everything that decides the features; equal identities, equal features (up to the device's rounding)."""
@@ -111,13 +118,15 @@ class Source:
         if self.checkpoint is not None:
             weights = hashlib.sha256(np.memmap(resolve_checkpoint(self.checkpoint), mode='r')).hexdigest()
         found = dict(schema=SCHEMA, mmpretrain=mmpretrain.__version__, backbone=backbone_config(self.cfg), amp=self.amp)
-        found.update(checkpoint=weights, prefix=self.prefix, preprocess=vars(self.preprocess))
+        found.update(checkpoint=weights, prefix=self.prefix, entry=self.entry, skip=sorted(self.skip))
+        # What was stored of a part of an encoder is not for those who want the whole.
+        found.update(partial=self.min_loaded < WHOLE, preprocess=vars(self.preprocess))
         found.update(data=data.digest(), classes=data.classes)
         return json.loads(json.dumps(found, default=str))
 
 
 class FolderImages(Dataset):
-    """``root/split/<class>/**`` as mmpretrain's CustomDataset lists it; item: (uint8 BGR (3, crop, crop), label).
+    """``root/split/<class>/**`` as training lists it (ClassFolders); item: (uint8 BGR (3, crop, crop), label).
 
     Args:
         classes: class names in label order. None: the folders of this split. Give those of train for val, so that a
@@ -126,7 +135,7 @@ class FolderImages(Dataset):
 
     Raises:
         FileNotFoundError: no such folder, or no image in its class folders.
-        ValueError: a class folder that is not among ``classes``; fewer images than parts.
+        ValueError: a class that is not among ``classes``; fewer images than parts.
     """
 
     def __init__(
@@ -137,30 +146,24 @@ class FolderImages(Dataset):
         classes: tuple[str, ...] | None = None,
         share: tuple[int, int] = (0, 1),
     ):
-        from mmpretrain.datasets import CustomDataset  # slow to import, and this room is imported as a whole
-
         self.root = Path(root) / split
         if not self.root.is_dir():
-            raise FileNotFoundError(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
+            raise NoImages(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
         size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
-        pipeline = [dict(type='LoadImageFromFile'), dict(type='mmpretrain.ResizeEdge', **size)]
+        load = dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range)
+        pipeline = [load, dict(type='mmpretrain.ResizeEdge', **size)]
         pipeline.append(dict(type='mmpretrain.CenterCrop', crop_size=preprocess.crop))
-        try:
-            self.images = CustomDataset(data_prefix=str(self.root), pipeline=pipeline)
-        except RuntimeError as error:
-            raise FileNotFoundError(f'no image in class folders of {self.root}: {error}') from error
-        own = tuple(self.images.metainfo['classes'])
-        self.classes = own if classes is None else tuple(classes)
-        unknown = sorted(set(own) - set(self.classes))
-        if unknown:
-            raise ValueError(f'{self.root} has classes that train lacks ({unknown[:3]}): remove or add them')
-        place = [self.classes.index(name) for name in own]
+        trained = Path(root).absolute() / 'train'
+        if classes is not None and trained.is_dir() and subfolders(trained) == list(classes):
+            classes = str(trained)  # the folder says more than the names: which of them are empty
+        self.images = ClassFolders(data_prefix=str(self.root), pipeline=pipeline, classes_from=classes)
+        self.classes = tuple(self.images.metainfo['classes'])
         (part, parts), count = share, len(self.images)
         if not 0 <= part < parts <= count:
             raise ValueError(f'{self.root} has {count} images, not enough for part {part} of {parts}: lower GPUS')
         self.start = part * count // parts
         infos = map(self.images.get_data_info, range(self.start, (part + 1) * count // parts))
-        self.items = [(os.path.relpath(d['img_path'], self.root), place[d['gt_label']]) for d in infos]
+        self.items = [(os.path.relpath(d['img_path'], self.root), d['gt_label']) for d in infos]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -224,7 +227,10 @@ def build_encoder(source: Source) -> tuple[nn.Module, LoadReport | None]:
         backbone = MODELS.build(backbone_config(source.cfg))
         if source.checkpoint is None:
             backbone.init_weights()
-    report = source.checkpoint and load_encoder(backbone, source.checkpoint, source.prefix, source.min_loaded)
+    report = None
+    if source.checkpoint is not None:
+        options = dict(skip=source.skip, entry=source.entry)
+        report = load_encoder(backbone, source.checkpoint, source.prefix, source.min_loaded, **options)
     backbone.eval()  # mmpretrain's returns None
     return backbone.requires_grad_(False), report
 

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from mim_mm.checkpoint.atomic import write_atomically
 from mim_mm.checkpoint.read import resolve_checkpoint
-from mim_mm.evaluation.features import Features, FolderImages, Preprocess, Source, load_or_extract
+from mim_mm.checkpoint.report import LoadReport
+from mim_mm.evaluation.config_images import labelled_images
+from mim_mm.evaluation.features import Features, Preprocess, Source, load_or_extract
 
 __all__ = ['KS', 'evaluate', 'fitting_ks', 'knn_accuracy', 'nearest', 'vote']
 
@@ -207,7 +209,7 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('config', help='a config with model.backbone: of a classifier or of the pretraining')
     add('checkpoint', help="file or work dir; 'random': an untrained encoder, the control")
-    add('--data-root', help="folder with train/<class>/* and val/<class>/* (default: the config's data_root)")
+    add('--data-root', help='folder with train/<class>/* and val/<class>/* (default: the data of the config)')
     add('--work-dir', help='where results and features go (default: work_dirs/frozen/<config>/<run>_<checkpoint>)')
     add('--resize', type=int, help='short edge in pixels (default: crop * 256 / 224)')
     add('--crop', type=int, help="centre crop in pixels (default: the backbone's img_size)")
@@ -215,15 +217,27 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add('--workers', type=int, default=4, help='loader processes (default: %(default)s)')
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     add('--amp', choices=['bf16', 'fp16'], help='autocast of the forward pass (default: float32)')
-    add('--prefix', default='backbone.', help='where the encoder lies in the checkpoint')
-    add('--min-loaded', type=float, default=0.95, help='least part of the encoder that the checkpoint must fill')
+    add_load_arguments(parser)
     add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
+    add(
+        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
+        help="of images of more than 8 bits (default: the config's value_range)",
+    )  # fmt: skip
+
+
+def add_load_arguments(parser: argparse.ArgumentParser) -> None:
+    """How an encoder is taken from a file: the arguments of :func:`mim_mm.checkpoint.load.load_encoder`."""
+    add = parser.add_argument
+    add('--prefix', default='backbone.', help='where the encoder lies in the checkpoint')
+    add('--entry', help='which model of a file with several: model_ema, student, ... (default: see the load report)')
+    add('--min-loaded', type=float, default=0.95, help='least part of the encoder that the checkpoint must fill')
+    add('--skip', nargs='+', default=(), metavar='REGEX', help='names of model or file that are left out on purpose')
 
 
 def frozen_features(
     args: argparse.Namespace, share: tuple[int, int] = (0, 1)
 ) -> tuple[Features, Features, Path]:
-    """Train and val features for the parsed :func:`add_feature_arguments`, and the work dir.
+    """Train and val features for the parsed :func:`add_feature_arguments`, and the work dir; prints the load report.
 
     Args:
         share: (i, n): only the i-th of n parts of either, for n processes.
@@ -232,19 +246,21 @@ def frozen_features(
         ValueError: neither ``--data-root`` nor the config names the data. Others: see ``features``.
     """
     cfg = Config.fromfile(args.config)
-    root = args.data_root or cfg.get('data_root')
-    if not root:
-        raise ValueError(f'{args.config} names no data_root: give --data-root')
+    if getattr(args, 'value_range', None):
+        cfg.value_range = tuple(args.value_range)
     preprocess = Preprocess.from_config(cfg, args.resize, args.crop)
     checkpoint = None if args.checkpoint == 'random' else resolve_checkpoint(args.checkpoint)
     run = f'{checkpoint.resolve().parent.name}_{checkpoint.stem}' if checkpoint else f'random_{args.seed}'
     work_dir = Path(args.work_dir or Path('work_dirs', 'frozen', Path(args.config).stem, run))
-    source = Source(cfg, checkpoint, preprocess, args.prefix, args.min_loaded, args.amp, args.seed)
-    train = FolderImages(root, 'train', preprocess, share=share)
-    val = FolderImages(root, 'val', preprocess, train.classes, share)
+    how = dict(prefix=args.prefix, min_loaded=args.min_loaded, entry=args.entry, skip=tuple(args.skip))
+    source = Source(cfg, checkpoint, preprocess, amp=args.amp, seed=args.seed, **how)
+    train, val = labelled_images(cfg, preprocess, args.data_root, share)
     options = dict(batch_size=args.batch_size, workers=args.workers, device=args.device)
-    both = (load_or_extract(source, data, work_dir / 'features', **options) for data in (train, val))
-    return *both, work_dir
+    found = load_or_extract(source, train, work_dir / 'features', **options)
+    if share[0] == 0:
+        stored = found.provenance['load_report']
+        print(LoadReport.from_dict(stored).table() if stored else f'Random encoder, seed {args.seed}', flush=True)
+    return found, load_or_extract(source, val, work_dir / 'features', **options), work_dir
 
 
 def write_result(path: Path, result: dict, train: Features, val: Features) -> None:

@@ -6,22 +6,22 @@ import os
 
 import torch
 from mmengine.logging import print_log
-from mmpretrain.datasets import CustomDataset
 
+from mim_mm.data.class_dataset import ClassFolders
 from mim_mm.evaluation.lowshot import draw_split, read_split
 from mim_mm.registry import DATASETS
 
 
 @DATASETS.register_module()
-class LowShotImages(CustomDataset):
-    """mmpretrain's ``CustomDataset`` of class folders, reduced to few labelled images; the classes stay all of them.
+class LowShotImages(ClassFolders):
+    """``ClassFolders`` reduced to few labelled images; the classes stay all of them.
 
     Args:
         ann_file (str): A list as :func:`mim_mm.evaluation.lowshot.read_split` reads it, one ``class/file`` or ``file``
             a line without a label; absolute, or relative to ``data_root``.
         fraction (float, optional): Instead of a list, this part of each class, drawn with ``seed``.
         seed (int): Of the draw.
-        kwargs: ``data_root``, ``data_prefix``, ``pipeline``, ... of ``CustomDataset``.
+        kwargs: ``data_root``, ``data_prefix``, ``pipeline``, ... of ``ClassFolders``.
 
     Raises:
         ValueError: Not exactly one of ``ann_file`` and ``fraction``; a list that does not fit the folder.

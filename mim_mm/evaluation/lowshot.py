@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mim_mm.evaluation.features import Features
+from mim_mm.folders import in_hidden
 
 __all__ = ['CS', 'Fit', 'Split', 'draw_split', 'fit', 'hold_out', 'low_shot', 'read_split', 'scores']
 
@@ -71,7 +72,8 @@ def read_split(file: str | Path, names: Sequence[str]) -> Split:
         FileNotFoundError: no such file.
         ValueError: the list is empty, names an image twice, one that is not there, or one that several classes have.
     """
-    lines = [line.strip() for line in Path(file).read_text(encoding='utf-8').splitlines() if line.strip()]
+    lines = [line.strip() for line in Path(file).read_text(encoding='utf-8-sig').splitlines()]
+    lines = [line for line in lines if line and not in_hidden(line)]
     if not lines:
         raise ValueError(f'{file} lists no image: one file name a line is expected')
     place = {name: i for i, name in enumerate(names)}

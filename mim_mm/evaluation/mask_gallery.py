@@ -11,11 +11,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.load import load_encoder
+from mim_mm.compat.internals import parse_option
+from mim_mm.data.decode import read_image
 from mim_mm.evaluation.mask_diagnostics import MaskDiagnostics, hidden_foreground, hidden_ratios, square_crop
 from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS
@@ -63,7 +65,7 @@ def parse_masker(spec: str) -> tuple[str, dict]:
         *path, last = key.split('.')
         for part in path:
             node = node.setdefault(part, {})
-        node[last] = DictAction._parse_iterable(value)
+        node[last] = parse_option(value)
     return label, config
 
 
@@ -111,6 +113,7 @@ class MaskView:
             load_encoder(self.model.backbone, checkpoint)
             self.note = f'patch embedding of {Path(checkpoint).name}'
         self.model.eval()
+        self.value_range = cfg.get('value_range')
         self.attention = attention
         self._attended: tuple[Tensor, Tensor] | None = None  # tokens of the last call that asked, and their attention
         self.rows, self.columns = self.model.grid.height, self.model.grid.width
@@ -120,14 +123,12 @@ class MaskView:
         """Centre squares, uint8 RGB (B, 3, height, width); by default the size of the model's images.
 
         Raises:
-            FileNotFoundError: naming what cannot be read.
+            FileNotFoundError, UnreadableImage, ValueRangeError: naming what cannot be read.
         """
         size = (width or self.width, height or self.height)
         images = []
         for file in files:
-            image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-            if image is None:
-                raise FileNotFoundError(f'{file} is not an image that OpenCV can read')
+            image = read_image(file, self.value_range)
             image = cv2.resize(square_crop(image), size, interpolation=cv2.INTER_AREA)
             images.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
         return torch.stack(images)

@@ -45,6 +45,20 @@ class _ManyLinears(torch.autograd.Function):
         return None, None, None, *weights.unbind(), *gradient.sum(1).unbind()
 
 
+class _MeanOfSum(torch.autograd.Function):
+    """Mean of the finite losses as the value, the sum's gradient: each head is trained by its own loss alone."""
+
+    @staticmethod
+    def forward(ctx, losses):
+        ctx.heads = len(losses)
+        finite = losses.isfinite()
+        return torch.where(finite, losses, 0).sum() / finite.sum()  # without waiting for a GPU
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.expand(ctx.heads)
+
+
 def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Equally shaped parameters as one tensor (R, ...) of the same memory, to which they are moved if need be.
 
@@ -260,9 +274,10 @@ class MultiProbe(BaseModel):
         raise ValueError(f"mode is {mode!r}: use 'loss', 'predict' or 'tensor'")
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict[str, Tensor]:
-        """``loss``: sum of the heads' cross-entropies; ``lowest_ce``: the smallest of them, to watch.
+        """``loss``: mean of the heads' cross-entropies, with the gradient of their sum; ``lowest_ce``: the smallest.
 
-        Heads with a rate that is too high may diverge; their loss is not finite then, and no other head notices.
+        Heads with a rate that is too high may diverge; their loss is not finite then and not in the mean, and no other
+        head notices.
         """
         labels = torch.cat([sample.gt_label for sample in data_samples])
         losses = []
@@ -270,7 +285,7 @@ class MultiProbe(BaseModel):
             targets = labels.expand(logits.shape[:2])
             losses.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction='none').view_as(targets))
         losses = torch.cat(losses).mean(1)
-        return dict(loss=losses.sum(), lowest_ce=losses.detach().nan_to_num(nan=float('inf')).min())
+        return dict(loss=_MeanOfSum.apply(losses), lowest_ce=losses.detach().nan_to_num(nan=float('inf')).min())
 
     def predict(self, inputs: Tensor, data_samples: list) -> list:
         """The samples with the class that each head says."""

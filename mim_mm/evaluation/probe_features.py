@@ -71,7 +71,15 @@ def read_tokens(backbone: nn.Module, images: Tensor, indices: Sequence[int], nor
     options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
 
     def keep(index):
-        return lambda module, inputs, output: found.update({index: output})
+        def hook(module, inputs, output):
+            if not isinstance(output, Tensor):
+                raise ValueError(
+                    f'{type(backbone).__name__} cannot be probed by block: its blocks put out a '
+                    f'{type(output).__name__} and not tokens (B, L, D); see configs/linear/vitb_linear_90e.py'
+                )
+            found[index] = output
+
+        return hook
 
     handles = [parts.blocks[index].register_forward_hook(keep(index)) for index in indices]
     try:

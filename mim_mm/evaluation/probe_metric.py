@@ -16,9 +16,9 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from mmpretrain.datasets import CustomDataset
 
 from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm.data.class_dataset import ClassFolders
 from mim_mm.registry import DATASETS, HOOKS, METRICS
 
 PARTS = ('fit', 'choose', 'report')
@@ -47,7 +47,7 @@ def held_out(labels: Sequence[int], fraction: float, at_most: int, seed: int) ->
 
 
 @DATASETS.register_module()
-class ProbeImages(CustomDataset):
+class ProbeImages(ClassFolders):
     """Labelled images of which the probes see a part; each sample says which (``probe_part``).
 
     Args:
@@ -56,7 +56,7 @@ class ProbeImages(CustomDataset):
         fraction (float): Part of each class that is held out, at least one image.
         at_most (int): Most images of a class that are held out.
         seed (int): Of the choice. These three must be the same for 'fit' and 'choose'.
-        **kwargs: As mmpretrain's ``CustomDataset``: class folders, or an annotation file.
+        **kwargs: Of :class:`mim_mm.ClassFolders`: class folders, or a list. For 'report' set ``classes_from``.
 
     Raises:
         ValueError: An unknown part, a fraction outside (0, 1), ``at_most`` below 1, nothing to hold out.

@@ -18,12 +18,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, get_dist_info
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
-from mim_mm.evaluation.features import AMP, FolderImages, Preprocess
+from mim_mm.evaluation.config_images import labelled_images
+from mim_mm.evaluation.features import AMP, Preprocess
 from mim_mm.evaluation.knn import knn_accuracy
 from mim_mm.evaluation.multi_probe import ProbeGrid
 from mim_mm.evaluation.probe_features import POOLINGS
@@ -111,12 +113,11 @@ class QualityData:
         FileNotFoundError, ValueError: see :class:`FolderImages`; no class has two training images.
     """
 
-    def __init__(self, settings: QualitySettings, preprocess: Preprocess) -> None:
+    def __init__(self, settings: QualitySettings, preprocess: Preprocess, cfg: Config | None = None) -> None:
         from mim_mm.evaluation.probe_metric import held_out  # imports mmpretrain's datasets, which is slow
 
         self.settings, self.preprocess = settings, preprocess
-        train = FolderImages(settings.data, 'train', preprocess)
-        val = FolderImages(settings.data, 'val', preprocess, train.classes)
+        train, val = labelled_images(cfg or Config(), preprocess, None if cfg else settings.data)
         self.classes = train.classes
         sha = hashlib.sha256(json.dumps([settings.protocol(), vars(preprocess)], sort_keys=True).encode())
         parts = []

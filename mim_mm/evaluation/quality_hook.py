@@ -102,7 +102,7 @@ class QualityHook(Hook):
         try:
             with preserved_random_state(model):
                 found = measure_quality(model.backbone, self.data, device)
-        except RuntimeError as error:
+        except Exception as error:  # days of training outweigh a look at them, whatever went wrong
             runner.logger.warning(f'quality after iteration {done} could not be measured; training goes on: {error}')
             return
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)

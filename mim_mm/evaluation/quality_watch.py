@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,12 +38,12 @@ class WatchCall:
 
     Args:
         work_dir: of the pretraining.
-        config: a config with ``model.backbone``, ``data_root`` and a preprocessor, as tools/knn.py takes it; None: the
-            one that the run left in its work dir.
+        config: a config with ``model.backbone``, data and a preprocessor, as tools/knn.py takes it; None: the one that
+            the run left in its work dir.
         settings: arguments of ``QualitySettings`` that are given; the others are those of the run's ``QualityHook``,
-            if it has one. ``data`` falls back on the config's ``data_root``.
+            if it has one. ``data`` falls back on the data of ``config``.
         device: of the measurements.
-        prefix: where the encoder lies in the checkpoints.
+        prefix, entry, min_loaded, skip: see :func:`mim_mm.checkpoint.load.load_encoder`.
     """
 
     work_dir: str
@@ -51,6 +51,9 @@ class WatchCall:
     settings: dict = field(default_factory=dict)
     device: str = 'cpu'
     prefix: str = 'backbone.'
+    entry: str | None = None
+    min_loaded: float = 0.95
+    skip: Sequence[str] = ()
 
 
 def checkpoints(work_dir: str | Path) -> list[Path]:
@@ -105,8 +108,9 @@ def prepare(call: WatchCall) -> tuple[Config, QualityData]:
         )
     hooks = [h for h in stored.get('custom_hooks') or () if str(h.get('type')).split('.')[-1] == 'QualityHook']
     values = {k: v for k, v in (hooks[0].to_dict() if hooks else {}).items() if k not in HOOK_ONLY}
-    if call.config and cfg.get('data_root'):
-        values['data'] = cfg.data_root
+    named = bool(call.config) and 'data' not in call.settings
+    if named:
+        values['data'] = call.config
     values.update(call.settings)
     if not values.get('data'):
         raise ValueError(
@@ -114,7 +118,8 @@ def prepare(call: WatchCall) -> tuple[Config, QualityData]:
             'DIR/val/<class>/*) or --config RECIPE with a data_root'
         )
     settings = QualitySettings(**values)
-    return cfg, QualityData(settings, Preprocess.from_config(cfg, settings.resize, settings.crop))
+    preprocess = Preprocess.from_config(cfg, settings.resize, settings.crop)
+    return cfg, QualityData(settings, preprocess, cfg if named else None)
 
 
 def _identity(checkpoint: Path) -> dict:
@@ -141,7 +146,9 @@ def measure_checkpoint(call: WatchCall, checkpoint: str | Path) -> dict:
     path = Path(checkpoint)
     file, meta = _identity(path), _meta(path)
     cfg, data = prepare(call)
-    backbone, _ = build_encoder(Source(cfg, path, data.preprocess, call.prefix))
+    how = dict(prefix=call.prefix, entry=call.entry, min_loaded=call.min_loaded, skip=tuple(call.skip))
+    backbone, report = build_encoder(Source(cfg, path, data.preprocess, **how))
+    print(report.table(), flush=True)
     found = measure_quality(backbone.to(call.device), data, call.device)
     epoch = meta.get('epoch') if path.name.startswith('epoch_') else None
     row = dict(iter=int(meta['iter']), epoch=epoch, protocol=data.digest, source='watch', file=file, **found)
@@ -184,7 +191,9 @@ def run_job(call: WatchCall, checkpoint: Path) -> str | None:
     if code == 0:
         return None
     lines = log.read_bytes()[begin:].decode(errors='replace').strip().splitlines()
-    return f'exit code {code}: {lines[-1] if lines else "no output"} (all of it: {log})'
+    # What went wrong may take several lines; its first one says it.
+    told = next((line for line in lines if line.startswith('error:')), lines[-1] if lines else 'no output')
+    return f'exit code {code}: {told} (all of it: {log})'
 
 
 def _last_line(folder: Path) -> str:

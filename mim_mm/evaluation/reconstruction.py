@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.read import read_checkpoint
+from mim_mm.data.decode import read_image
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify, unpatchify
 
@@ -52,13 +53,11 @@ def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[
     return model, cfg
 
 
-def read_images(files: list, height: int, width: int) -> Tensor:
-    """RGB uint8 (B, 3, height, width); other sizes are resized. FileNotFoundError names what is unreadable."""
+def read_images(files: list, height: int, width: int, value_range=None) -> Tensor:
+    """RGB uint8 (B, 3, height, width); other sizes are resized. FileNotFoundError, UnreadableImage name the file."""
     images = []
     for file in files:
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
-            raise FileNotFoundError(f'{file} is not an image that OpenCV can read')
+        image = read_image(file, value_range)
         if image.shape[:2] != (height, width):
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         images.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
@@ -85,16 +84,17 @@ def disagreement(pred: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct_files(model: nn.Module, files: list, seed: int = 0) -> list[dict]:
+def reconstruct_files(model: nn.Module, files: list, seed: int = 0, value_range=None) -> list[dict]:
     """For each file a dict of arrays for :func:`mim_mm.report.figures_reconstruction.draw_reconstructions`.
 
     Keys: ``original`` (H, W, 3) in 0..1; ``visible`` (K, H, W, 3), NaN where hidden; ``reconstructed`` (K, H, W, 3):
     visible patches as they are, hidden ones as predicted, brought back to pixels with the *true* mean and spread of
     each patch where the model predicts normalised ones (then ``borrowed`` is True); ``disagreement`` (rows, columns).
+    ``value_range``: of files of more than 8 bits, the config's.
     """
     grid, patch = model.grid, model.grid.patch_size
     rows, columns = grid.height, grid.width
-    raw = read_images(files, rows * patch, columns * patch)
+    raw = read_images(files, rows * patch, columns * patch, value_range)
     images = model.data_preprocessor(dict(inputs=raw), False)['inputs']
     out = model.reconstruct(images, generator=torch.Generator().manual_seed(seed))
     hidden = out['plan'].mask[..., None]

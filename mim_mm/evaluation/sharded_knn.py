@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mim_mm.evaluation.knn import KS, TEMPERATURE, check_ks, count_hits, nearest
 
-__all__ = ['join_processes', 'leave_processes', 'my_share', 'sharded_knn_accuracy', 'total']
+__all__ = ['join_processes', 'my_share', 'sharded_knn_accuracy', 'total']
 
 
 def join_processes(args: argparse.Namespace) -> None:
@@ -41,12 +41,6 @@ def join_processes(args: argparse.Namespace) -> None:
     # The slowest process may be hours behind the one that found its features stored.
     backend = 'nccl' if args.device.startswith('cuda') else 'gloo'
     torch.distributed.init_process_group(backend, timeout=timedelta(days=1))
-
-
-def leave_processes() -> None:
-    """Leave the group of :func:`join_processes`, if there is one."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def my_share() -> tuple[int, int]:

@@ -5,11 +5,14 @@ Adaptive ratio: Choi et al., Salience-Based Adaptive Masking, ECCV 2024, arXiv 2
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from mim_mm.masking.plan import num_hidden
+from mim_mm.masking.plan import exact_ratio
 from mim_mm.registry import MODELS
 
 
@@ -17,7 +20,8 @@ from mim_mm.registry import MODELS
 class AdaptiveRatio:
     """``R = base - delta_r + 2 * delta_r * mean(1[S > threshold])``: images with many salient patches hide more.
 
-    R lies in [base - delta_r, base + delta_r] and is then clamped to [min_ratio, max_ratio]. The paper's repository
+    R lies in [base - delta_r, base + delta_r] and is then clamped to [min_ratio, max_ratio]. It is computed as an exact
+    fraction of the numbers as they are written, since ``ceil(N * R)`` patches are hidden. The paper's repository
     holds no value of ``delta_r`` and ``threshold``, so neither has a default. With a random patch embedding S is so
     skewed that about 1 % of the patches exceed 0.5, and R sits at ``base - delta_r``: look at S before choosing them.
 
@@ -62,34 +66,79 @@ class AdaptiveRatio:
 
     def bounds(self) -> tuple[float, float]:
         """The lowest and the highest ratio that can come out."""
-        low, high = self.base - self.delta_r, self.base + self.delta_r
-        return max(low, self.min_ratio), min(high, self.max_ratio)
+        return float(self._ratio(0, 1)), float(self._ratio(1, 1))
 
     @torch.no_grad()
-    def __call__(self, salience: Tensor) -> Tensor:
-        """Ratios (B,), fp32, from salience S (B, N) in [0, 1]; with 'per_batch' all entries are equal."""
-        salient = (salience > self.threshold).float().mean(dim=1)
+    def exact(self, salience: Tensor) -> list[Fraction]:
+        """The ratios of B images from salience S (B, N) in [0, 1]; with 'per_batch' all are equal.
+
+        Patches are counted on the device of S, which is waited for, once; the rest is whole numbers on the host.
+        """
+        patches = salience.shape[1]
+        salient = (salience > self.threshold).sum(dim=1)
         if self.scope == 'per_batch':
-            salient = self._batch_mean(salient).expand(len(salience))
-        ratio = self.base - self.delta_r + 2 * self.delta_r * salient
-        return ratio.clamp(self.min_ratio, self.max_ratio)
+            return [self._ratio(*self._batch_count(salient, patches))] * len(salience)
+        counts = salient.tolist()
+        ratio_of = {count: self._ratio(count, patches) for count in set(counts)}
+        return [ratio_of[count] for count in counts]
 
-    def _batch_mean(self, salient: Tensor) -> Tensor:
+    def __call__(self, salience: Tensor) -> Tensor:
+        """:meth:`exact` rounded to fp32, (B,), on the device of S."""
+        return torch.tensor([float(ratio) for ratio in self.exact(salience)], device=salience.device)
+
+    def _ratio(self, salient: int, patches: int) -> Fraction:
+        base, delta_r = exact_ratio(self.base), exact_ratio(self.delta_r)
+        ratio = base - delta_r + 2 * delta_r * Fraction(salient, patches)
+        return min(max(ratio, exact_ratio(self.min_ratio)), exact_ratio(self.max_ratio))
+
+    def _batch_count(self, salient: Tensor, patches: int) -> tuple[int, int]:
+        """Salient and all patches of the batch, or of those of all ranks, whose last ones may differ in size."""
         if not (self.all_reduce and dist.is_available() and dist.is_initialized()):
-            return salient.mean()
-        # Sum and count, since the last batch of an epoch may differ in size between ranks.
-        total = torch.stack([salient.sum(), salient.new_tensor(float(len(salient)))])
+            return int(salient.sum()), len(salient) * patches
+        total = torch.stack([salient.sum(), salient.new_tensor(len(salient) * patches)])
         dist.all_reduce(total)
-        return total[0] / total[1]
+        return tuple(total.tolist())
 
 
-def hidden_counts(ratios: Tensor, num_patches: int) -> list[int]:
-    """:func:`num_hidden` of every ratio (B,), kept within 1..N-1, as Python ints: waits for the device once.
+def hidden_counts(ratios: Tensor | list[Fraction], num_patches: int) -> list[int]:
+    """:func:`mim_mm.masking.num_hidden` of every ratio (B,), kept within 1..N-1, as Python ints.
 
-    The ratios are rounded to 6 decimals first: 0.65 in fp32 is a little more than 0.65, and would hide 14 of 20.
+    Args:
+        ratios: exact ones, as :meth:`AdaptiveRatio.exact` gives them; or an fp32 tensor, which is waited for and whose
+            rounding is forgiven: 0.65 in fp32 is a little more than 0.65, and would hide 14 of 20.
     """
-    low, high = 1 / num_patches, 1 - 1 / num_patches
-    return [num_hidden(num_patches, min(max(round(ratio, 6), low), high)) for ratio in ratios.tolist()]
+    slack = 0 if isinstance(ratios, list) else Fraction(1, 2**23)
+    exact = ratios if isinstance(ratios, list) else [Fraction(ratio) for ratio in ratios.tolist()]
+    return [min(max(math.ceil(num_patches * (ratio - slack)), 1), num_patches - 1) for ratio in exact]
+
+
+def check_ratio(ratio: float | tuple[float, float]) -> tuple[float, float]:
+    """A fixed ratio or a range as (low, high).
+
+    Raises:
+        ValueError: if it is neither one number in (0, 1) nor two in ascending order.
+    """
+    pair = tuple(ratio) if isinstance(ratio, (tuple, list)) else (ratio, ratio)
+    numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in pair)
+    if len(pair) != 2 or not numbers or not 0 < pair[0] <= pair[1] < 1:
+        raise ValueError(
+            f'ratio is {ratio}: the share of hidden patches must be a number between 0 and 1, or (low, high), lowest '
+            'first, for a uniform draw, e.g. 0.75 or (0.1, 0.5)'
+        )
+    return pair
+
+
+def one_ratio(ratio: float) -> float:
+    """A fixed ratio.
+
+    Raises:
+        ValueError: if it is no number in (0, 1), or a range.
+    """
+    if isinstance(ratio, (tuple, list)):
+        raise ValueError(
+            f'ratio is {ratio}: only BlockMasking and AttMask draw their ratio from a range; give a number, e.g. 0.75'
+        )
+    return check_ratio(ratio)[0]
 
 
 def build_ratio(ratio: float | dict | AdaptiveRatio) -> float | AdaptiveRatio:
@@ -100,9 +149,7 @@ def build_ratio(ratio: float | dict | AdaptiveRatio) -> float | AdaptiveRatio:
     """
     if isinstance(ratio, dict):
         return MODELS.build(ratio)
-    if not callable(ratio) and not 0 < ratio < 1:
-        raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 0.75')
-    return ratio
+    return ratio if callable(ratio) else one_ratio(ratio)
 
 
 class RandomWarmUp:

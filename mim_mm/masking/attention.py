@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mim_mm.masking.adaptive import RandomWarmUp
+from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, num_hidden
+from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, exact_ratio, num_hidden, patches_of
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -66,6 +66,9 @@ class AttentionMasking(RandomWarmUp):
             with published numbers only.
         grid: rows and columns, for ``as_released``; None takes the square.
     """
+
+    # All images of a step hide the same number of patches, on every rank and in every micro-batch.
+    fixed_count = True
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class AttentionMasking(RandomWarmUp):
         hidden = num_hidden(patches, self.mask_ratio)
         if not self.throw_ratio:
             return hidden, 0
-        together = min(int(patches * (self.mask_ratio + self.throw_ratio) + 1e-9), patches - 1)
+        together = min(patches_of(patches, self.mask_ratio, self.throw_ratio, down=True), patches - 1)
         return hidden, max(0, together - hidden)
 
 
@@ -139,6 +142,11 @@ class AttMask:
 
     needs_attention = True
 
+    @property
+    def fixed_count(self) -> bool:
+        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
+        return self.ratio[0] == self.ratio[1] and self.masking_prob == 1
+
     def __init__(
         self,
         variant: str = 'high',
@@ -148,9 +156,7 @@ class AttMask:
     ) -> None:
         if variant not in ('high', 'low', 'hint'):
             raise ValueError(f"variant is '{variant}': use 'high', 'low' or 'hint'")
-        low, high = (ratio, ratio) if isinstance(ratio, (int, float)) else ratio
-        if not 0 < low <= high < 1:
-            raise ValueError(f'ratio is {ratio}: give one number in (0, 1), or (low, high), e.g. 0.75 or (0.1, 0.5)')
+        low, high = check_ratio(ratio)
         if not 0 < masking_prob <= 1 or not 0 < show_max < 1:
             raise ValueError(f'masking_prob={masking_prob} must lie in (0, 1], show_max={show_max} in (0, 1)')
         self.variant, self.ratio = variant, (low, high)
@@ -166,8 +172,10 @@ class AttMask:
         # Visible first: the patches to hide last.
         order = attention.argsort(dim=1, descending=self.variant == 'low')
         if self.variant == 'hint':
-            pool = min(int(patches * self.show_max), hidden - 1)
-            shown = min(int(patches * self.show_max * self._draw_ratio(tokens, generator)), pool)
+            share = exact_ratio(self.show_max)
+            pool = min(patches_of(patches, share, down=True), hidden - 1)
+            shown = share * exact_ratio(self._draw_ratio(tokens, generator))
+            shown = min(patches_of(patches, shown, down=True), pool)
             mixed = draw_uniform((batch, pool), tokens, generator).argsort(dim=1)
             top = order[:, patches - pool :].gather(1, mixed)
             order = torch.cat([top[:, :shown], order[:, : patches - pool], top[:, shown:]], dim=1)

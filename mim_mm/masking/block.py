@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from mim_mm.masking.adaptive import check_ratio
 from mim_mm.masking.grid import grid_shape
 from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
 from mim_mm.registry import MODELS
@@ -23,17 +24,19 @@ PATIENCE = {'random': 10, 'none': 10, 'blocks': 500}
 class BlockMasking:
     """Hide rectangles until ``ceil(N * ratio)`` patches are hidden; one part an image.
 
+    With a range as ratio every image draws its own, uniformly, and the plan is ragged.
+
     A proposal has an area uniform in [min_block, patches still to hide] and an aspect ratio (height / width) uniform
     in the logarithm over [min_aspect, 1 / min_aspect]; ``height = round(sqrt(area * aspect))`` and
     ``width = round(sqrt(area / aspect))``, both smaller than the grid; its corner is uniform over all places where it
     fits, the last row and column included. It is taken if it adds at least one patch and no more than are still to
     hide. After 10 proposals in a row that are not taken the mask is finished: BEiT's masks stay a bit below 75 of 196.
 
-    The defaults are BEiT's. iBOT: ``ratio`` in U(0.1, 0.5) and ``fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
+    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
     BootMAE: ``ratio=120/196, max_block=60, fill='blocks'`` for its block part.
 
     Args:
-        ratio: share of hidden patches; 75 of 196 in BEiT.
+        ratio: share of hidden patches, 75 of 196 in BEiT; or (low, high) of a uniform draw for each image, as in iBOT.
         min_block: smallest area proposed; None takes iBOT's ``(min(rows, columns) // 3) ** 2``, which is BEiT's 16 on
             14 x 14 patches and fits other grids.
         max_block: largest area proposed; None, as BEiT: no limit but the count.
@@ -46,23 +49,27 @@ class BlockMasking:
 
     def __init__(
         self,
-        ratio: float = 75 / 196,
+        ratio: float | tuple[float, float] = 75 / 196,
         min_block: int | None = None,
         max_block: int | None = None,
         min_aspect: float = 0.3,
         fill: str = 'random',
         grid: tuple[int, int] | None = None,
     ) -> None:
-        if not 0 < ratio < 1:
-            raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 75/196')
+        low, high = check_ratio(ratio)
         if fill not in FILLS:
             raise ValueError(f"fill is '{fill}': use one of {FILLS}")
         if not 0 < min_aspect <= 1:
             raise ValueError(f'min_aspect is {min_aspect}: height / width is in [min_aspect, 1 / min_aspect], e.g. 0.3')
         if min_block is not None and min_block < 1 or max_block is not None and max_block < (min_block or 1):
             raise ValueError(f'min_block={min_block}, max_block={max_block}: need 1 <= min_block <= max_block')
-        self.ratio, self.fill, self.grid = ratio, fill, grid
+        self.ratio, self.fill, self.grid = (low, high), fill, grid
         self.min_block, self.max_block, self.min_aspect = min_block, max_block, min_aspect
+
+    @property
+    def fixed_count(self) -> bool:
+        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
+        return self.ratio[0] == self.ratio[1] and self.fill != 'none'
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1.
@@ -71,19 +78,32 @@ class BlockMasking:
         generator on a GPU costs a wait for every 16 proposals.
         """
         batch, patches = tokens.shape[:2]
-        wanted = num_hidden(patches, self.ratio)
+        wanted = self._wanted(batch, patches, tokens, generator)
         hidden = self._place(batch, grid_shape(patches, self.grid), wanted, tokens, generator)
         noise = draw_uniform((batch, patches), tokens, generator)
         # Visible before hidden, either in random order: what is left over of the visible ones tops the hidden ones up.
         order = (hidden.flatten(1).to(tokens.device) + noise).argsort(dim=1)[:, None]
         if self.fill == 'none':
             return MaskPlan.from_lengths(order, (patches - hidden.flatten(1).sum(dim=1)).tolist())
-        return MaskPlan(order, (patches - wanted,))
+        return MaskPlan.from_lengths(order, patches - wanted)
+
+    def _wanted(self, batch: int, patches: int, tokens: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Long (B,) on the CPU, how many patches each image shall hide."""
+        low, high = self.ratio
+        fewest, most = num_hidden(patches, low), num_hidden(patches, high)
+        if low == high:
+            return torch.full((batch,), fewest)
+        ratios = low + (high - low) * draw_uniform((batch,), tokens, generator).cpu().double()
+        return (patches * ratios).ceil().long().clamp(fewest, most)
 
     def _place(
-        self, batch: int, shape: tuple[int, int], wanted: int, tokens: Tensor, generator: torch.Generator | None
+        self, batch: int, shape: tuple[int, int], wanted: Tensor, tokens: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Bool (B, rows, columns) on the CPU, True where a block lies; all images of the batch side by side."""
+        """Bool (B, rows, columns) on the CPU, True where a block lies; all images of the batch side by side.
+
+        Args:
+            wanted: long (B,) on the CPU, patches to hide of each.
+        """
         rows, columns = shape
         smallest = max(1, (min(shape) // 3) ** 2) if self.min_block is None else self.min_block
         if smallest > (rows - 1) * (columns - 1):
@@ -92,7 +112,7 @@ class BlockMasking:
                 f'side: use min_block={max(1, (min(shape) // 3) ** 2)} or None'
             )
         hidden = torch.zeros(batch, rows, columns, dtype=torch.bool)
-        left = torch.full((batch,), wanted)
+        left = wanted.clone()
         refused = torch.zeros(batch, dtype=torch.long)
         row, column = torch.arange(rows)[:, None], torch.arange(columns)
         while True:

@@ -39,6 +39,8 @@ class GridMasking:
         grid: rows and columns; None takes the square.
     """
 
+    fixed_count = True
+
     def __init__(self, stride: int = 2, place: str = 'image', grid: tuple[int, int] | None = None) -> None:
         if stride < 2:
             raise ValueError(f'stride is {stride}: with fewer than 2 patches a side nothing is hidden; use 2')

@@ -38,6 +38,8 @@ class ParallelMasking:
         ValueError: when called on fewer than K patches.
     """
 
+    fixed_count = True
+
     def __init__(self, num_parts: int = 4) -> None:
         if num_parts < 2:
             raise ValueError(f'num_parts is {num_parts}: one part alone hides nothing; use 4, or RandomMasking')
@@ -61,6 +63,8 @@ class ComplementaryMasking:
     Args:
         num_parts: K of the share 1/K that the first part sees.
     """
+
+    fixed_count = True
 
     def __init__(self, num_parts: int = 4) -> None:
         if num_parts < 2:

@@ -9,13 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
-def num_hidden(num_patches: int, ratio: float) -> int:
-    """The one rounding rule of the project: hide ``ceil(N * ratio)`` patches, see the rest.
+@lru_cache
+def exact_ratio(ratio: float | Fraction) -> Fraction:
+    """The number that was written: 0.7 for the float next to it, 75/196 and 1 - 1/7 for what they evaluate to.
+
+    The fraction of denominator below a million that a float stands for, if there is one, else its shortest decimal.
+    ``N * ratio`` in floats lies now above and now below the whole number that is meant, and ceil makes it one patch.
+    """
+    if isinstance(ratio, Fraction):
+        return ratio
+    near = Fraction(ratio).limit_denominator(10**6)
+    return near if abs(near - Fraction(ratio)) < Fraction(1, 10**14) else Fraction(repr(float(ratio)))
+
+
+@torch.compiler.assume_constant_result  # a whole step can be captured as one graph, fractions cannot
+def patches_of(num_patches: int, *ratios: float | Fraction, down: bool = False) -> int:
+    """``N * (sum of ratios)`` rounded up, or down, without a rounding before."""
+    return (math.floor if down else math.ceil)(num_patches * sum(map(exact_ratio, ratios)))
+
+
+def num_hidden(num_patches: int, ratio: float | Fraction) -> int:
+    """The one rounding rule of the project: hide ``ceil(N * ratio)`` patches of the :func:`exact_ratio`, see the rest.
 
     It equals MAE's ``int(N * (1 - ratio))`` visible patches without its floating-point traps (N=10, ratio=0.9 keeps
     one patch here and none there), and SBAM's ``K = ceil(L * gamma)`` hidden patches.
@@ -23,11 +44,11 @@ def num_hidden(num_patches: int, ratio: float) -> int:
     Raises:
         ValueError: if the ratio leaves nothing to see or nothing to predict.
     """
-    hidden = math.ceil(num_patches * ratio - 1e-9)
+    hidden = patches_of(num_patches, ratio)
     if not 0 < hidden < num_patches:
         raise ValueError(
-            f'mask ratio {ratio} of {num_patches} patches hides {hidden}: at least one patch must be hidden and one '
-            f'visible; use a ratio between {1 / num_patches:.4g} and {1 - 1 / num_patches:.4g}'
+            f'mask ratio {float(ratio)} of {num_patches} patches hides {hidden}: at least one patch must be hidden and '
+            f'one visible; use a ratio between {1 / num_patches:.4g} and {1 - 1 / num_patches:.4g}'
         )
     return hidden
 
@@ -150,6 +171,13 @@ class MaskPlan:
         if self.ragged:
             hidden = hidden & (lengths > 0)
         return torch.zeros_like(self.order, dtype=torch.bool).scatter_(2, self.order, hidden.expand_as(self.order))
+
+    def hidden_per_image(self) -> Tensor:
+        """Long (B,) on the CPU, how many (part, patch) pairs of each image are hidden."""
+        batch, _, patches = self.order.shape
+        if self.per_image is None:
+            return torch.tensor(sum(patches - visible for visible in self.num_visible)).expand(batch)
+        return (patches - self.per_image).masked_fill(self.per_image == 0, 0).sum(dim=1)
 
     def rows(self) -> tuple[list[int], list[int]]:
         """The parts that exist, image by image: their places ``b * K + k``, and what each sees. Host ints."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mim_mm.masking.adaptive import one_ratio
 from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, num_hidden
 from mim_mm.registry import MODELS
 
@@ -19,9 +20,11 @@ class RandomMasking:
             all (CrossMAE's prediction ratio, for ``CrossAttentionDecoder``). None predicts every hidden patch.
     """
 
+    # All images of a step hide the same number of patches, on every rank and in every micro-batch.
+    fixed_count = True
+
     def __init__(self, ratio: float = 0.75, predict: float | None = None) -> None:
-        if not 0 < ratio < 1:
-            raise ValueError(f'ratio is {ratio}: the share of hidden patches must lie between 0 and 1, e.g. 0.75')
+        ratio = one_ratio(ratio)
         if predict is not None and not 0 < predict <= ratio:
             raise ValueError(f'predict is {predict}: only hidden patches are predicted, so use 0 < predict <= {ratio}')
         self.ratio = ratio
@@ -51,13 +54,17 @@ class IndependentMasking:
         ratio: share of hidden patches in each part; None means 1 - 1/K, the share that parallel masking has.
     """
 
+    fixed_count = True
+    # How many patches two parts both hide is chance.
+    fixed_overlap = False
+
     def __init__(self, num_parts: int, ratio: float | None = None) -> None:
         if num_parts < 1:
             raise ValueError(f'num_parts is {num_parts}: at least 1 part is needed')
         if num_parts == 1 and ratio is None:
             raise ValueError('num_parts is 1 and no ratio is given: 1 - 1/K would hide nothing; state ratio=0.75')
         self.num_parts = num_parts
-        self.ratio = 1 - 1 / num_parts if ratio is None else ratio
+        self.ratio = 1 - 1 / num_parts if ratio is None else one_ratio(ratio)
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D); returns a plan with K parts of equal length."""

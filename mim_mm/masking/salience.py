@@ -75,6 +75,11 @@ class SalienceMasking(RandomWarmUp):
         self.ratio = build_ratio(ratio)
         self.noise, self.logit_scale = noise, logit_scale
 
+    @property
+    def fixed_count(self) -> bool:
+        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
+        return not isinstance(self.ratio, AdaptiveRatio)
+
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D) with position embedding, without class token; returns a plan with K = 1."""
         patches = tokens.shape[1]
@@ -87,7 +92,7 @@ class SalienceMasking(RandomWarmUp):
         scores = (guide + self.noise * drawn)[:, None]
         if not adaptive:
             return MaskPlan.from_scores(scores, patches - num_hidden(patches, self.ratio))
-        hidden = hidden_counts(self.ratio(guide), patches)
+        hidden = hidden_counts(self.ratio.exact(guide), patches)
         if self.ratio.scope == 'per_batch':
             return MaskPlan.from_scores(scores, patches - hidden[0])
         return MaskPlan.from_lengths(scores.argsort(dim=-1), [patches - count for count in hidden])

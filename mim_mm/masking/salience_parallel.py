@@ -5,21 +5,25 @@ Published by nobody; the definitions are ours. B images, K parts, N patches.
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+
 import torch
 from torch import Tensor
 
 from mim_mm.masking.adaptive import AdaptiveRatio, RandomWarmUp, build_ratio
-from mim_mm.masking.plan import MaskPlan, draw_uniform
+from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio
 from mim_mm.masking.salience import salience
 from mim_mm.registry import MODELS
 
 
-def parts_of_ratio(ratio: float, num_patches: int) -> int:
+def parts_of_ratio(ratio: float | Fraction, num_patches: int) -> int:
     """K, the number of parts whose share of hidden patches, 1 - 1/K, is that ratio: ``1 / (1 - ratio)`` rounded.
 
     Halves go up; never fewer than 2 parts (one hides nothing) or more than patches.
     """
-    return min(max(int(1 / (1 - ratio) + 0.5 + 1e-6), 2), num_patches)
+    parts = math.floor(1 / (1 - exact_ratio(ratio)) + Fraction(1, 2))
+    return min(max(parts, 2), num_patches)
 
 
 @MODELS.register_module()
@@ -66,6 +70,11 @@ class SalienceParallelMasking(RandomWarmUp):
         self.num_parts, self.mode, self.ratio = num_parts, mode, ratio
         self.noise, self.logit_scale = noise, logit_scale
 
+    @property
+    def fixed_count(self) -> bool:
+        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
+        return self.ratio is None
+
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D) with position embedding, without class token; returns a plan with K parts."""
         batch, patches = tokens.shape[:2]
@@ -78,7 +87,7 @@ class SalienceParallelMasking(RandomWarmUp):
         if self.ratio is None or warming_up:
             counts = [self.num_parts] * batch
         else:
-            counts = [parts_of_ratio(ratio, patches) for ratio in self.ratio(guide).tolist()]
+            counts = [parts_of_ratio(ratio, patches) for ratio in self.ratio.exact(guide)]
         fixed = self.ratio is None or warming_up or self.ratio.scope == 'per_batch'
         parts = counts[0] if fixed else parts_of_ratio(self.ratio.bounds()[1], patches)
         lengths = torch.tensor(

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mim_mm.runs import split_current
+
 __all__ = ['Chain', 'Run', 'collect', 'read_scalars']
 
 UNREADABLE, MISSING = 'unreadable', 'missing'
@@ -64,13 +66,14 @@ class Run:
 
 @dataclass
 class Chain:
-    """A chain's runs in the order in which the chain lists its stages."""
+    """A chain's current runs in the order in which the chain lists its stages, and those that are no longer current."""
 
     name: str
     folder: Path
     arms: list
     runs: list
     notes: list = field(default_factory=list)
+    earlier: list = field(default_factory=list)  # superseded or no longer in the chain: no result counts them
 
     def of(self, kind: str, arm: str | None = None, done: bool = False) -> list:
         """Runs of one kind, optionally of one arm and only finished ones."""
@@ -164,13 +167,15 @@ def collect(work_dir: str | Path) -> Chain:
             f'{folder} holds no chain.json and no <stage>/run.json, so there is nothing to report; give the work_dir '
             'of a chain that was started with tools/transfer.py'
         )
-    known = {name for name, _ in listed}
-    runs = [read_run(folder / name, facts) for name, facts in listed]
-    runs += [read_run(folder / name) for name in found if name not in known]
+    facts = dict(listed)
+    current, others = split_current(found, facts)
+    runs = [read_run(folder / name, facts.get(name)) for name in current]
+    earlier = [read_run(folder / name) for name in others]
     seen = [run.arm for run in runs if run.arm]
     arms = [arm for arm in chain.get('arms') or [] if isinstance(arm, str)]
     arms += [arm for arm in dict.fromkeys(seen) if arm not in arms]
-    return Chain(name=str(chain.get('name') or folder.name), folder=folder, arms=arms, runs=runs, notes=notes)
+    name = str(chain.get('name') or folder.name)
+    return Chain(name=name, folder=folder, arms=arms, runs=runs, notes=notes, earlier=earlier)
 
 
 def read_scalars(paths: list[Path]) -> dict:

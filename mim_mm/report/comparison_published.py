@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mim_mm.recipe_facts import totals
+
 from .collect import Chain
 from .comparison_data import SCRATCH, columns, runs_of
 from .document import Cell, Table, Text
@@ -12,15 +14,6 @@ from .published import beside, known_data, protocol_differences, wanted_data
 from .tables import METRICS, Metric, from_configs
 
 __all__ = ['encoder_blocks', 'encoder_facts', 'our_protocol', 'published_table']
-
-def _total(facts: dict, gpus) -> tuple:
-    """(batch over all devices, epochs) with iterations turned into epochs where the images were counted."""
-    size = facts.get('batch_per_device')
-    batch = size * max(1, gpus) if size and gpus is not None else None
-    epochs = facts.get('epochs')
-    if epochs is None and facts.get('iters') and batch and facts.get('images'):
-        epochs = round(facts['iters'] * batch / facts['images'], 1)
-    return batch, epochs
 
 
 def encoder_facts(chain: Chain, content: dict, arm: str) -> dict:
@@ -31,7 +24,7 @@ def encoder_facts(chain: Chain, content: dict, arm: str) -> dict:
     known = known_data(data)
     pretraining, encoder = facts.get('pretraining') or {}, facts.get('encoder') or {}
     gpus = run.raw.get('gpus') if run else facts.get('gpus')
-    batch, epochs = _total(dict(pretraining, images=known['images']), gpus)
+    batch, epochs = totals(pretraining, gpus, known['images'])
     views = pretraining.get('views')
     labels = 'no' if facts.get('source') == 'config' else 'yes, by its name' if arm.startswith('supervised') else None
     return {
@@ -106,8 +99,8 @@ def our_protocol(chain: Chain, content: dict, name: str, arm: str, seeds: int) -
     recipe = content['recipes'][name]
     run = next((r for r in runs_of(chain, recipe['stages'][arm]) if r.done), None)
     data = known_data(run.raw.get('data') if run else None)
-    facts = dict(recipe['facts'], images=data['images'])
-    batch, epochs = _total(facts, run.raw.get('gpus') if run else None)
+    facts = recipe['facts']
+    batch, epochs = totals(facts, run.raw.get('gpus') if run else None, data['images'])
     ours = dict(test_data=data['test'], epochs=epochs, batch=batch, seeds=seeds)
     ours.update(resolution=facts.get('resolution'), head=facts.get('head'))
     if arm != SCRATCH:
@@ -129,6 +122,7 @@ def _published_cells(chain: Chain, content: dict, name: str, arm: str, metric: M
     if arm == SCRATCH:  # the table has the length of the supervised training in this column
         row = dict(row, epochs=row['pretrain_epochs'])
     differs, unstated = protocol_differences(ours, row)
+    differs += known.get('changes') or []
     label = f'{row["method"]}, {row["backbone"]}' + (f', {row["mask_variant"]}' if row['mask_variant'] else '')
     label += f', {row["pretrain_epochs"]} epochs' if row['pretrain_epochs'] else ''
     label += f' [{row["source"]}' + (f'; protocol: {row["protocol_source"]}]' if row['protocol_source'] else ']')

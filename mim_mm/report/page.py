@@ -11,7 +11,18 @@ from .comparison import comparison_blocks, read_comparison
 from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from .figures import draw_curves
 from .figures_quality import quality_curves
-from .tables import HEADLINE, METRICS, PASS, arms_table, duration, floors_table, protocol_notes, runs_table, summarise
+from .tables import (
+    HEADLINE,
+    METRICS,
+    PASS,
+    arms_table,
+    duration,
+    earlier_table,
+    floors_table,
+    protocol_notes,
+    runs_table,
+    summarise,
+)  # fmt: skip
 from .tables_probe import probe_table
 
 __all__ = ['build_blocks', 'write_report']
@@ -53,6 +64,13 @@ def _data(run: Run) -> list[str]:
     return lines
 
 
+def _own_code(run: Run) -> list[str]:
+    """Modules of the user's that a run's config brought in: ``my_masks.py (my_masks, sha256 e530b669)``."""
+    code = run.raw.get('code')
+    facts = {name: each for name, each in code.items() if isinstance(each, dict)} if isinstance(code, dict) else {}
+    return [f'{Path(str(f.get("file"))).name} ({m}, sha256 {str(f.get("sha256"))[:8]})' for m, f in facts.items()]
+
+
 def _elapsed(chain: Chain) -> str:
     """First start to last end of the runs that were not the report itself."""
     runs = [run for run in chain.runs if run.kind != 'report']
@@ -83,6 +101,7 @@ def _what_ran(chain: Chain) -> list:
     git = [run.raw.get('git') or {} for run in runs if run.raw.get('git')]
     states = [' with uncommitted changes' if g.get('dirty') else ', clean' for g in git]
     commits = [f'{str(g.get("commit"))[:12]}{state}' for g, state in zip(git, states)]
+    own = _distinct(line for run in runs for line in _own_code(run))
     seeds = _distinct(run.raw.get('seeds') or ('' if run.seed is None else f'seed {run.seed}') for run in runs)
     facts = [
         ('Runs', [f'{done} of {len(runs)} done{rest}']),
@@ -90,6 +109,7 @@ def _what_ran(chain: Chain) -> list:
         ('Time', [_elapsed(chain)]),
         ('Seeds', seeds),
         ('Code', _distinct(commits)),
+        *([('Your own code', own)] if own else []),
         ('Data', _distinct(line for run in runs for line in _data(run))),
         ('Versions', _distinct(run.raw.get('versions') for run in runs)),
     ]
@@ -188,7 +208,9 @@ def build_blocks(chain: Chain, figures: Path) -> list:
     curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures) + quality_curves(chain, figures)]
     if curves:
         blocks += [Heading('Curves'), *curves]
-    return [*blocks, Heading('Runs'), runs_table(chain)]
+    blocks += [Heading('Runs'), runs_table(chain)]
+    earlier = earlier_table(chain)
+    return [*blocks, Heading('Earlier runs'), earlier] if earlier else blocks
 
 
 def _write(path: Path, text: str) -> None:

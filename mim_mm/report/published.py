@@ -2,30 +2,31 @@
 
 ``published_results.csv`` (package data) has one number a row: source, table, method, mask_variant, backbone,
 pretrain_data, pretrain_epochs, metric, value, in per cent. Metrics are ``linear_top1``, ``finetune_top1``,
-``bbox_mAP``, ``bbox_mAP_50`` and so on. A row is shown only for the same backbone and number of
-pretraining epochs.
+``bbox_mAP``, ``bbox_mAP_50`` and so on.
 
 How a number was measured stands in epochs, batch, resolution, head, protocol and test_data, with its source in
 protocol_source. An empty field means that our sources do not state it for this very number (a protocol recalled from
-memory, or one whose own result differs from the printed one, does not count as stated).
+memory, or one whose own result differs from the printed one, does not count as stated). A row whose protocol begins
+with ``metric doubtful`` is kept as it was printed and never stands beside a figure.
+
+Which row stands beside a run is decided by the facts of its recipe (:mod:`mim_mm.recipe_facts`), not by its name.
 """
 
 from __future__ import annotations
 
 import csv
-import re
 from importlib import resources
 
-__all__ = ['beside', 'known_data', 'load_published', 'matching_rows', 'protocol_differences', 'recipe_of']
+__all__ = ['beside', 'doubtful', 'known_data', 'load_published', 'matching_rows', 'protocol_differences']
 
 SOURCES = {
     'emae_tpami24': "EMAE (TPAMI 2024), figures as printed in the authors' slides",
     'sbam_eccv24': 'SBAM (ECCV 2024)',
 }
-_BACKBONES = {'vits': 'ViT-S/16', 'vitb': 'ViT-B/16', 'vitl': 'ViT-L/16', 'vith': 'ViT-H/14'}
-_METHODS = {'emae': 'EMAE', 'mae': 'MAE'}
-_TABLES = ('imagenet', 'coco_maskrcnn_fpn', 'mask_ratio_vs_k')
-_PARTS = {'7': 'parallel K=7', '14': 'parallel K=14', None: 'parallel K=4'}
+_MAIN = ('imagenet', 'coco_maskrcnn_fpn')  # of all methods
+_TABLES = (*_MAIN, 'mask_ratio_vs_k')
+_OWN = (*_TABLES, 'sbam_on_baselines')  # in which a method is looked for; the others are ablations and costs
+_DOUBTFUL = 'metric doubtful'
 
 
 def load_published() -> list[dict]:
@@ -34,49 +35,93 @@ def load_published() -> list[dict]:
     return list(csv.DictReader(text.splitlines()))
 
 
-def recipe_of(config_path: str | None) -> dict | None:
-    """What a pretraining recipe's file name says: ``configs/emae/emae_vitb_800e.py`` ->
-    ``{'method': 'EMAE', 'backbone': 'ViT-B/16', 'epochs': '800', 'variant': 'parallel K=4'}``; None for other names.
-    """
-    stem = re.sub(r'\.py$', '', (config_path or '').replace('\\', '/').rsplit('/', 1)[-1])
-    found = re.fullmatch(r'(e?mae)_(vit[sblh])(?:_k(\d+))?_(\d+)e(?:_k(\d+))?', stem)
-    if not found:
-        return None
-    method, backbone, parts, epochs, parts_after = found.groups()
-    variant = None
-    if method == 'emae':
-        variant = _PARTS.get(parts or parts_after)
-        if variant is None and (parts or parts_after) == '4':
-            variant = _PARTS[None]
-    return dict(method=_METHODS[method], backbone=_BACKBONES[backbone], epochs=epochs, variant=variant)
+def doubtful(row: dict) -> bool:
+    """Whether a number cannot be what its column says, so that it must not be compared with."""
+    return row['protocol'].startswith(_DOUBTFUL)
+
+
+def _usable() -> list[dict]:
+    return [row for row in load_published() if not doubtful(row)]
+
+
+def _method(row: dict) -> str:
+    return 'Supervised' if row['method'].startswith('Supervised') else row['method']
 
 
 def matching_rows(recipe: dict | None) -> list[dict]:
-    """Published entries for a recipe: ``[{'label', 'source', 'values': {metric: per cent}}, ...]``.
+    """Published entries for a pretraining.
 
-    First the same method, then every other method published for the same backbone and epochs (the supervised row too:
-    it is the reference for the arm trained from scratch).
+    Args:
+        recipe: ``method``, ``mask_variant``, ``epochs`` and ``changes`` of :func:`mim_mm.recipe_facts.pretraining`,
+            ``backbone`` (its published name) and ``pretrain_data`` (in the words of the table; None: not known).
+
+    Returns:
+        ``[{'label', 'source', 'method', 'own', 'differs', 'rows': {metric: row}, 'values': {metric: per cent}}, ...]``:
+        the nearest of the same method first (``own``), with what differs from it in words (empty: the very recipe),
+        then every other method published for the same backbone and epochs (the supervised row too: it is the reference
+        for the arm trained from scratch). Nothing when nothing is published for the method on this backbone.
     """
-    if recipe is None:
+    if not recipe or not recipe.get('method') or not recipe.get('backbone'):
         return []
+    rows = [row for row in _usable() if row['backbone'] == recipe['backbone'] and row['table'] in _OWN]
+    wanted = recipe['method']
+    own = [row for row in rows if row['method'] == wanted]
+    if not own and ' + ' in wanted:  # SBAM on a method for which nobody published it
+        wanted = wanted.split(' + ')[0]
+        own = [row for row in rows if row['method'] == wanted]
+    if not own:
+        return []
+    nearest = min((_key(row) for row in own), key=lambda key: _distance(recipe, key))
+    entries = _entries(row for row in own if _key(row) == nearest)
+    entries[0].update(own=True, differs=_differences(recipe, entries[0]['rows']))
+    epochs, tables = recipe.get('epochs'), {row['table'] for row in entries[0]['rows'].values()}
+    base = recipe['method'].split(' + ')[0]
+    others = [
+        row for row in rows
+        if _method(row) != wanted
+        and ((row['table'] in _MAIN and (row['pretrain_epochs'] == str(epochs) or _method(row) == 'Supervised'))
+             or ('sbam_on_baselines' in tables and row['table'] == 'sbam_on_baselines' and row['method'] == base))
+    ]  # fmt: skip
+    return entries + sorted(_entries(others), key=lambda entry: entry['method'] != 'Supervised')
+
+
+def _key(row: dict) -> tuple:
+    return row['source'], _method(row), row['mask_variant'], row['pretrain_epochs']
+
+
+def _distance(recipe: dict, key: tuple) -> tuple:
+    """Of the rows of a method, the one of the same mask goes before others, then the nearest in epochs."""
+    _, _, variant, epochs = key
+    ours = recipe.get('epochs')
+    away = float('inf') if not epochs else -float(epochs) if ours is None else abs(float(epochs) - ours)
+    return (variant not in ('', recipe.get('mask_variant')), away)
+
+
+def _entries(rows) -> list[dict]:
+    """Rows of the same source, method, mask and epochs as one entry; the first table that has a metric counts."""
     entries: dict[tuple, dict] = {}
-    for row in load_published():
-        if row['table'] not in _TABLES or row['backbone'] != recipe['backbone']:
-            continue
-        supervised = row['method'].startswith('Supervised')
-        if row['pretrain_epochs'] != recipe['epochs'] and not supervised:
-            continue
-        variant = row['mask_variant']
-        if row['method'] == 'EMAE' and recipe['method'] == 'EMAE' and variant != recipe['variant']:
-            continue
-        if row['table'] == 'mask_ratio_vs_k' and (row['method'] != 'EMAE' or recipe['variant'] == _PARTS[None]):
-            continue  # the main table has K=4; MAE rows here repeat or use other ratios
-        method = 'Supervised' if supervised else row['method']
-        key = (row['source'], method, row['pretrain_epochs'])
-        label = f'{method}, {row["backbone"]}, {row["pretrain_epochs"]} epochs' + (f', {variant}' if variant else '')
-        entry = entries.setdefault(key, dict(label=label, method=method, source=row['source'], values={}))
+    for row in rows:
+        key = _key(row)[:2] + _key(row)[3:] if _method(row) == 'Supervised' else _key(row)
+        epochs = f', {row["pretrain_epochs"]} epochs' if row['pretrain_epochs'] else ''
+        mask = f', {row["mask_variant"]}' if row['mask_variant'] else ''
+        label = f'{_method(row)}, {row["backbone"]}{epochs}{mask}'
+        new = dict(label=label, method=_method(row), source=row['source'], own=False, differs=[], rows={}, values={})
+        entry = entries.setdefault(key, new)
+        entry['rows'].setdefault(row['metric'], row)
         entry['values'].setdefault(row['metric'], float(row['value']))
-    return sorted(entries.values(), key=lambda e: (e['method'] != recipe['method'], e['method'] != 'Supervised'))
+    return list(entries.values())
+
+
+def _differences(recipe: dict, rows: dict) -> list[str]:
+    """What keeps a pretraining from being that of these rows, in words; what a row does not state is no difference."""
+    row = next(iter(rows.values()))
+    differs = []
+    if recipe['method'] != row['method']:
+        differs.append(f'method: {recipe["method"]} here, {row["method"]} published')
+    ours = dict(mask_variant=recipe.get('mask_variant'), pretrain_epochs=recipe.get('epochs'))
+    if recipe.get('pretrain_data'):
+        ours['pretrain_data'] = recipe['pretrain_data']
+    return differs + protocol_differences(ours, row)[0] + list(recipe.get('changes') or ())
 
 
 # ---- one row beside one figure of ours, with what differs
@@ -134,7 +179,7 @@ def beside(metric: str, method: str | None, backbone: str | None, variant=None, 
     wanted = names.get((method or '').lower(), (method or '').lower())
     rows = [
         row
-        for row in load_published()
+        for row in _usable()
         if row['metric'] == metric and row['backbone'] == backbone and row['method'].lower() == wanted
     ]
 

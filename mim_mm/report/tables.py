@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from mim_mm.recipe_facts import downstream, totals
+from mim_mm.runs import superseded
+
 from .collect import Chain, Run
 from .document import Cell, Table
-from .published import SOURCES, known_data, matching_rows, recipe_of, wanted_data
+from .published import SOURCES, known_data, matching_rows, protocol_differences, wanted_data
+from .recipe import pretrainings, resolved
 
-__all__ = ['FLOORS', 'METRICS', 'Summary', 'arms_table', 'floors_table', 'metric_of', 'runs_table', 'summarise']
+__all__ = [
+    'FLOORS', 'METRICS', 'Summary', 'arms_table', 'earlier_table', 'floors_table', 'metric_of', 'runs_table',
+    'summarise',
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,17 +106,19 @@ def summarise(chain: Chain, metric: Metric, arm: str) -> Summary:
     return Summary(values, len(runs), states)
 
 
-def chain_recipe(chain: Chain) -> dict | None:
-    """The pretraining recipe of the chain by its config's name; None when it is not one with published results."""
-    for run in chain.of('pretrain'):
-        recipe = recipe_of((run.raw.get('config') or {}).get('path'))
-        if recipe:
-            return recipe
-    return None
+def published_entries(chain: Chain) -> list[tuple[str | None, dict]]:
+    """``(arm, entry)`` of what was published for the pretrainings of a chain, each once, theirs before the others'."""
+    found: dict[tuple, tuple] = {}
+    for arm, facts in pretrainings(chain):
+        for entry in matching_rows(facts):
+            key = entry['label'], entry['source']
+            if key not in found or (entry['own'] and not found[key][1]['own']):
+                found[key] = arm, entry
+    return sorted(found.values(), key=lambda item: not item[1]['own'])
 
 
 def arms_table(chain: Chain) -> Table:
-    """One row an arm; below, where backbone and epochs match, one row a published method."""
+    """One row an arm; below, one row a published method: the nearest to each pretraining, and others of its epochs."""
     used = [m for m in METRICS if chain.of(m.kind)]
     rows = []
     for arm in chain.arms:
@@ -118,10 +127,13 @@ def arms_table(chain: Chain) -> Table:
             summary = summarise(chain, metric, arm)
             cells.append(Cell(str(summary), 'strong' if summary.values else 'bad' if summary.states else 'quiet'))
         rows.append([Cell(arm, 'strong'), *cells])
-    for entry in matching_rows(chain_recipe(chain)):
+    for _, entry in published_entries(chain):
         values = [entry['values'].get(m.name) for m in used]
         texts = [Cell('–' if v is None else f'{v:.1f}', 'quiet') for v in values]
-        rows.append([Cell(f'published: {entry["label"]} [{entry["source"]}]', 'quiet'), *texts])
+        label = f'published: {entry["label"]} [{entry["source"]}]'
+        if entry['differs']:
+            label = f'nearest {label}; differs in {"; ".join(entry["differs"])}'
+        rows.append([Cell(label, 'quiet'), *texts])
     return Table(
         ['arm', *(m.title for m in used)],
         rows,
@@ -131,15 +143,18 @@ def arms_table(chain: Chain) -> Table:
 
 def protocol_notes(chain: Chain) -> list[str]:
     """What stands between these numbers and the published ones; empty when none are shown."""
-    recipe = chain_recipe(chain)
-    entries = matching_rows(recipe)
+    entries = published_entries(chain)
     if not entries:
         return []
-    sources = ', '.join(f'{s}: {SOURCES.get(s, s)}' for s in dict.fromkeys(e['source'] for e in entries))
+    names = dict.fromkeys(entry['source'] for _, entry in entries)
+    sources = ', '.join(f'{name}: {SOURCES.get(name, name)}' for name in names)
     notes = [
-        f'Published rows ({sources}) are for {recipe["backbone"]} with {recipe["epochs"]} epochs on ImageNet-1k and '
-        'COCO 2017, chosen by the name of the pretraining recipe. The supervised row stands for the arm from scratch.',
+        f'Published rows ({sources}) are for ImageNet-1k and COCO 2017, chosen by the facts of the pretraining (method,'
+        ' mask, encoder, epochs, settings), whatever its file is called. The supervised row stands for the arm from '
+        'scratch.',
     ]
+    own = [(arm, entry) for arm, entry in entries if entry['own']]
+    notes += dict.fromkeys(note for arm, entry in own for note in _other_protocols(chain, arm, entry))
     for run in chain.runs:
         options = (run.raw.get('config') or {}).get('options') or {}
         options = {k: v for k, v in options.items() if not _harmless(k)}
@@ -153,6 +168,25 @@ def protocol_notes(chain: Chain) -> list[str]:
         reached, planned = progress.get('iter'), progress.get('max_iters')
         if run.done and isinstance(reached, int) and isinstance(planned, int) and reached < planned:
             notes.append(f'`{run.name}` stopped at iteration {reached} of {planned}.')
+    return notes
+
+
+def _other_protocols(chain: Chain, arm: str | None, entry: dict) -> list[str]:
+    """Where the downstream runs of an arm were not made as the published row says that its figures were."""
+    notes = []
+    for run in chain.runs:
+        names = [metric.name for metric in METRICS if metric.kind == run.kind and metric.name in HEADLINE]
+        row = next((entry['rows'][name] for name in names if name in entry['rows']), None)
+        config = resolved(run) if row and run.arm == arm else None
+        if not config:
+            continue
+        facts, gpus = downstream(config), run.raw.get('gpus')
+        batch, epochs = totals(facts, gpus, known_data(run.raw.get('data'))['images'])
+        ours = dict(epochs=epochs, batch=batch, resolution=facts['resolution'], head=facts['head'])
+        differs, _ = protocol_differences({key: value for key, value in ours.items() if value is not None}, row)
+        if differs:
+            name = run.stage.removesuffix(f'-s{run.seed}')
+            notes.append(f'`{name}` is not the protocol of {entry["label"]}: {"; ".join(differs)}.')
     return notes
 
 
@@ -207,20 +241,36 @@ def _short(sha) -> str:
     return str(sha)[:8] if sha else '–'
 
 
+def _result(run: Run) -> str:
+    used = [m for m in METRICS if m.kind == run.kind and m.name in HEADLINE and metric_of(run, m) is not None]
+    return ', '.join(f'{m.title} {metric_of(run, m):.1f}' for m in used) or '–'
+
+
+def earlier_table(chain: Chain) -> Table | None:
+    """Runs that lie in the work dir and are no longer current; None without any."""
+    rows = []
+    for run in chain.earlier:
+        by = superseded(run.name)
+        why = f'superseded by {by}' if by else 'not in the chain any more'
+        cells = (run.name, why, run.status, str(run.raw.get('finished') or '–'), _result(run))
+        rows.append([Cell(text, 'quiet') for text in cells])
+    caption = 'They lie in the work dir and count nowhere above.'
+    head = ['run', 'why', 'status', 'finished', 'result then']
+    return Table(head, rows, caption, numeric=False, small=True) if rows else None
+
+
 def runs_table(chain: Chain) -> Table:
     """One row a run: state, time, result, and where it came from."""
     rows = []
     for run in chain.runs:
         config, parent, git = (run.raw.get(key) or {} for key in ('config', 'parent', 'git'))
-        used = [m for m in METRICS if m.kind == run.kind and m.name in HEADLINE and metric_of(run, m) is not None]
-        result = ', '.join(f'{m.title} {metric_of(run, m):.1f}' for m in used)
         config_text = f'{from_configs(config.get("path"))} ({_short(config.get("sha256"))})' if config else '–'
         parent_text = f'{parent.get("stage")} ({_short(parent.get("sha256"))})' if parent else '–'
         commit = _short(git.get('commit')) + (' + changes' if git.get('dirty') else '')
         state = 'good' if run.done else 'quiet' if run.kind == 'report' else 'bad'
         status = 'this page' if run.kind == 'report' and run.status == 'running' else run.status
         cells = (run.name, run.kind, run.arm or '–', '–' if run.seed is None else str(run.seed))
-        row = [*map(Cell, cells), Cell(status, state), Cell(duration(run.raw.get('wall_s'))), Cell(result or '–')]
+        row = [*map(Cell, cells), Cell(status, state), Cell(duration(run.raw.get('wall_s'))), Cell(_result(run))]
         rows.append([*row, *(Cell(text, 'quiet') for text in (config_text, parent_text, commit))])
     head = ['run', 'kind', 'arm', 'seed', 'status', 'time', 'result', 'config (sha256)', 'encoder (sha256)', 'commit']
     return Table(head, rows, 'Every run with its provenance, from the run.json files.', numeric=False, small=True)

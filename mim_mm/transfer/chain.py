@@ -116,7 +116,7 @@ def load_chain(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
         ChainError: a key is unknown, a file is missing, or a stage starts from one that does not come before it.
     """
     path = Path(path).resolve() if Path(path).is_file() else resolve(path, 'chain config')
-    content = Config.fromfile(str(path))._cfg_dict.to_dict()
+    content = Config.fromfile(str(path)).to_dict()
     where = path.name
     for key in content:
         # A variable of the config's own is fine, as in any mmengine config; one that is nearly a key is a misspelt key.

@@ -132,7 +132,7 @@ def read_recipes(chain: str) -> Dict[str, Dict[str, Any]]:
         ChainError: there is none, two of a name differ, or one starts from another downstream stage.
     """
     path = Path(chain).resolve() if Path(chain).is_file() else resolve(chain, '--with')
-    stages = Config.fromfile(str(path))._cfg_dict.to_dict().get('stages') or {}
+    stages = Config.fromfile(str(path)).to_dict().get('stages') or {}
     found: Dict[str, Dict[str, Any]] = {}
     for base, stage in stages.items():
         if stage.get('kind') in ('pretrain', 'report'):

@@ -23,7 +23,7 @@ KEYS = ('arms', 'recipes', 'allow')
 
 def settings_of(path) -> Optional[Dict[str, Any]]:
     """The ``compare`` variable of a chain config; None in an ordinary chain."""
-    settings = Config.fromfile(str(path))._cfg_dict.to_dict().get('compare')
+    settings = Config.fromfile(str(path)).to_dict().get('compare')
     if settings is None:
         return None
     where = f'{path.name}, compare'

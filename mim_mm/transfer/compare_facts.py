@@ -1,43 +1,23 @@
-"""What a comparison has to say of its arms and recipes, read from resolved configs and from checkpoint files.
-
-Every fact is a number or a short word under the name that the columns of the published table use, so that differences
-are computed and not written by hand. None means: not known here.
-"""
+"""What a comparison says of encoders, built ones and those in files; what configs say: ``mim_mm.recipe_facts``."""
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 from mmengine.config import Config
 
 from mim_mm.checkpoint.keymap import PREFIXES, rename_key
 from mim_mm.checkpoint.read import LoadError, read_checkpoint
+from mim_mm.recipe_facts import backbone_name, downstream, pretraining, square, until
 
 from .chain import ChainError
 from .manifest import DamagedManifest, read_record
 
-PLAIN_VITS = {
-    (384, 12, 16): 'ViT-S/16', (768, 12, 16): 'ViT-B/16', (1024, 24, 16): 'ViT-L/16', (1280, 32, 14): 'ViT-H/14',
-}  # fmt: skip
+__all__ = ['downstream', 'encoder', 'encoder_of_file', 'of_checkpoint', 'pretraining']
+
 ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'layers.', 'ln1.', 'ln2.', 'pre_norm.')
-POOLING = {'cls_token': 'cls', 'avg_featmap': 'mean', 'with_cls_token': 'cls'}
-
-
-def square(size: Any) -> Optional[Any]:
-    """``224`` and ``(224, 224)`` -> 224; other pairs stay pairs."""
-    if isinstance(size, (list, tuple)) and len(size) == 2:
-        return int(size[0]) if size[0] == size[1] else [int(size[0]), int(size[1])]
-    return int(size) if isinstance(size, int) else None
-
-
-def backbone_name(kind: str, width: Any, depth: Any, patch: Any) -> str:
-    """``ViT-B/16`` for a plain ViT of a published size, else the sizes in words."""
-    plain = PLAIN_VITS.get((width, depth, patch)) if 'vi' in kind.lower() and 'hivit' not in kind.lower() else None
-    sizes = f'width {width}, depth {depth}' + (f', patch {patch}' if patch else '')
-    return plain or f'{kind} ({sizes})'
 
 
 def encoder(config: Config) -> Dict[str, Any]:
@@ -76,12 +56,13 @@ def encoder(config: Config) -> Dict[str, Any]:
     if not isinstance(depth, int):
         depth = str(arch.get('depths') or depth)
     kind, width = type(module).__name__, getattr(module, 'embed_dims', None)
+    heads = arch.get('num_heads') if isinstance(arch.get('num_heads'), int) else None
     return dict(
         type=kind,
-        name=backbone_name(kind, width, depth, patch),
+        name=backbone_name(kind, width, depth, patch, heads),
         width=width,
         depth=depth,
-        heads=arch.get('num_heads') if isinstance(arch.get('num_heads'), int) else None,
+        heads=heads,
         patch_size=patch,
         img_size=square(settings.get('img_size')) or square(getattr(module, 'img_size', None)),
         parameters=sum(p.numel() for p in module.parameters()),
@@ -121,71 +102,6 @@ def encoder_of_file(path: Path) -> Dict[str, Any]:
     return {}
 
 
-def _variant(masker: Dict[str, Any]) -> Optional[str]:
-    """The mask in the words of the published table: ``random r=3/4``, ``parallel K=4``, ``salience``."""
-    kind = str(masker.get('type', '')).split('.')[-1].replace('Masking', '')
-    ratio = masker.get('ratio')
-    if kind == 'Parallel':
-        return f'parallel K={masker["num_parts"]}' if 'num_parts' in masker else None
-    if kind == 'Salience':
-        return 'salience'
-    text = re.sub(r'(?<!^)([A-Z])', r' \1', kind).lower()
-    if isinstance(ratio, (int, float)):
-        text += f' r={Fraction(ratio).limit_denominator(20)}'
-    return text or None
-
-
-def _views(masker: Dict[str, Any]) -> Optional[int]:
-    """K: how often an image is encoded in an iteration."""
-    kind = str(masker.get('type', '')).split('.')[-1]
-    if kind == 'ComplementaryMasking':
-        return 2  # its num_parts is the share that the first part sees
-    if 'num_parts' in masker:
-        return int(masker['num_parts'])
-    return None if 'Parallel' in kind or 'Independent' in kind else 1  # a default of the class, not stated
-
-
-def schedule(config: Config) -> Dict[str, Any]:
-    """``epochs`` or ``iters`` (the other is None) and ``batch_per_device`` (accumulation included)."""
-    train, loader = config.get('train_cfg') or {}, config.get('train_dataloader') or {}
-    size = loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size')
-    steps = (config.get('optim_wrapper') or {}).get('accumulative_counts', 1)
-    by_iters = train.get('max_iters')
-    return dict(
-        epochs=None if by_iters else train.get('max_epochs'),
-        iters=by_iters,
-        batch_per_device=size * steps if size else None,
-    )
-
-
-def pretraining(config: Config) -> Dict[str, Any]:
-    """Method, mask, duration, batch and views of a pretraining config."""
-    model = config.get('model') or {}
-    masker = dict(model.get('masker') or {})
-    method = str(model.get('type', '')).split('.')[-1] or None
-    if str(masker.get('type', '')).split('.')[-1] == 'SalienceMasking' and method:
-        method += ' + SBAM'  # what the published table calls it
-    return dict(method=method, mask_variant=_variant(masker), views=_views(masker), **schedule(config))
-
-
-def downstream(config: Config) -> Dict[str, Any]:
-    """Duration, batch, resolution and head of a downstream config.
-
-    ``head`` for classifiers: what is pooled, and the norm before the linear layer (``cls + BN``); for detectors the
-    pyramid (``fpn`` or ``simple pyramid``).
-    """
-    model = config.get('model') or {}
-    backbone, neck = model.get('backbone') or {}, model.get('neck') or {}
-    neck_type = str(neck.get('type', '') if isinstance(neck, dict) else '').split('.')[-1]
-    if model.get('roi_head'):
-        head = {'SimplePyramid': 'simple pyramid', 'DeconvPyramid': 'fpn', 'FPN': 'fpn'}.get(neck_type)
-    else:
-        pooling = POOLING.get(backbone.get('out_type', 'cls_token'))
-        pooling = 'mean' if neck_type == 'GlobalAveragePooling' else pooling
-        head = f'{pooling} + BN' if pooling and neck_type == 'ClsBatchNormNeck' else pooling
-    return dict(resolution=square(backbone.get('img_size')), head=head, **schedule(config))
-
-
 def of_checkpoint(path: Path) -> Dict[str, Any]:
     """All that a checkpoint and the run it lies in say about its pretraining.
 
@@ -200,19 +116,11 @@ def of_checkpoint(path: Path) -> Dict[str, Any]:
         except Exception:  # any .py may lie beside a downloaded file
             config = None
         if config is not None and (config.get('model') or {}).get('backbone') and config.get('train_cfg'):
-            facts['pretraining'] = _until(pretraining(config), path)
+            facts['pretraining'] = until(pretraining(config), path.name)
     try:
         record = read_record(path.parent)
     except DamagedManifest:
         record = None
     if record is not None and record.kind == 'pretrain' and record.checkpoint == path.name:
         facts.update(data=record.data or None, gpus=record.gpus)
-    return facts
-
-
-def _until(facts: Dict[str, Any], path: Path) -> Dict[str, Any]:
-    """``epoch_100.pth`` of a run of 300 epochs has seen 100."""
-    found = re.search(r'(epoch|iter)_(\d+)$', path.stem)
-    if found:
-        facts['epochs' if found[1] == 'epoch' else 'iters'] = int(found[2])
     return facts

@@ -9,6 +9,7 @@ their size or time changed.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.config import Config
 
-from mim_mm.engine import guard
+from mim_mm.engine import annotations, guard
+from mim_mm.folders import is_hidden
 
 from . import chain as chain_file
 from .manifest import write_json
@@ -111,6 +113,8 @@ def _walk(top: str) -> Iterator[Tuple[str, int, List[Tuple[str, int]]]]:
         files, inner = [], []
         with os.scandir(here) as entries:
             for entry in entries:
+                if is_hidden(entry.name):  # no image and no class: what a notebook leaves behind changes no data
+                    continue
                 if entry.is_dir():
                     real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
                     if real not in above:
@@ -192,15 +196,17 @@ def require(configs: Dict[str, Config]) -> None:
         configs: stage name -> resolved config.
 
     Raises:
-        ChainError: naming everything that is missing, who needs it and how to lay it out.
+        ChainError: naming everything that is missing, or that an annotation file says and that has no single meaning.
     """
     lost: Dict[str, List[str]] = {}
     for stage, config in configs.items():
         try:
             guard.check_data_roots(config)
+            # Weeks of pretraining may lie before the stage that would find it.
+            annotations.check_annotations(copy.deepcopy(config))
         except guard.ConfigError as error:
             lost.setdefault(str(error), []).append(stage)
     if lost:
         lines = [f'  {", ".join(stages)}: {problem}' for problem, stages in lost.items()]
         hint = 'Folders elsewhere can also be given to the chain: --data-root imagenet=DIR coco=DIR'
-        raise chain_file.ChainError('\n'.join(['data not found, nothing was started:', *lines, hint]))
+        raise chain_file.ChainError('\n'.join(['data not found or not usable, nothing was started:', *lines, hint]))

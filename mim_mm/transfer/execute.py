@@ -7,10 +7,12 @@ import subprocess
 import time
 from typing import Dict, List, Optional
 
+from mim_mm.runs import move_aside
+
 from . import launch, plan, process
-from .chain import Stage
+from .chain import ChainError, Stage
 from .display import Display, metrics_text, progress_text, span
-from .job import Job, make_artifacts_only, move_aside, release, spawn
+from .job import Job, make_artifacts_only, release, spawn
 from .manifest import Record, tail, utc_now, write_json
 from .survey import Survey
 
@@ -223,13 +225,26 @@ class Execution:
             self.display.say('the same command goes on from the last checkpoints')
             return STOPPED_CODE
         if not self.problems:
-            self.display.say(f'chain {self.survey.chain.name}: all stages done, in {self.survey.chain.work_dir}')
+            self.display.say(f'chain {self.survey.chain.name}: {self._standing()}, in {self.survey.chain.work_dir}')
             return 0
-        self.display.say(f'chain {self.survey.chain.name}: {len(self.problems)} problem(s)')
+        self.display.say(f'chain {self.survey.chain.name}: {len(self.problems)} problem(s), {self._standing()}')
         for name, problem in self.problems.items():
             self.display.say(f'  {name}: {problem}')
         self.display.say('the same command goes on where it can')
         return 1
+
+    def _standing(self) -> str:
+        """How far the chain is, whoever ran its stages and when: done is what a call of all stages would not touch."""
+        try:
+            decisions = self.survey.of_all_stages().plan()
+        except ChainError as error:  # a stage of no concern to this call has a config that cannot be read
+            return f'what was selected is done; of the others nothing is known: {error}'
+        trained = {name: found for name, found in decisions.items() if found.action != plan.GIVEN}
+        lacking = {name: found.reason for name, found in trained.items() if found.action != plan.SKIP}
+        if not lacking:
+            return 'all stages done'
+        rest = '; '.join(f'{name}: {reason}' for name, reason in lacking.items())
+        return f'{len(trained) - len(lacking)} of {len(trained)} stages done (not done: {rest})'
 
     # ---- being stopped
 

@@ -36,8 +36,10 @@ NOT_LEARNED_ANYWHERE = (
 # Single settings of a group whose other keys do count.
 NOT_LEARNED_PATHS = (
     'default_hooks.logger default_hooks.timer default_hooks.checkpoint default_hooks.visualization '
-    'default_hooks.runtime_info train_cfg.val_interval train_cfg.val_begin train_cfg.dynamic_intervals'
+    'default_hooks.runtime_info default_hooks.resume_schedule train_cfg.val_interval train_cfg.val_begin '
+    'train_cfg.dynamic_intervals'
 ).split()
+CODE_KEY = '<code>'  # beside the keys of the config: hashes of the user's own modules, see user_code.py
 # Hooks that only look on.
 WATCHING_HOOKS = (
     'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook QualityHook LoggerHook IterTimerHook '
@@ -156,6 +158,21 @@ def differences(old: Any, new: Any, path: str = '') -> List[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [line for i, pair in enumerate(zip(old, new)) for line in differences(*pair, f'{path}.{i}')]
     return [] if old == new else [f'{path}: {_short(old)} -> {_short(new)}']
+
+
+def say_change(old: Dict[str, Any], new: Dict[str, Any]) -> str:
+    """Why two runs are not the same, in a line: the code's part, then the config's, two differences of each."""
+    if not old:
+        return 'config changed'
+    words = []
+    for what, inside in (('code', True), ('config', False)):
+        parts = [{k: v for k, v in side.items() if (k == CODE_KEY) == inside} for side in (old, new)]
+        if inside:
+            parts = [part.get(CODE_KEY, {}) for part in parts]
+        lines = differences(*parts)
+        more = f' and {len(lines) - 2} more' if len(lines) > 2 else ''
+        words += [f'{what} changed: {"; ".join(lines[:2])}{more}'] if lines else []
+    return '; '.join(words) or 'config changed'
 
 
 def _short(value: Any, limit: int = 60) -> str:

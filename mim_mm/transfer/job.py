@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.runs import move_aside
 
 from . import identity, launch, plan, process
 from .chain import Stage
@@ -48,14 +49,6 @@ def release(child: subprocess.Popen) -> None:
         child.stdin.close()
     except BrokenPipeError:  # it died already; poll() will tell
         pass
-
-
-def move_aside(folder: Path) -> Path:
-    """Rename a folder to the first free ``<name>.old-<n>``. Nothing a run left is ever deleted."""
-    n = 1
-    while (aside := folder.with_name(f'{folder.name}.old-{n}')).exists():
-        n += 1
-    return folder.rename(aside)
 
 
 def read_progress(folder: Path) -> Dict[str, Any]:
@@ -142,6 +135,7 @@ class Job:
         record.config = dict(path=str(stage.config), sha256=identity.digest(learned), options=dict(stage.options))
         record.parent, record.data, record.seeds = parent, data, dict(seed=stage.seed)
         record.git, record.versions = identity.git_state(), identity.versions()
+        record.code = survey.code(stage)
         record.status, record.command, record.gpus = 'running', command, gpus
         self._count_lost_attempt()
         record.started, record.finished, record.exit_code, record.error = utc_now(), None, None, None

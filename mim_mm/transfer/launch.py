@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
+from mim_mm.compat.internals import parse_option
 from mim_mm.compat.paths import repo_root
 
 from .chain import Artifact, ChainError, Stage
@@ -46,7 +47,7 @@ def format_option(key: str, value: Any) -> str:
 
     written = text(value)
     try:
-        back = DictAction._parse_iterable(written)
+        back = parse_option(written)
     except Exception:
         back = object()
     if back != value or type(back) is not type(value):

@@ -60,6 +60,7 @@ class Record:
     config: Dict[str, Any] = field(default_factory=dict)  # path, sha256 of what is learned, options
     parent: Optional[Dict[str, Any]] = None  # stage, checkpoint, sha256
     git: Dict[str, Any] = field(default_factory=dict)
+    code: Optional[Dict[str, Dict[str, str]]] = None  # of the user: {module: {file, sha256}}; None: not known
     data: Dict[str, Any] = field(default_factory=dict)
     seeds: Dict[str, int] = field(default_factory=dict)
     versions: Dict[str, str] = field(default_factory=dict)

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from mmengine.config import Config
 
 from .chain import ChainError, resolve
+from .own_encoder import Encoder, recipe_config
 
 HERE = '{{ fileDirname }}'  # mmengine puts the folder of the config here, so a work dir can be moved
-# Recipes by mmpretrain's name of the architecture; other sizes inherit from those of ViT-B.
-RECIPES = {
-    'base': ('vitb', 'linear_90e', 'finetune_100e'),
-    'deit-small': ('vits', 'linear_90e', 'finetune_200e'),
-    'large': ('vitl', 'linear_50e', 'finetune_50e'),
-    'huge': ('vith', 'linear_50e', 'finetune_50e'),
-}
-SHORT = dict(s='deit-small', b='base', l='large', h='huge')
-DETECTION_EPOCHS = 100  # of configs/coco/mask_rcnn_*_fpn_lsj_100e.py
 PROBE_EPOCHS, PROBE_ITERS = 10, (500, 12500)  # of configs/linear/vitb_quick_probe.py on ImageNet, and its limits here
+LEAST_STEPS, LEAST_BATCH = 500, 128  # of the linear probe and fine-tuning; see _enough_steps
 
 
 class Code(str):
@@ -39,69 +32,14 @@ def literal(value: Any, indent: int = 0) -> str:
         ends = ('[', ']') if isinstance(value, list) else ('(', ',)' if len(value) == 1 else ')')
     elif isinstance(value, dict):
         parts, ends = [f'{k!r}: {literal(v, indent + 4)}' for k, v in value.items()], ('{', '}')
+    elif isinstance(value, str) and HERE in value:  # the folder's name may have any quotation mark in it
+        return f"r'''{value}'''"
     else:
         return repr(value)
     line = ends[0] + ', '.join(parts) + ends[1]
     if len(line) + indent < 110 and '\n' not in line:
         return line
     return ends[0] + '\n' + ''.join(f'{inner}{part},\n' for part in parts) + ' ' * indent + ends[1].lstrip(',')
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What the other stages must know of the pretrained encoder. Sizes in pixels."""
-
-    kind: str
-    arch: Any  # a name of mmpretrain's, or a dict
-    width: int
-    depth: int
-    img_size: int
-    patch_size: int
-    mean: Optional[List[float]]
-    std: Optional[List[float]]
-
-    @property
-    def is_vit(self) -> bool:
-        return self.kind == 'VisionTransformer'
-
-    def arch_setting(self) -> Any:
-        return dict(_delete_=True, **self.arch) if isinstance(self.arch, dict) else self.arch
-
-    def recipe(self) -> Tuple[str, str, str]:
-        return RECIPES.get(self.arch if isinstance(self.arch, str) else 'base', RECIPES['base'])
-
-
-def read_method(path: str) -> Tuple[str, Config, Encoder]:
-    """A pretraining config: its absolute path, its content, its encoder.
-
-    Raises:
-        ChainError: it is no config of a pretraining method.
-    """
-    file = resolve(path, '--method')
-    try:
-        cfg = Config.fromfile(str(file))
-        backbone = cfg.model.backbone
-        loader = cfg.train_dataloader.dataset.pipeline[0].type
-    except Exception as error:  # a config is a program: anything can come out of it
-        raise ChainError(f'--method {path} is no pretraining config: {type(error).__name__}: {error}') from error
-    if not str(loader).endswith('LoadImageFromFile') and not str(loader).endswith('LoadAnyImage'):
-        raise ChainError(f'--method {path}: its pipeline begins with {loader}; it must begin with LoadImageFromFile')
-    kind, arch = str(backbone.type).split('.')[-1], backbone.get('arch')
-    width = depth = 0
-    if kind == 'VisionTransformer':
-        from mmpretrain.models.backbones import VisionTransformer
-
-        arch = SHORT.get(arch, arch) if isinstance(arch, str) else arch.to_dict()
-        settings = arch if isinstance(arch, dict) else VisionTransformer.arch_zoo.get(arch)
-        if not settings:
-            raise ChainError(f'--method {path}: mmpretrain has no architecture {arch!r}')
-        width, depth = settings['embed_dims'], settings['num_layers']
-    norm = cfg.model.get('data_preprocessor') or {}
-    mean, std = (list(norm[key]) if norm.get(key) else None for key in ('mean', 'std'))
-    encoder = Encoder(
-        kind, arch, width, depth, backbone.get('img_size', 224), backbone.get('patch_size', 16), mean, std
-    )
-    return str(file), cfg, encoder
 
 
 def _text(title: str, base: str, settings: Dict[str, Any]) -> str:
@@ -124,14 +62,26 @@ def _loaders_replaced(pipeline: Sequence[Any], load: Dict[str, Any], channels: i
     return steps
 
 
-def pretrain_text(base: str, cfg: Config, channels: int, stats, dataset: Dict[str, Any], batch: int, count: int) -> str:
+def pretrain_text(
+    base: str,
+    cfg: Config,
+    encoder: Encoder,
+    channels: int,
+    stats,
+    dataset: Dict[str, Any],
+    batch: int,
+    count: int,
+    gpus: int,
+) -> str:
     """The pretraining stage: the method's recipe on other images.
 
     Args:
+        cfg, encoder: of :func:`read_method`.
         stats: ``(mean, std)`` of the set where ``channels`` is not 3.
         dataset: arguments of ``mim_mm.OwnImages``.
         batch: images a device.
         count: readable images.
+        gpus: on one process the model is not sharded.
 
     Raises:
         ChainError: the method cannot take that number of channels.
@@ -153,13 +103,23 @@ def pretrain_text(base: str, cfg: Config, channels: int, stats, dataset: Dict[st
         )
         settings['model'] = dict(backbone={key: channels}, data_preprocessor=normalizer)
     pipeline = _loaders_replaced(cfg.train_dataloader.dataset.pipeline, load, channels)
-    if 'img_size' in cfg.model.backbone and 'tokenizer' not in cfg.model:  # two views of BEiT and CAE: their recipe's
+    if 'img_size' in cfg.model.backbone:
         pipeline = _resized(pipeline, cfg.model.backbone.img_size)
+    if encoder.shrink != 1:
+        settings.setdefault('model', {}).setdefault('backbone', {})['img_size'] = encoder.img_size
+        if any('ProgressiveResolutionHook' in str(hook.get('type')) for hook in cfg.get('custom_hooks') or ()):
+            settings['custom_hooks'] = [hook.to_dict() for hook in cfg.custom_hooks]
+    if cfg.get('strategy') and gpus <= 1:  # FSDP needs processes to share with
+        settings.update(strategy=None, runner_type=None)
     settings['train_pipeline'] = pipeline
     settings['train_dataloader'] = dict(
         batch_size=batch,
         dataset=dict(_delete_=True, type='mim_mm.OwnImages', **dataset, pipeline=Code('train_pipeline')),
     )
+    accumulated = (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    whole = max(1, count // (batch * gpus))
+    if whole < accumulated:  # else a step would take more than the set
+        settings['optim_wrapper'] = dict(accumulative_counts=whole)
     settings['auto_scale_lr'] = dict(enable=True)  # lr as the recipe's rule has it for this batch
     return _text(f'Pretraining on {count:,} images.', base, settings)
 
@@ -179,24 +139,19 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
     Raises:
         ChainError: there is no recipe for the encoder.
     """
-    size, linear, finetune = encoder.recipe()
-    named = dict(
-        linear=f'linear/{size}_{linear}', finetune=f'finetune/{size}_{finetune}', quick_probe='linear/vitb_quick_probe'
-    )
-    base = str(resolve(f'configs/{named[stage]}.py', stage))
-    recipe = Config.fromfile(base)
+    base = str(resolve(f'configs/{encoder.recipes()[stage]}.py', stage))
+    recipe = recipe_config(base)
     count, batch = len(data.classes), max(1, min(recipe.train_dataloader.batch_size, data.count // max(1, gpus)))
-    backbone = dict(arch=encoder.arch_setting(), img_size=encoder.img_size, patch_size=encoder.patch_size)
+    backbone = encoder.settings(stage, channels)
     model: Dict[str, Any] = dict(backbone=backbone, head=dict(num_classes=count))
     settings: Dict[str, Any] = dict(metainfo=dict(classes=data.classes), model=model)
-    if channels != 3:
-        backbone['in_channels'] = channels
     mean, std = stats if channels != 3 else (encoder.mean, encoder.std)
-    if mean:
-        settings['data_preprocessor'] = dict(mean=mean, std=std)
+    if 'data_preprocessor' in recipe:  # the recipe's number of classes is ImageNet's
+        settings['data_preprocessor'] = dict(num_classes=count, **(dict(mean=mean, std=std) if mean else {}))
+    load, size = dict(type='mim_mm.LoadAnyImage', channels=channels), encoder.size_of(stage)
     train, test = (
-        _resized(_loaders_replaced(p, dict(type='mim_mm.LoadAnyImage', channels=channels), channels), encoder.img_size)
-        for p in (recipe.train_pipeline, recipe.test_pipeline)
+        _resized(_loaders_replaced(p, load, channels), size)
+        for p in (recipe.train_dataloader.dataset.pipeline, recipe.test_pipeline)
     )
     settings.update(train_pipeline=train, test_pipeline=test)
     parts = {}
@@ -205,6 +160,8 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
         parts[part] = dict(where, pipeline=Code(f'{part}_pipeline'))
     if stage == 'quick_probe':
         model['head']['blocks'] = (1, min(4, encoder.depth))
+        if encoder.kind == 'HiViT':  # no class token
+            model['head']['pooling'] = ('mean',)
         held_out = recipe.held_out.to_dict()
         images = dict(type='mim_mm.ProbeImages')
         fit = dict(_delete_=True, **images, part='fit', **held_out, **parts['train'])
@@ -215,11 +172,9 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
         settings['train_cfg'] = dict(max_iters=iters, val_interval=max(1, iters // 5))
         settings['default_hooks'] = dict(checkpoint=dict(interval=max(1, iters // 5)))
     else:
-        model['head']['in_channels'] = encoder.width
-        if stage == 'linear':
-            model['neck'] = dict(input_features=encoder.width)
-            backbone['frozen_stages'] = encoder.depth
-        fit, val = (dict(_delete_=True, type='CustomDataset', **parts[part]) for part in ('train', 'test'))
+        batch = _enough_steps(recipe, data.count, batch, max(1, gpus), settings)
+        _fit_width(stage, encoder, recipe, model)
+        fit, val = (dict(_delete_=True, type='mim_mm.ClassFolders', **parts[part]) for part in ('train', 'test'))
         if count < 5:
             settings.update(val_evaluator=dict(topk=(1,)), test_evaluator=dict(topk=(1,)))
     settings['train_dataloader'] = dict(batch_size=batch, dataset=fit)
@@ -227,6 +182,50 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
     settings['test_dataloader'] = Code('val_dataloader')
     settings['auto_scale_lr'] = dict(enable=True)
     return _text(f'{stage} on {data.count:,} images of {count} classes.', base, settings)
+
+
+def _fit_width(stage: str, encoder: Encoder, recipe: Config, model: Dict[str, Any]) -> None:
+    """Width and depth of the encoder where head, neck and probe state them."""
+    twice = stage == 'linear' and recipe.model.get('pool') == 'cls_mean'
+    model['head']['in_channels'] = encoder.width * (2 if twice else 1)
+    if stage != 'linear':
+        return
+    if recipe.model.get('neck'):
+        model['neck'] = dict(input_features=encoder.width)
+    if recipe.model.backbone.get('frozen_stages') is not None:
+        model['backbone']['frozen_stages'] = encoder.depth
+    if recipe.model.get('blocks'):  # BEiT's probe reads block 8 of 12
+        model['blocks'] = [block * encoder.depth // 12 if block > 0 else block for block in recipe.model.blocks]
+
+
+def _enough_steps(recipe: Config, count: int, batch: int, gpus: int, settings: Dict[str, Any]) -> int:
+    """At least ``LEAST_STEPS`` optimizer steps, as the quick probe has: smaller batches, then more epochs.
+
+    The recipes count epochs of ImageNet; 90 epochs of 600 images in one batch each are 90 steps, which leave a linear
+    probe at little more than half of what a quick probe of the same features says.
+
+    Args:
+        count: images.
+        batch: the largest, images a device.
+        settings: get duration, schedule and intervals if the recipe's do not do.
+
+    Returns:
+        Images a device.
+    """
+    epochs = recipe.train_cfg.max_epochs
+    if epochs * (count // (batch * gpus)) < LEAST_STEPS:
+        batch = min(batch, max(LEAST_BATCH, epochs * count // (LEAST_STEPS * gpus)))
+    needed = math.ceil(LEAST_STEPS / max(1, count // (batch * gpus)))
+    if needed > epochs:
+        interval = math.ceil(needed / epochs)
+        settings['train_cfg'] = dict(max_epochs=needed, val_interval=interval)
+        settings['default_hooks'] = dict(checkpoint=dict(interval=interval))
+        schedule = [scheduler.to_dict() for scheduler in recipe.param_scheduler]
+        for scheduler in schedule:
+            for key in {'begin', 'end'} & set(scheduler):
+                scheduler[key] = round(scheduler[key] * needed / epochs)
+        settings['param_scheduler'] = schedule
+    return batch
 
 
 def _resized(pipeline: List[Any], size: int) -> List[Any]:
@@ -245,87 +244,10 @@ def _resized(pipeline: List[Any], size: int) -> List[Any]:
             step['scale'] = round(step['scale'] * size / 224)
         elif name == 'CenterCrop':
             step['crop_size'], found = size, True
+        elif name.endswith('WithTwoPic'):  # BEiT's and CAE's two views, the second one for the tokenizer
+            step['second_size'] = step['second_size'] * size // step['size']
+            step['size'], found = size, True
     if not found:
         names = [str(step.get('type')) for step in pipeline]
         raise ChainError(f'no step of {names} is a crop that could be set to {size} px; use another recipe')
     return pipeline
-
-
-@dataclass(frozen=True)
-class Boxes:
-    """Detection data: annotation files (absolute, or beside the config), image folders, classes in order of label."""
-
-    train_file: str
-    val_file: str
-    train_images: str
-    val_images: str
-    classes: Tuple[str, ...]
-    masks: bool
-    count: int
-
-
-def detection_text(encoder: Encoder, data: Boxes, channels: int, stats, gpus: int) -> str:
-    """Mask R-CNN, or without masks Faster R-CNN, on COCO-format data: 100 epochs of its images, as the recipe.
-
-    Raises:
-        ChainError: there is no recipe for the encoder, or more than three channels.
-    """
-    if channels not in (1, 3):
-        raise ChainError(
-            f'--boxes with --channels {channels}: mmdet reads images of 1 or 3 channels; leave --boxes out'
-        )
-    if encoder.patch_size % 4:
-        raise ChainError(f'--boxes: a patch of {encoder.patch_size} px has no quarter; the pyramid needs one, e.g. 16')
-    if encoder.depth < 4 or encoder.depth % 4:
-        raise ChainError(
-            f'--boxes needs an encoder whose depth four divides (global blocks), this one has {encoder.depth}'
-        )
-    size = encoder.recipe()[0]
-    base = str(resolve(f'configs/coco/mask_rcnn_{"vitb" if size == "vith" else size}_fpn_lsj_100e.py', 'detect'))
-    recipe = Config.fromfile(base)
-    batch = max(1, min(recipe.train_dataloader.batch_size, data.count // max(1, gpus)))
-    iters = math.ceil(DETECTION_EPOCHS * data.count / (batch * max(1, gpus)))
-    backbone = dict(arch=encoder.arch_setting(), patch_size=encoder.patch_size, pretrain_img_size=encoder.img_size)
-    backbone['out_indices'] = tuple(encoder.depth * (i + 1) // 4 - 1 for i in range(4))
-    heads = {'bbox_head': dict(num_classes=len(data.classes)), 'mask_head': dict(num_classes=len(data.classes))}
-    if not data.masks:
-        heads.update(mask_head=None, mask_roi_extractor=None)
-    model = dict(backbone=backbone, neck=dict(in_channels=encoder.width), roi_head=heads)
-    if encoder.patch_size != 16:  # the pyramid's maps are of strides patch / 4 to 4 x patch
-        strides = [encoder.patch_size * 2**i // 4 for i in range(5)]
-        model['rpn_head'] = dict(anchor_generator=dict(strides=strides))
-        for kind in ('bbox', 'mask') if data.masks else ('bbox',):
-            heads[f'{kind}_roi_extractor'] = dict(featmap_strides=strides[:4])
-    mean, std = stats if channels != 3 else (encoder.mean, encoder.std)
-    if mean:
-        model['data_preprocessor'] = dict(mean=mean, std=std, bgr_to_rgb=channels == 3)
-    if channels != 3:
-        backbone['in_channels'] = channels
-    settings: Dict[str, Any] = dict(metainfo=dict(classes=data.classes), model=model)
-    for part, file, images in (('train', data.train_file, data.train_images), ('val', data.val_file, data.val_images)):
-        pipeline = recipe['train_pipeline' if part == 'train' else 'test_pipeline']
-        name = 'train_pipeline' if part == 'train' else 'test_pipeline'
-        settings[name] = [_box_step(step.to_dict(), data.masks, channels) for step in pipeline]
-        root, folder = images.rstrip('/').rsplit('/', 1)
-        dataset = dict(
-            data_root=root or '/', ann_file=file, data_prefix=dict(img=f'{folder}/'), metainfo=Code('metainfo')
-        )
-        settings[f'{part}_dataloader'] = dict(dataset=dict(dataset, pipeline=Code(name)))
-    settings['train_dataloader']['batch_size'] = batch
-    settings['test_dataloader'] = Code('val_dataloader')
-    settings['val_evaluator'] = dict(ann_file=data.val_file, metric=['bbox', 'segm'] if data.masks else 'bbox')
-    settings['test_evaluator'] = Code('val_evaluator')
-    settings['train_cfg'] = dict(max_iters=iters, val_interval=max(1, iters // 10))
-    settings['default_hooks'] = dict(checkpoint=dict(interval=max(1, iters // 10)))
-    settings['auto_scale_lr'] = dict(enable=True)
-    what = 'Mask R-CNN' if data.masks else 'Faster R-CNN (the annotations have no masks)'
-    return _text(f'{what} on {data.count:,} images of {len(data.classes)} classes.', base, settings)
-
-
-def _box_step(step: Dict[str, Any], masks: bool, channels: int) -> Dict[str, Any]:
-    if step['type'] == 'LoadImageFromFile' and channels == 1:
-        step['color_type'] = 'grayscale'
-    for key in ('with_mask', 'by_mask'):
-        if key in step and not masks:
-            step[key] = False
-    return step

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from mmengine.config import DictAction
+from mim_mm.compat.internals import parse_option
 
 from . import compare_check, datasets, launch, plan, process, slurm_submit
 from .chain import LAUNCHERS, Chain, ChainError, Stage, load_chain, unknown
@@ -148,7 +148,7 @@ def with_options(chain: Chain, items: Sequence[str]) -> Chain:
         for stage in chain.select([name]):
             if stage.config is None:
                 raise ChainError(f'--cfg-options {item!r}: stage {stage.name!r} has no config')
-            added.setdefault(stage.name, {})[key] = DictAction._parse_iterable(value)
+            added.setdefault(stage.name, {})[key] = parse_option(value)
     stages = [dataclasses.replace(s, options={**s.options, **added.get(s.name, {})}) for s in chain.stages]
     return dataclasses.replace(chain, stages=tuple(stages))
 

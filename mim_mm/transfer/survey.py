@@ -12,7 +12,7 @@ from mmengine.config import Config
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
 
-from . import datasets, identity, plan, process, slurm
+from . import datasets, identity, plan, process, slurm, user_code
 from .chain import Chain, ChainError, Stage
 from .manifest import RUN_FILE, DamagedManifest, Record, read_record
 
@@ -64,6 +64,11 @@ class Survey:
         self._configs: Dict[str, Config] = {}
         self._learned: Dict[str, Dict[str, Any]] = {}
         self._data: Dict[str, Dict[str, Any]] = {}
+        self._code: Dict[str, Dict[str, Dict[str, str]]] = {}
+
+    def of_all_stages(self) -> Survey:
+        """The same chain as a call that selects everything and forces nothing would find it now."""
+        return Survey(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
 
     @property
     def stages(self) -> List[Stage]:
@@ -80,9 +85,20 @@ class Survey:
         return self._configs[stage.name]
 
     def learned(self, stage: Stage) -> Dict[str, Any]:
+        """The learned part of the stage's config and, under its own key, the hashes of the user's code it brings in."""
         if stage.name not in self._learned:
-            self._learned[stage.name] = identity.learned(self.config(stage))
+            learned = identity.learned(self.config(stage))
+            code = {module: facts['sha256'] for module, facts in self.code(stage).items()}
+            self._learned[stage.name] = {**learned, identity.CODE_KEY: code} if code else learned
         return self._learned[stage.name]
+
+    def code(self, stage: Stage) -> Dict[str, Dict[str, str]]:
+        """File and hash of every module of the user's that the stage's config brings in."""
+        if stage.config is None:
+            return {}
+        if stage.name not in self._code:
+            self._code[stage.name] = user_code.user_code(self.config(stage), stage.config)
+        return self._code[stage.name]
 
     def data(self, stage: Stage) -> Dict[str, Any]:
         """Identity of the stage's data; looked at once a call."""
@@ -172,10 +188,10 @@ class Survey:
             old_sha = record.config.get('sha256')
             before = Identity(document.config if document else {}, (record.parent or {}).get('sha256'), record.data)
         new = self.learned(stage)
+        if record is not None and record.code is None:  # of a version that did not look at code: nothing is known of it
+            new = {key: value for key, value in new.items() if key != identity.CODE_KEY}
         if old_sha != identity.digest(new):
-            lines = identity.differences(before.config, new) if before.config else []
-            more = f' and {len(lines) - 2} more' if len(lines) > 2 else ''
-            return f'config changed{": " if lines else ""}{"; ".join(lines[:2])}{more}'
+            return identity.say_change(before.config, new)
         if parent.state in (plan.NO_PARENT, plan.READY) and parent.sha256 != before.parent:
             old, now = ((sha or 'none')[:8] for sha in (before.parent, parent.sha256))
             return f'parent weights changed: {old} -> {now}'

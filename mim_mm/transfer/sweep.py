@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,10 +62,22 @@ class Sweep:
         return self.work_dir / 'configs' / point.name / 'chain.py'
 
     def write_summary(self, statuses: Dict[str, str]) -> None:
-        """``sweep.json``: points, their values and how they stand; results lie in each point's run.json files."""
+        """``sweep.json``: points, their values and how they stand; results lie in each point's run.json files.
+
+        A point that this call does not touch stands as the last one left it.
+        """
+        statuses = {**self._earlier(), **statuses}
         points = [dict(name=p.name, values=p.values, status=statuses.get(p.name, 'not run')) for p in self.points]
         content = dict(schema=1, name=self.name, chain=str(self.chain), axes=list(self.axes), x=self.x, points=points)
         write_json(self.work_dir / SUMMARY, content)
+
+    def _earlier(self) -> Dict[str, str]:
+        try:
+            points = json.loads((self.work_dir / SUMMARY).read_text(encoding='utf-8'))['points']
+            found = {point['name']: point['status'] for point in points}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return {name: 'interrupted' if status == 'running' else status for name, status in found.items()}
 
 
 # ---- reading
@@ -81,7 +94,7 @@ def load_sweep(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
         ChainError: an unknown key, stage or variable, an empty axis, or two points of the same name.
     """
     path = Path(path).resolve() if Path(path).is_file() else resolve(path, 'sweep config')
-    content = Config.fromfile(str(path))._cfg_dict.to_dict()
+    content = Config.fromfile(str(path)).to_dict()
     where = path.name
     for key in content:
         if key not in SWEEP_KEYS:
@@ -93,7 +106,7 @@ def load_sweep(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
         raise ChainError(f"{where}: grid={grid!r} must be a dict of STAGE.key -> values, e.g. "
                          "{'pretrain.model.masker.ratio': [0.5, 0.75]}")  # fmt: skip
     chain = resolve(content['chain'], where)
-    stages = Config.fromfile(str(chain))._cfg_dict.to_dict().get('stages') or {}
+    stages = Config.fromfile(str(chain)).to_dict().get('stages') or {}
     fixed = content.get('options') or {}
     for key in [*fixed, *(key for key in grid if '.' in key)]:
         _check_stage(key, stages, where)
@@ -223,7 +236,7 @@ def write_point(sweep: Sweep, point: Point) -> Path:
 
 def _write_config(path: Path, base: Path, replaced: Dict[str, Any], point: Point) -> Path:
     """A config that inherits from ``base`` and has other dicts at the dotted keys of ``replaced``."""
-    before = Config.fromfile(str(base))._cfg_dict
+    before = Config.fromfile(str(base)).to_dict()
     top: Dict[str, Any] = {}
     for key, value in replaced.items():
         try:

@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 
 from mim_mm.data import class_folders, coco_file
 from mim_mm.data.image_sources import SourceError
+from mim_mm.folders import DataError
 
 POLYGON = [[1, 1, 9, 1, 9, 9]]
 
@@ -68,11 +69,11 @@ def test_what_training_needs_is_filled_in(tmp_path, images):
 
 def test_boxes_without_masks_are_noticed(tmp_path, images):
     value = content()
-    value['annotations'][2]['segmentation'] = []
-    value['annotations'][3]['segmentation'] = dict(size=[20, 30], counts='abc')
+    for place in range(6):
+        value['annotations'][place]['segmentation'] = []
     coco = coco_file.read_coco(write(tmp_path, value), str(images))
     assert not coco.masks and coco.notes == [
-        '1 of 10 boxes have no mask: a box detector (Faster R-CNN) is trained, no mask AP'
+        '6 of 10 boxes have no mask: a box detector (Faster R-CNN) is trained, no mask AP'
     ]
 
 
@@ -142,7 +143,7 @@ def test_tree_with_both_parts(tmp_path):
     lists = class_folders.class_lists(str(tmp_path), 'train', 'valid', names)
     assert lists.classes == ('a', 'b') and lists.text('train') == 'train/a/1.png 0\ntrain/b/x/2 2.png 1\n'
     assert lists.text('val') == 'valid/a/4.png 0\nvalid/b/3.png 1\n'
-    with pytest.raises(SourceError, match=r"\['c'\].*no classes"):
+    with pytest.raises(DataError, match=r"train lacks \(\['c'\]\)"):  # one sentence for every entry point
         class_folders.class_lists(str(tmp_path), 'train', 'valid', {**names, 'valid': ['c/1.png', 'a/2.png']})
 
 

@@ -69,10 +69,10 @@ def encoded(pixels, mode='RGB', **options):
 
 
 def plain(path, scale, seed, flip=0.0):
-    """mmpretrain's chain, as the recipes had it."""
+    """mmpretrain's chain, as the recipes had it; the loader is mmcv's own, as ours is registered under its name."""
     np.random.seed(seed)
     steps = [
-        dict(type='LoadImageFromFile'),
+        mmcv.transforms.LoadImageFromFile(),
         dict(type='mmpretrain.RandomResizedCrop', scale=scale, backend='pillow', interpolation='bicubic', **RATIOS),
         dict(type='mmpretrain.RandomFlip', prob=flip),
         dict(type='mim_mm.PackImage'),

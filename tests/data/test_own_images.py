@@ -109,7 +109,9 @@ def test_survey_says_what_is_there(folder):
     assert lines[3] == 'height     10 / 20 / 60 px (smallest / median / largest)'
     assert lines[4].startswith('small      4 with a side below')  # 16x16, 11x10, 14x12, 19x18
     assert lines[5] == 'channels   7 with 3, 1 with 1, 1 with 4; 2 converted to 3'
-    assert lines[6] == 'unreadable 5, left out:' and len(lines) == 12
+    assert lines[6] == 'modes      RGB 4, P 2, uint8 1, RGBA 1, L 1' and lines[7] == 'bits       8-bit 9'
+    assert lines[8] == 'passed     over 1 files of other endings: .txt 1', 'notes.txt; what a Mac leaves is hidden'
+    assert lines[9] == 'unreadable 5, left out:' and len(lines) == 15
     assert seen.lines('images', at_most=2)[-1] == '  ... and 3 more'
 
 

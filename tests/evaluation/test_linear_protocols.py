@@ -66,7 +66,8 @@ def test_as_published(name):
     assert cfg.auto_scale_lr.base_batch_size == batch == 8 * cfg.train_dataloader.batch_size
     assert cfg.train_cfg.max_epochs == epochs and str(epochs) in name
     schedule = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
-    assert [s.type for s in schedule] == ['LinearLR', 'CosineAnnealingLR'][not warmup :]
+    kinds = ['mim_mm.WarmupLR', 'mim_mm.HalfCosineLR'] if warmup else ['CosineAnnealingLR']
+    assert [s.type for s in schedule] == kinds
     # MAE's family sets the rate every iteration, MoCo's and DINO's once an epoch
     assert all(s.get('convert_to_iter_based', False) == bool(warmup) for s in schedule)
     assert not {'end', 'T_max'} & set(schedule[-1]) and all(s.get('by_epoch', True) for s in schedule)

@@ -160,7 +160,7 @@ def test_a_diverging_head_does_not_disturb_the_others():
     name = 'head.linears.last1_cls_lr0_01.weight'
     torch.testing.assert_close(mixed.state_dict()[name], calm.state_dict()[name], rtol=0, atol=1e-7)
     outputs = mixed.loss(torch.randn(2, 3, 32, 32), samples([0, 1]))
-    assert outputs['lowest_ce'].isfinite()
+    assert outputs['lowest_ce'].isfinite() and outputs['loss'].isfinite()
 
 
 def test_rates_and_start_of_the_heads():
@@ -217,12 +217,12 @@ def test_gradients_of_the_heads_by_hand():
         torch.testing.assert_close(linear.bias.grad, wrong.mean(0), rtol=1e-5, atol=1e-6)
 
 
-def test_loss_is_the_sum_over_heads():
+def test_loss_is_the_mean_over_heads():
     model = make().eval()
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
     each = [torch.logsumexp(z, 1).sub(z[range(4), labels]).mean() for z in model(images).values()]
     found = model.loss(images, samples(labels))
-    assert found['loss'].item() == pytest.approx(sum(each).item(), rel=1e-5)
+    assert found['loss'].item() == pytest.approx(sum(each).item() / len(each), rel=1e-5)
     assert found['lowest_ce'].item() == pytest.approx(min(each).item(), rel=1e-5)
     answers = model.predict(images, samples(labels))
     for sample, *logits in zip(answers, *model(images).values()):

@@ -36,6 +36,8 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
         'block': dict(type='BlockMasking', ratio=ratio, grid=grid),
         'block-beit': dict(type='BlockMasking', ratio=ratio, fill='none', grid=grid),
         'block-cae': dict(type='BlockMasking', ratio=ratio, fill='blocks', grid=grid),
+        'block-ibot': dict(type='BlockMasking', ratio=(0.2, ratio), fill='none', grid=grid),
+        'block-range': dict(type='BlockMasking', ratio=(0.2, ratio), grid=grid),
         'grid': dict(type='GridMasking', stride=side, grid=grid),
         'grid-fixed': dict(type='GridMasking', stride=side, place='fixed', grid=grid),
         'grid-cell': dict(type='GridMasking', stride=side, place='cell', grid=grid),
@@ -55,7 +57,10 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
 
 
 # Their numbers of visible patches follow the image (salience, the blocks that fitted, the gate).
-PER_IMAGE = {'sbam-amr', 'salience-balanced-amr', 'salience-graded-amr', 'block-beit', 'attmask-gate'}
+PER_IMAGE = {
+    'sbam-amr', 'salience-balanced-amr', 'salience-graded-amr', 'block-beit', 'block-ibot', 'block-range',
+    'attmask-gate',
+}  # fmt: skip
 # Equal within a batch, but following its salience.
 PER_BATCH = {'sbam-amr-batch', 'salience-balanced-amr-batch'}
 # Their parts are disjoint and show every patch once.

@@ -1,11 +1,12 @@
 """Block masks against BEiT's procedure restated with plain loops, and where they may lie; grid masks by hand."""
 
+import functools
 import math
 
 import pytest
 import torch
 
-from mim_mm.masking import BlockMasking, GridMasking
+from mim_mm.masking import AttMask, BlockMasking, GridMasking, IndependentMasking, RandomMasking, SalienceMasking
 
 
 def generator(seed=0):
@@ -60,6 +61,51 @@ def test_blocks_are_those_of_beit(grid, ratio, options):
         )
         assert {tuple(place) for place in hidden[b].nonzero().tolist()} == expected
         assert plan.lengths[b, 0] == grid[0] * grid[1] - len(expected)
+
+
+@pytest.mark.parametrize('fill', ['none', 'random', 'blocks'])
+def test_a_range_is_drawn_for_each_image(fill):
+    batch, seed = 24, 4
+    masker = BlockMasking((0.1, 0.5), fill=fill)
+    plan, hidden = masks(masker, batch, seed=seed)
+    source = generator(seed)
+    drawn = torch.rand(batch, generator=source).double().tolist()
+    wanted = [math.ceil(196 * (0.1 + (0.5 - 0.1) * number)) for number in drawn]
+    assert len(set(wanted)) > 10 and plan.ragged and not masker.fixed_count
+    counts = hidden.flatten(1).sum(dim=1).tolist()
+    assert [196 - n for n in plan.lengths[:, 0].tolist()] == counts
+    rounds = torch.cat([torch.rand(16, 4, batch, generator=source) for _ in range(40)]).double()
+    for b in range(batch):
+        assert 20 <= wanted[b] <= 98
+        blocks = beit_mask(iter(rounds[:, :, b].tolist()), 14, 14, wanted[b], 16)
+        found = {tuple(place) for place in hidden[b].nonzero().tolist()}
+        assert found == blocks if fill == 'none' else blocks <= found
+        assert counts[b] == (len(blocks) if fill == 'none' else wanted[b])
+    assert torch.equal(masks(masker, batch, seed=seed)[0].order, plan.order)
+
+
+def test_the_middle_of_many_drawn_ratios_is_that_of_the_range():
+    counts = masks(BlockMasking((0.1, 0.5)), 2000)[1].flatten(1).sum(dim=1).float() / 196
+    assert abs(counts.mean() - 0.3) < 0.01 and counts.min() < 0.11 and counts.max() > 0.49
+
+
+@pytest.mark.parametrize('ratio', [(0.5, 0.1), (0.0, 0.5), (0.1, 1.0), (0.1,), (0.1, 0.2, 0.3), 'half', (0.1, None)])
+def test_a_range_that_is_none_is_refused(ratio):
+    with pytest.raises(ValueError, match=r'ratio is .*\(0.1, 0.5\)'):
+        BlockMasking(ratio)
+    with pytest.raises(ValueError, match=r'ratio is .*\(0.1, 0.5\)'):
+        AttMask(ratio=ratio)
+
+
+def test_a_range_of_one_ratio_is_that_ratio():
+    for fill in ('none', 'random'):
+        assert torch.equal(masks(BlockMasking((0.4, 0.4), fill=fill), 5)[1], masks(BlockMasking(0.4, fill=fill), 5)[1])
+
+
+@pytest.mark.parametrize('masker', [RandomMasking, SalienceMasking, functools.partial(IndependentMasking, 3)])
+def test_maskers_that_draw_no_ratio_refuse_a_range(masker):
+    with pytest.raises(ValueError, match=r'ratio is \(0.1, 0.5\)'):
+        masker(ratio=(0.1, 0.5))
 
 
 def test_published_masks_stay_just_below_their_count_and_filled_ones_reach_it():

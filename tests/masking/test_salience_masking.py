@@ -9,6 +9,7 @@ import torch
 
 from mim_mm.masking import AdaptiveRatio, SalienceMasking, salience
 from mim_mm.masking.adaptive import hidden_counts
+from mim_mm.masking.salience_parallel import parts_of_ratio
 
 
 def generator(seed=0):
@@ -124,6 +125,57 @@ def test_the_ratio_is_clamped():
 def test_counts_follow_the_rounding_rule_and_leave_something_to_see_and_to_predict():
     assert hidden_counts(torch.tensor([0.65, 0.6, 0.75, 0.751]), 20) == [13, 12, 15, 16]
     assert hidden_counts(torch.tensor([0.05, 0.95]), 4) == [1, 3]
+
+
+EXACT = [  # N, base, delta_r as written
+    (196, '0.75', '0.1'), (196, '0.6', '0.1'), (256, '0.75', '0.1'), (49, '0.6', '0.3'), (64, '0.75', '0.15'),
+    (144, '0.7', '0.05'), (36, '0.65', '0.123'), (100, '0.55', '0.45'), (196, '0.75', '0.123456789'),
+]  # fmt: skip
+
+
+def exact_counts(patches, base, delta_r, salient, of):
+    base, delta_r = Fraction(base), Fraction(delta_r)
+    ratio = base - delta_r + 2 * delta_r * Fraction(salient, of)
+    ratio = min(max(ratio, Fraction('0.05')), Fraction('0.95'))
+    return min(max(math.ceil(patches * ratio), 1), patches - 1)
+
+
+def salient_images(counts, patches):
+    return torch.where(torch.arange(patches) < torch.tensor(counts)[:, None], 0.8, 0.1)
+
+
+@pytest.mark.parametrize('patches, base, delta_r', EXACT)
+def test_every_salience_count_hides_the_exact_number(patches, base, delta_r, monkeypatch):
+    counts = list(range(patches + 1))
+    guide = salient_images(counts, patches)
+    wanted = [exact_counts(patches, base, delta_r, count, patches) for count in counts]
+    rule = AdaptiveRatio(float(base), float(delta_r), 0.5)
+    assert hidden_counts(rule.exact(guide), patches) == wanted
+    if len(delta_r) < 6:  # fp32 cannot tell finer decimals apart
+        assert hidden_counts(rule(guide), patches) == wanted
+    # What the masker makes of it, with that salience.
+    monkeypatch.setattr(sys.modules['mim_mm.masking.salience'], 'salience', lambda *_: guide)
+    plan = SalienceMasking(rule)(torch.zeros(len(counts), patches, 1), generator())
+    assert plan.mask[:, 0].sum(dim=1).tolist() == wanted
+
+
+@pytest.mark.parametrize('patches, base, delta_r', EXACT)
+def test_the_mean_of_a_batch_hides_the_exact_number(patches, base, delta_r):
+    for images in (3, 7):
+        for count in range(images * patches + 1):
+            whole, rest = divmod(count, images)
+            guide = salient_images([whole + (b < rest) for b in range(images)], patches)
+            rule = AdaptiveRatio(float(base), float(delta_r), 0.5, scope='per_batch')
+            wanted = exact_counts(patches, base, delta_r, count, images * patches)
+            assert hidden_counts(rule.exact(guide), patches) == [wanted] * images
+
+
+def test_parts_of_an_adaptive_ratio_are_those_of_the_exact_ratio():
+    # 1 / (1 - R) is 3.5 where R = 5/7: base 4/7, delta_r 1/7 and all 28 patches salient; one patch less gives less.
+    rule = AdaptiveRatio(4 / 7, 1 / 7, 0.5)
+    ratios = rule.exact(salient_images([28, 27, 0], 28))
+    assert ratios == [Fraction(5, 7), Fraction(5, 7) - Fraction(1, 98), Fraction(3, 7)]
+    assert [parts_of_ratio(ratio, 28) for ratio in ratios] == [4, 3, 2]
 
 
 def test_sbam_with_amr_hides_what_each_image_asks_for():

@@ -106,6 +106,18 @@ def test_figures_and_differences(tmp_path):
     assert set(evidence(chain, content, 'linear').values()) == {'same'}
 
 
+def test_superseded_runs_are_no_seeds_of_an_arm(tmp_path):
+    chain, content = write_comparison(tmp_path)
+    before = [texts(table(chain, content)) for table in (result_table, differences_table)]
+    run = json.loads((tmp_path / 'linear_emae-s0' / 'run.json').read_text())
+    for seed in (0, 7):  # superseded by another result of the seed, and by another choice of seeds
+        fields = dict(run, seed=seed, metrics={'accuracy/top1': 1.0}, data=DIGITS, gpus=1)
+        write_run(tmp_path, f'linear_emae-s{seed}.old-1', 'linear', **{k: fields[k] for k in fields if k != 'kind'})
+    chain = collect(tmp_path)
+    assert [texts(table(chain, content)) for table in (result_table, differences_table)] == before
+    assert set(evidence(chain, content, 'linear').values()) == {'same'}
+
+
 def test_missing_runs_are_shown(tmp_path):
     write_comparison(tmp_path)
     (tmp_path / 'linear_mae-s2' / 'run.json').unlink()
@@ -167,6 +179,13 @@ def test_published_figures_stand_beside_ours(tmp_path):
     assert value == '68.2' and 'EMAE, ViT-B/16, parallel K=4, 300 epochs [emae_tpami24' in label
     assert differs == 'none found' and unstated == 'epochs, batch, resolution, head, seeds'
     assert rows['mae'][1] == '61.5' and rows['scratch'][2] == 'nothing for scratch on ViT-B/16'
+
+
+def test_settings_that_make_another_method_are_named(tmp_path):
+    chain, content = write_comparison(tmp_path)
+    content['arms']['emae']['pretraining']['changes'] = ['consistency_weight: 0.1 here, 1.0 in the method']
+    row = {row[0]: row[2:] for row in texts(published_table(chain, content))}['emae']
+    assert row[3] == 'consistency_weight: 0.1 here, 1.0 in the method'
 
 
 def test_stated_protocols_are_compared(tmp_path):

@@ -31,6 +31,9 @@ def with_probes(folder):
     }
     (folder / 'probe_emae' / 'knn.json').write_text(json.dumps(dict(accuracy=accuracy)))
     write_run(folder, 'probe_scratch', 'probe', arm='scratch', metrics={'accuracy/top1': 30.0})
+    chain = json.loads((folder / 'chain.json').read_text())  # a run that the chain does not list is not current
+    chain['stages'] += [dict(name=f'probe_{arm}', kind='probe', arm=arm, seed=0) for arm in ('emae', 'scratch')]
+    (folder / 'chain.json').write_text(json.dumps(chain))
     return folder
 
 

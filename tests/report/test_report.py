@@ -1,5 +1,6 @@
 """The page says what the run.json files say: numbers by hand, failures shown, every link alive."""
 
+import inspect
 import json
 import re
 import sys
@@ -7,17 +8,23 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chain_factory import coco_metrics, write_demo_chain, write_png, write_run  # noqa: E402
 
+from mim_mm import masking  # noqa: E402
+from mim_mm.recipe_facts import MASKER_DEFAULTS  # noqa: E402
 from mim_mm.report.__main__ import main  # noqa: E402
 from mim_mm.report.collect import collect, read_scalars  # noqa: E402
 from mim_mm.report.document import Cell, Heading, Pre, Table, Text, to_html, to_markdown  # noqa: E402
 from mim_mm.report.page import write_report  # noqa: E402
-from mim_mm.report.published import load_published, matching_rows, recipe_of  # noqa: E402
+from mim_mm.report.published import beside, doubtful, load_published, matching_rows  # noqa: E402
+from mim_mm.report.recipe import pretrainings  # noqa: E402
 from mim_mm.report.tables import METRICS, arms_table, duration, floors_table, protocol_notes, summarise  # noqa: E402
+from mim_mm.transfer.identity import learned  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}
 
 
@@ -101,6 +108,35 @@ def test_report_pages_are_whole(tmp_path):
     assert sorted(p.name for p in folder.iterdir() if p.name.startswith('.')) == []
 
 
+def supersede(folder, name, number=1, **changes):
+    """What a rerun leaves beside the run: a whole run of its own, with its stage, arm and seed."""
+    run = json.loads((folder / name / 'run.json').read_text())
+    kind = run.pop('kind')
+    write_run(folder, f'{name}.old-{number}', kind, **{**run, **changes})
+
+
+def test_superseded_runs_count_nowhere(tmp_path):
+    chain = collect(write_demo_chain(tmp_path))
+    before = [texts(arms_table(chain)), texts(floors_table(chain))]
+    supersede(tmp_path, 'linear_emae-s0', metrics={'accuracy/top1': 1.0})
+    supersede(tmp_path, 'linear_emae-s0', 2, status='failed', error='long ago', metrics={})
+    supersede(tmp_path, 'pretrain', status='interrupted', error='long ago')
+    supersede(tmp_path, 'finetune_emae')
+    # A stage that was given seeds: what lies under its old name is no further seed either.
+    write_run(tmp_path, 'linear_emae', 'linear', arm='emae', metrics={'accuracy/top1': 2.0})
+    chain = collect(tmp_path)
+    assert [texts(arms_table(chain)), texts(floors_table(chain))] == before
+    page = write_report(tmp_path)[1].read_text()
+    head, _, earlier = page.partition('## Earlier runs')
+    assert '11 of 11 runs done' in head and 'What went wrong' not in head and 'long ago' not in page
+    assert not any('.old-' in line for line in head.splitlines())
+    rows = [line.split(' | ')[:3] for line in earlier.splitlines() if '.old-' in line or 'linear_emae |' in line]
+    assert ['| linear_emae-s0.old-2', 'superseded by linear_emae-s0', 'failed'] in rows
+    assert ['| linear_emae', 'not in the chain any more', 'done'] in rows and len(rows) == 5
+    (tmp_path / 'chain.json').unlink()  # then the names alone decide
+    assert summarise(collect(tmp_path), METRICS[1], 'emae').expected == 4
+
+
 def test_failures_are_shown_not_fatal(tmp_path):
     folder = write_demo_chain(tmp_path)
     write_run(
@@ -164,8 +200,7 @@ def test_entry_point_writes_and_says_where(tmp_path, capsys):
 
 
 def test_vitb_chain_gets_its_published_row(tmp_path):
-    config = {'path': 'configs/emae/emae_vitb_800e.py', 'sha256': 'e' * 64, 'options': {}}
-    write_run(tmp_path, 'pretrain', 'pretrain', arm='emae', config=config)
+    pretrained(tmp_path, resolved_config(), arm='emae')
     coco = {'path': 'configs/coco/x.py', 'sha256': 'f' * 64, 'options': {'train_cfg.max_epochs': 2}}
     write_run(tmp_path, 'coco', 'coco', arm='emae', metrics=coco_metrics(0.5, 0.45), config=coco)
     chain = collect(tmp_path)
@@ -186,24 +221,137 @@ def test_vitb_chain_gets_its_published_row(tmp_path):
     assert floors_table(chain) is None
 
 
-def test_recipe_names():
-    assert recipe_of('configs/emae/emae_vitl_800e.py')['backbone'] == 'ViT-L/16'
-    assert recipe_of('configs/emae/emae_vitb_k7_300e.py')['variant'] == 'parallel K=7'
-    assert recipe_of('configs/emae/emae_vitb_300e_k14.py')['variant'] == 'parallel K=14'
-    assert recipe_of('configs/mae/mae_vitb_1600e.py') == dict(
-        method='MAE', backbone='ViT-B/16', epochs='1600', variant=None
-    )
-    assert recipe_of('configs/demo/pretrain_emae.py') is None and recipe_of(None) is None
-    assert matching_rows(None) == []
+def resolved_config(method='EMAE', masker=None, epochs=800, arch='base', patch=16, **model):
+    """What the chain writes into identity.json, as far as it tells a recipe."""
+    masker = masker or dict(type='ParallelMasking', num_parts=4)
+    backbone = dict(type='mmpretrain.VisionTransformer', arch=arch, patch_size=patch, img_size=224)
+    return dict(model=dict(type=method, backbone=backbone, masker=masker, **model), train_cfg=dict(max_epochs=epochs),
+                train_dataloader=dict(batch_size=512), custom_hooks=[])  # fmt: skip
+
+
+def pretrained(folder, config, name='pretrain', path='configs/any/name_of_mine.py', **fields):
+    """A chain's pretraining that left its resolved config, under a file name that says nothing."""
+    fields = dict(dict(arm='own', config=dict(path=path, sha256='e' * 64, options={}), gpus=8), **fields)
+    run = write_run(folder, name, 'pretrain', **fields)
+    (run / 'identity.json').write_text(json.dumps(dict(config=config, parent=None, data={})))
+    return collect(folder)
+
+
+def own_entry(facts):
+    """(label, differences) of the row that stands beside a pretraining; None without one."""
+    return next(((e['label'], e['differs']) for e in matching_rows(facts) if e['own']), None)
+
+
+SALIENT = dict(type='SalienceMasking', ratio=0.75, noise=0.5)
+
+
+@pytest.mark.parametrize('config, label, differs', [
+    (resolved_config(), 'EMAE, ViT-B/16, 800 epochs, parallel K=4', []),
+    (resolved_config(arch=dict(embed_dims=768, num_layers=12, num_heads=12)),
+     'EMAE, ViT-B/16, 800 epochs, parallel K=4', []),
+    (resolved_config(masker=dict(type='mim_mm.ParallelMasking', num_parts=7), epochs=300),
+     'EMAE, ViT-B/16, 300 epochs, parallel K=7', []),
+    (resolved_config(masker=dict(type='ParallelMasking', num_parts=5)), 'EMAE, ViT-B/16, 800 epochs, parallel K=4',
+     ['mask: parallel K=5 here, parallel K=4 published']),
+    (resolved_config(epochs=500, consistency_weight=0.1), 'EMAE, ViT-B/16, 300 epochs, parallel K=4',
+     ['pretraining epochs: 500 here, 300 published', 'consistency_weight: 0.1 here, 1.0 in the method']),
+    (resolved_config('MAE', dict(type='RandomMasking'), 300), 'MAE, ViT-B/16, 300 epochs, random r=3/4', []),
+    (resolved_config('MAE', dict(type='BlockMasking'), 300), 'MAE, ViT-B/16, 300 epochs, random r=3/4',
+     ['mask: block r=5/13 here, random r=3/4 published']),
+    (resolved_config('MAE', SALIENT, 400), 'MAE + SBAM, ViT-B/16, salience', []),
+    (resolved_config('MAE', dict(SALIENT, ratio=dict(type='AdaptiveRatio')), 400), 'MAE + SBAM, ViT-B/16, salience',
+     ['mask: salience, ratio by image here, salience published']),
+    (resolved_config('SimMIM', dict(type='RandomMasking', ratio=0.6)), 'SimMIM, ViT-B/16, 800 epochs', []),
+    (resolved_config('SimMIM', dict(SALIENT, ratio=0.6)), 'SimMIM, ViT-B/16, 800 epochs',
+     ['method: SimMIM + SBAM here, SimMIM published', 'mask: salience r=3/5 here, random r=3/5 in the method']),
+    (resolved_config(arch=dict(embed_dims=768, num_layers=12, num_heads=8)), None, None),
+    (resolved_config(arch='small'), None, None),  # mmpretrain's, which is no ViT-S
+    (resolved_config('iBOT', dict(type='BlockMasking')), 'iBOT, ViT-B/16, 1600 epochs',
+     ['pretraining epochs: 800 here, 1600 published']),
+    (resolved_config('iBOT', SALIENT), 'iBOT, ViT-B/16, 1600 epochs',
+     ['method: iBOT + SBAM here, iBOT published', 'pretraining epochs: 800 here, 1600 published']),
+    (resolved_config('MyOwn'), None, None),
+])  # fmt: skip
+def test_the_row_beside_a_run_is_found_by_its_facts(tmp_path, config, label, differs):
+    chain = pretrained(tmp_path, config)
+    (found,) = [facts for _, facts in pretrainings(chain)]
+    assert own_entry(found) == (None if label is None else (label, differs))
+    rows = [row[0] for row in texts(arms_table(chain)) if 'published' in row[0]]
+    if label is None:
+        assert rows == [] and protocol_notes(chain) == []
+    else:
+        assert rows[0].startswith(f'{"nearest " if differs else ""}published: {label} [')
+        assert all(line in rows[0] for line in differs)
+
+
+@pytest.mark.parametrize('path, label', [
+    ('configs/sbam/sbam_mae_vitb_400e.py', 'MAE + SBAM, ViT-B/16, salience'),
+    ('configs/mae/mae_vith_1600e_fsdp.py', 'MAE, ViT-H/14, 1600 epochs, random r=3/4'),
+    ('configs/simmim/simmim_vitb_800e.py', 'SimMIM, ViT-B/16, 800 epochs'),
+    ('configs/beit/beit_vitb_300e.py', 'BEiT, ViT-B/16, 800 epochs'),
+    ('configs/emae/emae_vitb_300e_k14.py', 'EMAE, ViT-B/16, 300 epochs, parallel K=14'),
+    ('configs/demo/pretrain_emae.py', None),
+])  # fmt: skip
+def test_our_recipes_and_renamed_copies_have_the_same_row(tmp_path, path, label):
+    """Both as the chain leaves them (identity.json) and as a plain training does (mmengine's dump)."""
+    config = Config.fromfile(ROOT / path)
+    facts = [facts for _, facts in pretrainings(pretrained(tmp_path / 'a', learned(config)))]
+    plain = write_run(tmp_path / 'b', 'mine', 'pretrain', config=dict(path='mine.py', options={}), gpus=8)
+    config.dump(str(plain / 'mine.py'))
+    facts += [facts for _, facts in pretrainings(collect(tmp_path / 'b'))]
+    # A run that left neither: the file that run.json names, with the options of the run.
+    options = {'train_cfg.max_epochs': 100}
+    write_run(tmp_path / 'c', 'x', 'pretrain', config=dict(path=str(ROOT / path), options=options), gpus=8)
+    late = [facts for _, facts in pretrainings(collect(tmp_path / 'c'))]
+    assert facts[0] == facts[1] and (own_entry(facts[0]) or (None,))[0] == label
+    assert label is None or late[0]['epochs'] == 100
+
+
+def test_a_checkpoint_that_takes_the_place_of_a_stage_has_its_runs_row(tmp_path):
+    pretrained(tmp_path / 'earlier', resolved_config(epochs=1600, method='MAE', masker=dict(type='RandomMasking')))
+    checkpoint = str(tmp_path / 'earlier' / 'pretrain' / 'epoch_300.pth')
+    write_run(tmp_path / 'now', 'pretrain', 'pretrain', status='skipped', checkpoint=checkpoint)
+    (found,) = [facts for _, facts in pretrainings(collect(tmp_path / 'now'))]
+    assert own_entry(found) == ('MAE, ViT-B/16, 300 epochs, random r=3/4', [])
+
+
+def test_downstream_protocols_are_compared_with_the_row(tmp_path):
+    pretrained(tmp_path, resolved_config('MAE', dict(type='RandomMasking'), 1600))
+    probe = dict(model=dict(backbone=dict(out_type='avg_featmap', img_size=224), neck=dict(type='ClsBatchNormNeck')),
+                 train_cfg=dict(max_epochs=30), train_dataloader=dict(batch_size=2048))  # fmt: skip
+    run = write_run(tmp_path, 'linear', 'linear', arm='own', metrics={'accuracy/top1': 60.0}, gpus=8)
+    (run / 'identity.json').write_text(json.dumps(dict(config=probe, parent=None, data={})))
+    (note,) = [note for note in protocol_notes(collect(tmp_path)) if 'is not the protocol of' in note]
+    assert note == ('`linear` is not the protocol of MAE, ViT-B/16, 1600 epochs, random r=3/4: '
+                    'epochs: 30 here, 90 published; head: mean + BN here, cls + BN published.')  # fmt: skip
+
+
+def test_defaults_of_maskers_are_those_of_the_classes():
+    for name, values in MASKER_DEFAULTS.items():
+        parameters = inspect.signature(getattr(masking, name)).parameters
+        assert {key: parameters[key].default for key in values} == values, name
 
 
 def test_published_matches_are_the_printed_ones():
-    first = matching_rows(recipe_of('emae_vitb_300e.py'))[0]
+    entry = lambda **facts: matching_rows(dict(method='EMAE', backbone='ViT-B/16', epochs=300, **facts))  # noqa: E731
+    first = entry(mask_variant='parallel K=4')[0]
     coco = dict(bbox_mAP=50.6, bbox_mAP_50=70.9, bbox_mAP_75=56.1, segm_mAP=45.0, segm_mAP_50=68.6, segm_mAP_75=49.3)
     assert first['values'] == dict(linear_top1=68.2, finetune_top1=83.8, **coco)
-    seven = matching_rows(recipe_of('emae_vitb_k7_300e.py'))
+    seven = entry(mask_variant='parallel K=7')
     assert [e['values']['linear_top1'] for e in seven if e['method'] == 'EMAE'] == [66.5]
     assert all(row['source'] and float(row['value']) > 0 for row in load_published())
+    assert matching_rows(None) == []
+
+
+def test_doubtful_numbers_are_kept_and_never_stand_beside_one():
+    """71.5 and 74.4 cannot be fine-tuning of ViT-B: iBOT's README has 84.0, and 74.4 is a linear figure of ViT-S."""
+    marked = [(row['method'], row['value']) for row in load_published() if doubtful(row)]
+    assert marked == [('iBOT', '71.5'), ('iBOT + SBAM', '74.4')]
+    assert beside('finetune_top1', 'iBOT', 'ViT-B/16')['value'] == '84.0'
+    assert beside('finetune_top1', 'iBOT + SBAM', 'ViT-B/16') is None
+    for method in ('iBOT', 'iBOT + SBAM', 'MAE + SBAM'):
+        facts = dict(method=method, backbone='ViT-B/16', epochs=1600, mask_variant='salience')
+        assert not {71.5, 74.4} & {value for entry in matching_rows(facts) for value in entry['values'].values()}
 
 
 def test_scalars_of_a_resumed_run_keep_the_later_value(tmp_path):

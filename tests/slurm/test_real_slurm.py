@@ -185,6 +185,7 @@ def test_a_preempted_training_goes_on_where_it_was(tmp_path, how):
     command = ['scancel', '--signal=USR1', job] if how == 'warned' else ['scontrol', 'requeue', job]
     subprocess.run(command, check=True)
     wait_for(lambda: f'{job} PENDING BeginTime' in queue(), 'the job to be back in the queue', place)
+    time.sleep(2)  # slurmd refuses a job that it killed within the same second; the job would then stay held
     subprocess.run(['scontrol', 'update', f'JobId={job}', 'StartTime=now'], check=True)  # Slurm would wait two minutes
     wait_until_idle(place)
     assert place.jobs()['pretrain'] == job

@@ -161,6 +161,30 @@ def test_only_from_and_rerun(place):
         place.run(only=['cocoo'])
 
 
+def test_the_last_line_says_how_far_the_chain_is(place):
+    """Whatever this call did or left; superseded runs are no part of it."""
+    place.write(True)
+    last = lambda said: said.strip().splitlines()[-1]  # noqa: E731
+    code, said = place.run(only=['report'])
+    assert code == 0 and '0 of 4 stages done (not done: pretrain: never run; linear: never run' in last(said), said
+    assert '0 of 4 runs done' in (place.work / 'report.md').read_text()
+    code, said = place.run(only=['pretrain', 'linear'])
+    assert code == 0 and '2 of 4 stages done (not done: finetune: never run; coco: never run), in' in last(said)
+    code, said = place.run()
+    assert code == 0 and last(said) == f'chain tiny: all stages done, in {place.work}'
+    code, said = place.run(rerun=['coco'])
+    assert code == 0 and (place.work / 'coco.old-1').is_dir() and 'all stages done' in last(said)
+    assert '4 of 4 runs done' in (place.work / 'report.md').read_text()
+    assert place.run(only=['report'])[1].count('all stages done') == 1
+    # New weights of the pretraining: what was made from the old ones is not done any more.
+    place.config('pretrain', load=False, lr=0.2)
+    code, said = place.run(only=['pretrain'])
+    assert code == 0 and '1 of 4 stages done (not done: linear: parent weights changed' in last(said), said
+    place.config('linear', fail_at=1)
+    code, said = place.run()
+    assert code == 1 and 'chain tiny: 1 problem(s), 3 of 4 stages done (not done: linear: failed' in said, said
+
+
 def test_skip_pretrain(place):
     place.write()
     given = place.folder / 'mine.pth'

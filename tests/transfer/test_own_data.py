@@ -1,5 +1,6 @@
 """``tools/transfer.py --images``: what it writes, what it refuses, and that what it writes trains."""
 
+import argparse
 import json
 import os
 import re
@@ -14,8 +15,8 @@ from mmengine.runner import Runner
 from PIL import Image
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401  (saves most of a run's time)
 
-from mim_mm.engine import guard
-from mim_mm.transfer import ChainError, load_chain, own_configs, own_data
+from mim_mm.engine import guard, launch, schedule
+from mim_mm.transfer import Call, ChainError, load_chain, own_configs, own_data, own_detection, own_encoder, run_chain
 from mim_mm.transfer.own_data import OwnData
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,34 @@ def scalars(folder):
     return [json.loads(line) for line in next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()]
 
 
+def test_twelve_bits_in_a_folder_with_an_apostrophe(place):
+    """The range is decided for the set and written; the names of folders are nobody's syntax."""
+    odd = place / 'it\'s {a} "b" %s'
+    for label, name in enumerate(('ant', 'bee')):
+        for i in range(4):
+            path = odd / 'tree' / name / f'{i}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 48), 4000 * label + i, np.uint16)).save(path)
+    (odd / 'tree' / 'ant' / 'phone.heic').write_text('x')
+    said, args = [], arguments(place, work_dir=str(odd / 'work'))
+    own = OwnData(images=str(odd / 'tree'), classes=str(odd / 'tree'), method=str(place / 'tiny.py'))
+    chain = load_chain(own_data.chain_of(own, args, said.append))
+    text = '\n'.join(said)
+    assert 'integer files of more than 8 bits: 0 to 4003, value range 0 to 4095' in text and '.heic 1' in text
+    assert chain.work_dir == odd / 'work'
+    for stage in ('pretrain', 'quick_probe', 'linear', 'finetune'):
+        cfg = launch.load_config(
+            argparse.Namespace(config=str(chain[stage].config), cfg_options={}, launcher='none', work_dir=None,
+                               seed=None, data_root=None)
+        )  # fmt: skip
+        assert cfg.value_range == dict(integer=(0, 4095))
+        assert cfg.train_dataloader.dataset.pipeline[0].value_range == dict(integer=(0, 4095))
+    assert Config.fromfile(chain['pretrain'].config).train_dataloader.dataset.skip_list.startswith(str(odd))
+    with pytest.raises(ChainError, match='cannot be read.*outside of value_range'):
+        own.value_range = (0, 3000)
+        own_data.chain_of(own, arguments(place, work_dir=str(odd / 'other')), said.append)
+
+
 def test_what_is_written(place):
     said, args = [], arguments(place, cfg_options=['linear.train_cfg.max_epochs=3', 'detect.train_cfg.max_iters=9'])
     chain = load_chain(own_data.chain_of(everything(place), args, said.append))
@@ -97,10 +126,14 @@ def test_what_is_written(place):
     assert 'boxes      2 classes, 3 training and 1 validation images' in text and 'Faster R-CNN' in text
     assert args['cfg_options'] == (), 'they are in the chain now'
     assert [(s.name, s.kind, s.init) for s in chain.stages] == [
-        ('pretrain', 'pretrain', None), ('quick_probe', 'probe', 'pretrain'), ('linear', 'linear', 'pretrain'),
-        ('finetune', 'finetune', 'pretrain'), ('detect', 'coco', 'pretrain'), ('report', 'report', None),
+        ('pretrain', 'pretrain', None),
+        ('quick_probe', 'probe', 'pretrain'), ('quick_probe_scratch', 'probe', None),
+        ('linear', 'linear', 'pretrain'), ('linear_scratch', 'linear', None),
+        ('finetune', 'finetune', 'pretrain'), ('finetune_scratch', 'finetune', None),
+        ('detect', 'coco', 'pretrain'), ('detect_scratch', 'coco', None), ('report', 'report', None),
     ]  # fmt: skip
-    assert chain['linear'].options == {'train_cfg.max_epochs': 3} and chain['linear'].arm == chain['quick_probe'].arm
+    assert chain['linear'].options == chain['linear_scratch'].options == {'train_cfg.max_epochs': 3}
+    assert chain['linear'].arm == chain['quick_probe'].arm
     assert chain.work_dir == place / 'work', 'a moved work dir stays a chain'
     pretrain, linear, detect = (Config.fromfile(chain[name].config) for name in ('pretrain', 'linear', 'detect'))
     assert pretrain.train_dataloader.batch_size == 8 and pretrain.model.type == 'EMAE'
@@ -161,7 +194,6 @@ def test_a_file_that_the_user_changed_is_not_overwritten(place):
         (dict(images=None), {}, '--classes needs --images'),
         (dict(), dict(work_dir=None), '--work-dir'),
         (dict(), dict(cfg_options=['detekt.x=1']), 'with a stage of pretrain'),
-        (dict(), dict(dry_run=True), 'nothing was written'),
         (dict(images='/no/such/folder'), {}, 'expected a folder of images'),
         (dict(max_unreadable=0.01), {}, '1 of 13 images cannot be read'),
         (dict(channels=0), {}, 'at least 1'),
@@ -169,7 +201,9 @@ def test_a_file_that_the_user_changed_is_not_overwritten(place):
         (dict(boxes_images=None), {}, '--boxes-images'),
         (dict(val_fraction=1.5), {}, 'between 0 and 1'),
         (dict(method='configs/linear/vitb_linear_90e.py', boxes='none.json'), {}, 'none.json'),
-        (dict(method='configs/emae/emae_hivitb_300e.py'), {}, 'trains HiViT'),
+        (dict(method='configs/beit/beit_vitb_300e.py'), {}, 'pretrain.model.tokenizer_checkpoint=FILE'),
+        (dict(image_size=36), {}, 'multiple of 8'),
+        (dict(image_size=64, small=True), {}, 'cannot both be given'),
         (dict(method='configs/coco/mask_rcnn_fpn.py'), {}, '--method'),
     ],
 )
@@ -186,7 +220,7 @@ def test_a_chain_config_passes_through():
 def test_boxes_alone_in_the_folder_train_a_detector(place):
     """Two iterations of the config as written, shrunk by what a user may set with --cfg-options."""
     chain = load_chain(own_data.chain_of(everything(place, classes=None), arguments(place), lambda line: None))
-    assert [s.name for s in chain.stages] == ['pretrain', 'detect', 'report']
+    assert [s.name for s in chain.stages] == ['pretrain', 'detect', 'detect_scratch', 'report']
     width = 16
     cfg = small(chain['detect'].config, place / 'run', **{
         'model.backbone.img_size': 64, 'model.backbone.window_size': 2, 'model.neck.fpn.out_channels': width,
@@ -236,14 +270,14 @@ def test_other_numbers_of_channels_pretrain_and_probe(place, channels):
 
 def test_every_named_size_has_its_recipes(tmp_path):
     for method, size in (('emae_vits_300e', 'vits'), ('emae_vitb_300e', 'vitb'), ('emae_vitl_800e', 'vitl')):
-        _, _, encoder = own_configs.read_method(f'configs/emae/{method}.py')
+        _, _, encoder = own_encoder.read_method(f'configs/emae/{method}.py')
         data = own_configs.Labelled('/x', ('a', 'b', 'c', 'd', 'e', 'f'), 5000)
         for stage in ('linear', 'finetune', 'quick_probe'):
             path = tmp_path / f'{method}_{stage}.py'
             path.write_text(own_configs.classification_text(stage, encoder, data, 3, None, 1))
             assert size in Config.fromfile(str(path)).filename or stage == 'quick_probe' or size in path.read_text()
-        boxes = own_configs.Boxes('a.json', 'b.json', '/x/t', '/x/v', ('a', 'b'), True, 5000)
-        path.write_text(own_configs.detection_text(encoder, boxes, 3, None, 2))
+        boxes = own_detection.Boxes('a.json', 'b.json', '/x/t', '/x/v', ('a', 'b'), True, 5000)
+        path.write_text(own_detection.detection_text(encoder, boxes, 3, None, 2))
         cfg = Config.fromfile(str(path))
         assert size in path.read_text() and cfg.model.roi_head.mask_head.num_classes == 2
         # the recipe's 100 epochs: 500,000 images in steps of 2 devices x 8
@@ -285,3 +319,158 @@ def test_from_tar_shards_to_a_probe_with_one_command(place):
         [*call[:2], 'out/chain.py', '--gpus', '0', '--dry-run'], cwd=place, env=env, text=True, capture_output=True
     )
     assert again.returncode == 0 and again.stdout.count('skip     done') == 2, again.stdout + again.stderr
+
+
+# ---------------------------------------------------------------- plans, sizes, methods, steps
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(place, capsys):
+    """Stages, commands and reasons of the chain that a run would write, under the names that it would have."""
+    args = arguments(place, dry_run=True, gpus=1, cfg_options=['linear.train_cfg.max_epochs=3'])
+    before = sorted(place.rglob('*'))
+    assert own_data.run(everything(place), args, lambda given, display: run_chain(Call(**given), display)) == 0
+    said = capsys.readouterr().out
+    assert sorted(p for p in place.rglob('*') if 'cache' not in p.parts) == before
+    for stage in ('pretrain', 'quick_probe', 'linear_scratch', 'finetune', 'detect', 'detect_scratch'):
+        assert f'--work-dir {place}/work/{stage} ' in said and f'plan       {stage}: ' in said
+    assert 'plan       pretrain: 2 epochs of 8 images a step, 32 px, from scratch' in said
+    assert 'plan       linear: 3 epochs' in said
+    assert 'plan       detect: 100 iterations of 3 images a step, 1024 px' in said
+    assert f'config  {place}/work/configs/finetune.py' in said and '/tmp/tmp' not in said
+    assert 'data: everything planned stages read is there' in said
+
+
+def test_a_dry_run_of_what_is_written_plans_from_it(place):
+    own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    there = {path: path.read_bytes() for path in (place / 'work').rglob('*.*')}
+    said = []
+    same = own_data.chain_of(everything(place), arguments(place, dry_run=True), said.append, place / 'other')
+    assert same == str(place / 'work' / 'chain.py') and not (place / 'other').exists()
+    (place / 'work' / 'configs' / 'linear.py').write_text('changed = 1')
+    own_data.chain_of(everything(place, val_fraction=0.5), arguments(place, dry_run=True), said.append, place / 'other')
+    assert any('linear.py since it was written' in line for line in said)
+    assert any('would write' in line and 'configs/val.txt' in line and 'chain.py' not in line for line in said)
+    del there[place / 'work' / 'configs' / 'linear.py']
+    assert all(path.read_bytes() == content for path, content in there.items())
+
+
+def test_without_the_runs_from_scratch(place):
+    chain = load_chain(own_data.chain_of(everything(place, no_scratch=True), arguments(place), lambda line: None))
+    assert [s.arm for s in chain.stages] == ['pretrained'] * 5 + ['']
+
+
+def test_the_twin_from_scratch_has_one_rate_for_all_blocks(place):
+    """A rate that falls from block to block spares what is learnt already; of a random encoder it spares nothing."""
+    args = arguments(place, cfg_options=['finetune_scratch.train_cfg.max_epochs=7', 'finetune.train_cfg.max_epochs=5'])
+    chain = load_chain(own_data.chain_of(everything(place), args, lambda line: None))
+    assert chain['finetune_scratch'].options == {
+        'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0, 'train_cfg.max_epochs': 7
+    }  # fmt: skip
+    assert chain['finetune_scratch'].config == chain['finetune'].config
+    assert chain['finetune'].options == {'train_cfg.max_epochs': 5} and not chain['detect_scratch'].options
+
+
+@pytest.mark.parametrize('options, size', [(dict(image_size=64), 64), (dict(small=True), 16)])
+def test_one_size_shrinks_every_stage(place, options, size):
+    """The detector too: 1024 px belong to 224, and a side is a whole number of windows of 16 tokens of 8 px."""
+    chain = load_chain(own_data.chain_of(everything(place, **options), arguments(place), lambda line: None))
+    side = max(1, round(1024 * (size / 32) / 128)) * 128
+    for stage in chain.stages[:-1]:
+        cfg = Config.fromfile(stage.config)
+        steps = [*cfg.train_pipeline, *cfg.get('test_pipeline', [])]
+        sizes = {repr(step.get('crop_size') or step.scale) for step in steps if step.type.endswith('Crop')}
+        if stage.kind == 'coco':
+            assert sizes == {f'({side}, {side})'} and cfg.model.backbone.img_size == side
+            assert cfg.model.data_preprocessor.pad_size_divisor == side and cfg.test_pipeline[1].scale == (side, side)
+            assert cfg.model.backbone.pretrain_img_size == size
+        else:
+            assert sizes == {str(size)} and cfg.model.backbone.img_size == size, stage.name
+
+
+@pytest.mark.parametrize('count, gpus', [(9, 1), (100, 1), (600, 1), (600, 4), (5000, 2), (100_000, 1), (1_281_167, 8)])
+@pytest.mark.parametrize('stage', ['linear', 'finetune'])
+def test_at_least_500_steps(tmp_path, stage, count, gpus):
+    _, _, encoder = own_encoder.read_method('configs/emae/emae_vitb_300e.py')
+    data = own_configs.Labelled('/x', tuple('abcdef'), count)
+    path = tmp_path / 'stage.py'
+    path.write_text(own_configs.classification_text(stage, encoder, data, 3, None, gpus))
+    cfg, recipe = Config.fromfile(str(path)), Config.fromfile(f'configs/{encoder.recipes()[stage]}.py')
+    batch, epochs = cfg.train_dataloader.batch_size, cfg.train_cfg.max_epochs
+    assert epochs * max(1, count // (batch * gpus)) >= 500 and batch <= max(1, count // gpus)
+    share, published = (
+        [s.get('end', s.get('begin')) / c.train_cfg.max_epochs for s in c.param_scheduler] for c in (cfg, recipe)
+    )
+    assert share == pytest.approx(published, abs=0.01)
+    if count > 1_000_000:
+        assert (batch, epochs) == (recipe.train_dataloader.batch_size, recipe.train_cfg.max_epochs)
+
+
+METHODS = [
+    path
+    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae')
+    for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
+]
+
+
+@pytest.mark.parametrize('path', METHODS, ids=lambda path: path.stem)
+def test_every_method_of_ours_writes_its_stages(path, tmp_path):
+    """Texts alone: each has an encoder of known width, and stages whose recipes are there."""
+    base, method, encoder = own_encoder.read_method(str(path))
+    assert encoder.width and encoder.depth and encoder.recipes()
+    where = dict(data_root='/x', source='folder')
+    texts = [own_configs.pretrain_text(base, method, encoder, 3, None, where, 8, 100, 1)]
+    data = own_configs.Labelled('/x', tuple('abcdef'), 5000)
+    boxes = own_detection.Boxes('a.json', 'b.json', '/x/t', '/x/v', ('a', 'b'), True, 5000)
+    for stage in encoder.recipes():
+        if stage == 'detect':
+            texts.append(own_detection.detection_text(encoder, boxes, 3, None, 1))
+        else:
+            texts.append(own_configs.classification_text(stage, encoder, data, 3, None, 1))
+    cfgs = []
+    for i, text in enumerate(texts):
+        (tmp_path / f'{i}.py').write_text(text)
+        cfgs.append(Config.fromfile(str(tmp_path / f'{i}.py')))
+    pretrain = cfgs[0]
+    assert not pretrain.get('strategy') and not pretrain.get('runner_type'), 'one process has nobody to share with'
+    assert pretrain.get('optim_wrapper', {}).get('accumulative_counts', 1) * 8 <= 100
+
+
+TINY_VIT = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
+TINY_SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
+TINY_HIVIT = dict(embed_dims=64, depths=[1, 1, 4], num_heads=2)
+FAMILIES = {
+    'simmim/simmim_vitb_800e': (TINY_VIT, 64, {}),
+    'simmim/simmim_swinb_800e': (TINY_SWIN, 192, {}),
+    'emae/emae_hivitb_300e': (TINY_HIVIT, 64, {'decoder': dict(embed_dims=32, depth=1, num_heads=2)}),
+}
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_the_stages_of_each_family_take_the_encoder(place, name):
+    """Each stage's model is built as written, and the pretrained encoder loads into it; one step of the pretraining."""
+    from mmengine.registry import init_default_scope
+
+    from mim_mm.checkpoint.load import load_encoder
+    from mim_mm.registry import MODELS
+
+    arch, size, more = FAMILIES[name]
+    (place / 'tiny.py').write_text(
+        f"_base_ = r'{ROOT}/configs/{name}.py'\n"
+        f'model = dict(backbone=dict(arch=dict(_delete_=True, **{arch!r})), **{more!r})\n'
+        'train_dataloader = dict(batch_size=4)\ndefault_hooks = dict(checkpoint=dict(interval=1))\n'
+    )
+    own = everything(place, no_scratch=True, image_size=size)
+    chain = load_chain(own_data.chain_of(own, arguments(place), lambda line: None))
+    cfg = small(chain['pretrain'].config, place / 'pre', **{'train_cfg.max_epochs': 1})
+    schedule.fit_schedule(cfg)
+    Runner.from_cfg(cfg).train()
+    assert {s.kind for s in chain.stages} >= {'pretrain', 'coco' if 'simmim_vit' not in name else 'linear'}
+    for stage in chain.stages[1:-1]:
+        cfg = Config.fromfile(stage.config)
+        init_default_scope(cfg.default_scope)
+        preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
+        model = MODELS.build(dict(cfg.model, data_preprocessor=preprocessor))
+        hook = cfg.custom_hooks[0]
+        load_encoder(model.backbone, str(place / 'pre' / 'epoch_1.pth'), **{
+            k: v for k, v in hook.items() if k in ('prefix', 'min_loaded', 'rename', 'resample_patches')
+        })  # fmt: skip

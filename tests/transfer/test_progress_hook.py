@@ -107,11 +107,11 @@ def test_epochs(tmp_path, monkeypatch):
     assert end['finished'] is True and end['eta_s'] == 0.0 and end['checkpoint'] == 'epoch_3.pth'
     assert end['loss'] == 2.0 and end['train']['extra'] == 7.0 and end['train']['lr'] == pytest.approx(0.1)
     assert end['metrics'] == {'batches': 4.0, 'nan': None, 'note': 'x'}, 'lists are left out, NaN is null'
-    # At each logging interval (2 iterations), after each validation, at the start and at the end.
-    assert [state['iter'] for state in states] == [0, 2, 4, 4, 6, 8, 8, 10, 12, 12, 12]
-    assert [state['finished'] for state in states] == [False] * 10 + [True]
-    assert states[1]['epoch'] == 0 and states[3]['epoch'] == 1 and states[1]['loss'] == 2.0
-    assert states[3]['metrics'] and not states[2]['metrics'] and states[3]['checkpoint'] == 'epoch_1.pth'
+    # After each iteration (min_seconds=0), whatever the logging interval, after each validation, at the start and end.
+    assert [state['iter'] for state in states] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12, 12, 12]
+    assert [state['finished'] for state in states] == [False] * 16 + [True]
+    assert states[1]['epoch'] == 0 and states[5]['epoch'] == 1 and states[1]['loss'] == 2.0
+    assert states[5]['metrics'] and not states[4]['metrics'] and states[5]['checkpoint'] == 'epoch_1.pth'
 
 
 def test_eta_is_the_mean_iteration_times_those_to_go(tmp_path, monkeypatch):
@@ -129,6 +129,24 @@ def test_eta_is_the_mean_iteration_times_those_to_go(tmp_path, monkeypatch):
     assert by_iteration[0]['eta_s'] is None
     assert by_iteration[2]['eta_s'] == 3.0 * 6 and by_iteration[6]['eta_s'] == 3.0 * 2
     assert by_iteration[6]['elapsed_s'] == 50 + 5 * 3
+
+
+def test_it_follows_time_and_not_the_logging_interval(tmp_path, monkeypatch):
+    now = [100.0]
+
+    class Slow(Line):
+        def train_step(self, data, optim_wrapper):
+            now[0] += 1.5
+            return super().train_step(data, optim_wrapper)
+
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+    states = written(monkeypatch)
+    # Two seconds at least are between two writes: every second of these iterations, of which five are logged at a time.
+    hooks = dict(hook=dict(type='mim_mm.ProgressHook'), val=False)
+    run = runner(tmp_path, dict(by_epoch=True, max_epochs=2), model=Slow(), **hooks)
+    next(h for h in run.hooks if type(h).__name__ == 'LoggerHook').interval = 5
+    run.train()
+    assert [state['iter'] for state in states] == [0, 2, 4, 6, 8, 8]
 
 
 def test_iterations(tmp_path):
@@ -162,6 +180,33 @@ def test_a_full_disk_is_said_once_and_training_goes_on(tmp_path, monkeypatch):
         r.train()
     assert r.iter == 8
     assert len([w for w in caught if 'No space left' in str(w.message)]) == 1
+
+
+@pytest.mark.parametrize('error', [AttributeError('getdevice_name'), RuntimeError('CUDA'), KeyError('x'), TypeError()])
+@pytest.mark.parametrize('broken', ['device_name', 'write_progress', '_jsonable', 'read_progress'])
+def test_nothing_that_fails_in_it_ends_a_training(broken, error, tmp_path, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(progress, broken, fail)
+    r = runner(tmp_path, dict(by_epoch=True, max_epochs=2, val_interval=1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        r.train()
+    assert r.iter == 8
+    told = [str(w.message) for w in caught if 'training goes on' in str(w.message)]
+    if broken == 'read_progress':  # of resumed runs only
+        hook = next(hook for hook in r.hooks if isinstance(hook, ProgressHook))
+        with pytest.warns(UserWarning, match='before_train failed.*training goes on'):
+            hook.before_train(r)
+    else:
+        assert len(told) == 1 and type(error).__name__ in told[0], told
+
+
+def test_on_cuda_the_device_is_named(monkeypatch):
+    monkeypatch.setattr(progress, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device=None: 'NVIDIA H100')
+    assert progress.device_name() == 'NVIDIA H100'
 
 
 def test_a_loss_that_is_not_a_number_is_null(tmp_path, monkeypatch):

@@ -61,6 +61,7 @@ def sha(**options):
         ('test_dataloader.batch_size', 7),
         ('default_hooks.logger.interval', 1),
         ('default_hooks.checkpoint.interval', 20),
+        ('default_hooks.resume_schedule', dict(type='mim_mm.ResumeScheduleHook')),
         ('custom_hooks.0.checkpoint', '/x/epoch_800.pth'),
         ('custom_hooks.1.interval', 77),
     ],

@@ -1,8 +1,9 @@
 # COCO instances with large-scale jittering (Ghiasi et al. 2021) at 1024 pixels. COCO_ROOT sets the root:
 #   <root>/annotations/instances_{train,val}2017.json, <root>/train2017/*, <root>/val2017/*
+# Masks are bitmaps from here on: annotations as RLE have no polygons, and flip, resize and crop are upstream's.
 # Images are padded to a square by the model's data preprocessor (pad_size_divisor), in training and at test time alike.
 dataset_type = 'CocoDataset'
-data_root = '{{$COCO_ROOT:data/coco}}/'
+data_root = r"""{{$COCO_ROOT:data/coco}}/"""
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -63,3 +64,5 @@ val_evaluator = dict(
     format_only=False,
 )
 test_evaluator = val_evaluator
+# For DetInferencer and mmdet's drawing hook; it logs as mmengine's own does.
+visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -3,21 +3,21 @@
 # Reading, crop and flip are ours: the same boxes and, within rounding, the same pixels.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
-data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+data_root = r"""{{$IMAGENET_ROOT:data/imagenet}}"""
 train_pipeline = [
     dict(type='mim_mm.LazyLoadImageFromFile'),
     dict(type='mim_mm.FastRandomResizedCrop', scale=224, interpolation='bicubic'),
     dict(type='mim_mm.FastRandomFlip', prob=0.5),
     *_base_.train_pipeline[3:],  # noqa: F821
 ]
-# CustomDataset takes the classes from the folders (sorted, hence ImageNet's order); type='ImageNet' insists on 1000.
+# Classes are the training folders, sorted: ImageNet's order. val is numbered by them too (CustomDataset: by its own).
 train_dataloader = dict(
     drop_last=True,
     pin_memory=True,
     persistent_workers=True,
     dataset=dict(
         _delete_=True,
-        type='CustomDataset',
+        type='mim_mm.ClassFolders',
         data_root=data_root,
         data_prefix='train',
         pipeline=train_pipeline,
@@ -28,9 +28,10 @@ val_dataloader = dict(
     persistent_workers=True,
     dataset=dict(
         _delete_=True,
-        type='CustomDataset',
+        type='mim_mm.ClassFolders',
         data_root=data_root,
         data_prefix='val',
+        classes_from='train',
         pipeline=_base_.test_pipeline,  # noqa: F821
     ),
 )

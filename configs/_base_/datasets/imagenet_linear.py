@@ -2,7 +2,7 @@
 # mmpretrain's base crops bilinearly; the published protocols crop bicubically (train and test).
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py'
 
-data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+data_root = r"""{{$IMAGENET_ROOT:data/imagenet}}"""
 train_pipeline = [
     # Same boxes and, within rounding, same pixels as LoadImageFromFile and mmpretrain's RandomResizedCrop by Pillow.
     dict(type='mim_mm.LazyLoadImageFromFile'),
@@ -16,18 +16,25 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
-# CustomDataset takes the classes from the folders (sorted, hence ImageNet's order); type='ImageNet' insists on 1000.
+# Classes are the training folders, sorted: ImageNet's order. val is numbered by them too (CustomDataset: by its own).
 train_dataloader = dict(
     drop_last=True,
     pin_memory=True,
     persistent_workers=True,
     dataset=dict(
-        _delete_=True, type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+        _delete_=True, type='mim_mm.ClassFolders', data_root=data_root, data_prefix='train', pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(
     pin_memory=True,
     persistent_workers=True,
-    dataset=dict(_delete_=True, type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline),
+    dataset=dict(
+        _delete_=True,
+        type='mim_mm.ClassFolders',
+        data_root=data_root,
+        data_prefix='val',
+        classes_from='train',
+        pipeline=test_pipeline,
+    ),
 )
 test_dataloader = val_dataloader

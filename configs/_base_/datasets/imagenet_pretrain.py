@@ -1,5 +1,5 @@
 # ImageNet-1k without its labels: MAE's augmentation (He et al. 2022, appendix A.1), crop and flip only.
-data_root = '{{$IMAGENET_ROOT:data/imagenet}}'
+data_root = r"""{{$IMAGENET_ROOT:data/imagenet}}"""
 
 train_pipeline = [
     # Same boxes and, within rounding, same pixels as LoadImageFromFile and mmpretrain's RandomResizedCrop by Pillow.

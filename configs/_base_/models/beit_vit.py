@@ -1,6 +1,7 @@
 # BEiT, ViT-B/16: blocks of patches replaced by a mask token, DALL-E's visual tokens of 112-px views as targets.
 # The tokenizer's weights are not part of this package: model.tokenizer_checkpoint=FILE.
 model = dict(
+    _scope_='mim_mm',
     type='BEiT',
     backbone=dict(
         type='mmpretrain.BEiTPretrainViT',
@@ -8,10 +9,6 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
-        init_cfg=[
-            dict(type='TruncNormal', std=0.02, layer=['Linear', 'Conv2d']),
-            dict(type='Constant', val=1.0, bias=0.0, layer='LayerNorm'),
-        ],
     ),
     masker=dict(type='BlockMasking', ratio=75 / 196),
     tokenizer=dict(type='mmpretrain.DALL-E'),

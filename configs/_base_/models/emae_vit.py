@@ -6,6 +6,7 @@ model = dict(
     # The consistency term compares predictions with one another: bf16 would round away what they differ in.
     decoder=dict(fp32_head=True),
     # L_total = L_whole + L_consistency; the paper fixes neither normaliser nor ramp (see mim_mm/algorithms/emae.py).
+    # At small scale weight 1 undid the gain and 0.1 did not: docs/methods.md.
     whole_weight=1.0,
     consistency_weight=1.0,
     normalizer='overlap',

@@ -1,5 +1,6 @@
 # MAE, ViT-B/16: 75 % of the patches hidden at random, decoder of 8 blocks of width 512.
 model = dict(
+    _scope_='mim_mm',
     type='MAE',
     backbone=dict(type='mmpretrain.VisionTransformer', arch='base', img_size=224, patch_size=16, out_type='raw'),
     masker=dict(type='RandomMasking', ratio=0.75),

@@ -2,11 +2,14 @@
 # model.backbone and the channels of its maps as model.neck.in_channels. The detector checks the strides.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
+predictor = dict(type='mim_mm.FullPrecisionLinear')
 model = dict(
     type='mim_mm.MIMMaskRCNN',
+    rpn_head=dict(type='mim_mm.FullPrecisionRPNHead'),
     roi_head=dict(
-        # bf16 features, fp32 boxes: see mim_mm/detection/roi_extractor.py
+        # bf16 features, fp32 boxes and scores: see mim_mm/detection/{roi_extractor,predictors}.py
         bbox_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
         mask_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
+        bbox_head=dict(cls_predictor_cfg=predictor, reg_predictor_cfg=predictor),
     ),
 )

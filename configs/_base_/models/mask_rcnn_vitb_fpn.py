@@ -3,6 +3,7 @@
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
 norm = dict(type='SyncBN')
+predictor = dict(type='mim_mm.FullPrecisionLinear')
 model = dict(
     type='mim_mm.MIMMaskRCNN',
     data_preprocessor=dict(pad_size_divisor=1024),
@@ -23,12 +24,14 @@ model = dict(
         in_channels=768,
         fpn=dict(type='FPN', out_channels=256, num_outs=5, norm_cfg=norm),
     ),
-    rpn_head=dict(num_convs=2),
+    rpn_head=dict(type='mim_mm.FullPrecisionRPNHead', num_convs=2),
     roi_head=dict(
-        # bf16 features, fp32 boxes: see mim_mm/detection/roi_extractor.py
+        # bf16 features, fp32 boxes and scores: see mim_mm/detection/{roi_extractor,predictors}.py
         bbox_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
         mask_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
+        bbox_head=dict(
+            type='Shared4Conv1FCBBoxHead', norm_cfg=norm, cls_predictor_cfg=predictor, reg_predictor_cfg=predictor
+        ),
         mask_head=dict(norm_cfg=norm),
     ),
     train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),

@@ -3,6 +3,7 @@
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
 norm = dict(type='mmpretrain.LN2d', eps=1e-6)
+predictor = dict(type='mim_mm.FullPrecisionLinear')
 model = dict(
     type='mim_mm.MIMMaskRCNN',
     data_preprocessor=dict(pad_size_divisor=1024),
@@ -17,12 +18,14 @@ model = dict(
         drop_path_rate=0.1,
     ),
     neck=dict(_delete_=True, type='mim_mm.SimplePyramid', in_channels=768),
-    rpn_head=dict(num_convs=2),
+    rpn_head=dict(type='mim_mm.FullPrecisionRPNHead', num_convs=2),
     roi_head=dict(
-        # bf16 features, fp32 boxes: see mim_mm/detection/roi_extractor.py
+        # bf16 features, fp32 boxes and scores: see mim_mm/detection/{roi_extractor,predictors}.py
         bbox_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
         mask_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
-        bbox_head=dict(type='Shared4Conv1FCBBoxHead', norm_cfg=norm),
+        bbox_head=dict(
+            type='Shared4Conv1FCBBoxHead', norm_cfg=norm, cls_predictor_cfg=predictor, reg_predictor_cfg=predictor
+        ),
         mask_head=dict(norm_cfg=norm),
     ),
     train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),

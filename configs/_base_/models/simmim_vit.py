@@ -1,5 +1,6 @@
 # SimMIM, ViT-B/16 at 224 px: BEiT's ViT (positions only as a shared relative bias), 30 of 49 squares of 32 px hidden.
 model = dict(
+    _scope_='mim_mm',
     type='SimMIM',
     backbone=dict(
         type='mmpretrain.BEiTPretrainViT',
@@ -7,10 +8,6 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
-        init_cfg=[
-            dict(type='TruncNormal', std=0.02, layer=['Linear', 'Conv2d']),
-            dict(type='Constant', val=1.0, bias=0.0, layer='LayerNorm'),
-        ],
     ),
     mask_unit=32,
     masker=dict(type='RandomMasking', ratio=0.6),

@@ -14,8 +14,8 @@ optim_wrapper = dict(
 
 train_cfg = dict(by_epoch=True, max_epochs=300)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=10, convert_to_iter_based=True),
+    dict(type='WarmupLR', by_epoch=True, end=10, convert_to_iter_based=True, like='beit'),
+    dict(type='HalfCosineLR', eta_min=1e-5, by_epoch=True, begin=10, convert_to_iter_based=True, like='beit'),
 ]
 custom_hooks = [
     dict(type='MaskSeedHook'),

@@ -19,9 +19,9 @@ optim_wrapper = dict(
 
 train_cfg = dict(by_epoch=True, max_epochs=800)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=5e-7 / 1e-4, by_epoch=True, begin=0, end=10, convert_to_iter_based=True),
-    # Without a begin, from which mmengine would count: mmpretrain's recipe has one of 10 and so drops at epoch 710.
-    dict(type='MultiStepLR', milestones=[700], gamma=0.1, by_epoch=True, convert_to_iter_based=True),
+    dict(type='WarmupLR', start_factor=5e-7 / 1e-4, by_epoch=True, end=10, convert_to_iter_based=True, like='timm'),
+    # At epoch 700 and an iteration late, as the release (mmpretrain's recipe counts from its begin: epoch 710).
+    dict(type='StepsLR', milestones=[700], by_epoch=True, begin=10, convert_to_iter_based=True, like='timm'),
 ]
 custom_hooks = [
     dict(type='MaskSeedHook'),

@@ -4,7 +4,7 @@
 
 10,000 of 50,000 images, the same for all arms: with all labels so small an encoder learns nearly as much without
 pretraining.
-Last run: by the study, on a CPU.
+Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['./linear.py']
@@ -17,8 +17,8 @@ train_dataloader = dict(
 )
 optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', T_max=epochs - 1, by_epoch=True, begin=1, convert_to_iter_based=True),
+    dict(type='mim_mm.WarmupLR', by_epoch=True, end=1, convert_to_iter_based=True),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=True, begin=1, convert_to_iter_based=True),
 ]
 train_cfg = dict(max_epochs=epochs, val_interval=epochs)
 default_hooks = dict(checkpoint=dict(interval=epochs))

@@ -3,16 +3,17 @@
     python tools/train.py configs/evidence/linear.py --data-root CIFAR --cfg-options custom_hooks.0.checkpoint=CKPT
 
 One rate for all arms, where quick_probe.py chooses one for each.
-Last run: by the study, on a CPU.
+Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
-data_root = '{{$EVIDENCE_ROOT:data/cifar10}}'
+data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
 epochs = 4
 
 custom_hooks = [
-    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95)
+    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
+    dict(type='mim_mm.ClassCountHook'),
 ]
 data_preprocessor = dict(num_classes=10, mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7], to_rgb=True)
 model = dict(
@@ -34,7 +35,7 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CustomDataset',
+        type='mim_mm.ClassFolders',
         data_root=data_root,
         data_prefix='train',
         pipeline=[
@@ -50,9 +51,10 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CustomDataset',
+        type='mim_mm.ClassFolders',
         data_root=data_root,
         data_prefix='val',
+        classes_from='train',
         pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
     ),
 )
@@ -61,7 +63,7 @@ val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.0, fused=True))
-param_scheduler = dict(type='CosineAnnealingLR', T_max=epochs, by_epoch=True, convert_to_iter_based=True)
+param_scheduler = dict(type='mim_mm.HalfCosineLR', by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=epochs)
 val_cfg = dict()
 test_cfg = dict()

@@ -3,12 +3,12 @@
     python tools/train.py configs/evidence/quick_probe.py --data-root CIFAR --cfg-options custom_hooks.0.checkpoint=CKPT
 
 The test set is read once, for the figure of the head that was chosen without it.
-Last run: by the study, on a CPU.
+Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['../_base_/default_runtime.py']
 default_scope = 'mmpretrain'
-data_root = '{{$EVIDENCE_ROOT:data/cifar10}}'
+data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
 
 custom_hooks = [
     dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
@@ -54,7 +54,7 @@ val_dataloader = dict(
         type='ConcatDataset',
         datasets=[
             dict(**images, data_prefix='train', part='choose', **held_out, pipeline=transforms),
-            dict(**images, data_prefix='val', part='report', pipeline=transforms),
+            dict(**images, data_prefix='val', classes_from='train', part='report', pipeline=transforms),
         ],
     ),
 )
@@ -67,7 +67,7 @@ optim_wrapper = dict(
     optimizer=dict(type='SGD', lr=128 / 256, momentum=0.9, fused=True),
     constructor='mim_mm.ProbeHeadsConstructor',
 )
-param_scheduler = dict(type='CosineAnnealingLR', by_epoch=False)
+param_scheduler = dict(type='mim_mm.HalfCosineLR', by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=700, val_interval=700)
 val_cfg = dict()
 test_cfg = dict()

@@ -1,0 +1,90 @@
+"""Evidence study on CIFAR-10: do the orderings of EMAE's and SBAM's tables hold at a size that two CPU cores can run?
+
+    tools/transfer.py configs/chains/evidence.py --data-root evidence=CIFAR --gpus 0 --jobs 2
+
+Every arm is MAE's or EMAE's small recipe with one thing changed, three seeds each, five for those that the claim rests on.
+All are measured by k-NN and the quick probe, the claim's own arms also by linear probe and fine-tuning; `scratch` is the
+random encoder. What is done is skipped, so that the study can be cut off anywhere; `--only` names arms.
+Last run: not yet; docs/results/evidence_cifar10.md has the design and the budget.
+"""
+
+name = 'evidence'
+work_dir = 'work_dirs/evidence'
+
+_here = 'configs/evidence/'
+_knn = dict(
+    name='knn',
+    path='knn.json',
+    command='python tools/knn.py {config} {checkpoint} --work-dir {work_dir} --resize 32 --crop 32 --workers 0',
+)
+_weight, _ratio, _parts = 'model.consistency_weight', 'model.masker.ratio', 'model.masker.num_parts'
+_long = {'train_cfg.max_epochs': 16}
+# arm -> recipe, what is changed in it; the first four have five seeds
+_claim = dict(
+    mae=('pretrain_mae', {}),
+    emae_w0=('pretrain_emae', {_weight: 0.0}),
+    emae=('pretrain_emae', {}),
+    sbam=('pretrain_sbam', {}),
+)
+_others = dict(
+    # equal encoder FLOPs; K = 8 and 16 against their ratios
+    mae_4x=('pretrain_mae', _long),
+    mae_r875=('pretrain_mae', {_ratio: 0.875}),
+    mae_r9375=('pretrain_mae', {_ratio: 0.9375}),
+    emae_k8=('pretrain_emae', {_parts: 8}),
+    emae_k16=('pretrain_emae', {_parts: 16}),
+    # masks without consistency
+    independent=('pretrain_emae_independent', {}),
+    complementary=('pretrain_emae_complementary', {}),
+    # the weight of consistency
+    emae_w003=('pretrain_emae', {_weight: 0.03}),
+    emae_w03=('pretrain_emae', {_weight: 0.3}),
+    emae_w05=('pretrain_emae', {_weight: 0.5}),
+    emae_w1=('pretrain_emae', {_weight: 1.0}),
+    emae_w1_ramp=('pretrain_emae_ramp', {}),
+    emae_w0_4x=('pretrain_emae', {_weight: 0.0, **_long}),
+    emae_w1_4x=('pretrain_emae', {_weight: 1.0, **_long}),
+    # salience against random
+    mae_r5=('pretrain_mae', {_ratio: 0.5}),
+    sbam_r5=('pretrain_sbam', {_ratio: 0.5}),
+    mae_r6=('pretrain_mae', {_ratio: 0.6}),
+    sbam_r6=('pretrain_sbam', {_ratio: 0.6}),
+    mae_r9=('pretrain_mae', {_ratio: 0.9}),
+    sbam_r9=('pretrain_sbam', {_ratio: 0.9}),
+    sbam_at_once=('pretrain_sbam', {'model.masker.random_epochs': 0}),
+    amr=('pretrain_amr', {}),
+    amr_batch=('pretrain_amr', {'model.masker.ratio.scope': 'per_batch'}),
+    emae_sbam_amr=('pretrain_emae_sbam_amr', {}),
+)
+_arms = {**_claim, **_others}
+_seeds = {_arm: [0, 1, 2, 3, 4] if _arm in _claim else [0, 1, 2] for _arm in _arms}
+
+stages = {
+    f'pretrain_{_arm}': dict(
+        kind='pretrain', config=f'{_here}{_recipe}.py', options=dict(_options), arm=_arm, seeds=_seeds[_arm]
+    )
+    for _arm, (_recipe, _options) in _arms.items()
+}
+stages.update(
+    {
+        f'probe_{_arm}': dict(
+            kind='probe', config=f'{_here}quick_probe.py', init=f'pretrain_{_arm}', arm=_arm, seeds=_seeds[_arm],
+            artifacts=[_knn],
+        )
+        for _arm in _arms
+    }
+)  # fmt: skip
+stages['probe_scratch'] = dict(
+    kind='probe', config=f'{_here}quick_probe.py', init=None, arm='scratch', seeds=[0, 1, 2, 3, 4], artifacts=[_knn]
+)
+stages.update(
+    {
+        f'{_kind}_{_arm}': dict(
+            kind=_kind, config=f'{_here}{_kind}.py', arm=_arm, seeds=[0, 1, 2, 3, 4],
+            init=None if _arm == 'scratch' else f'pretrain_{_arm}',
+        )
+        for _kind in ('linear', 'finetune')
+        for _arm in (*_claim, 'scratch')
+    }
+)  # fmt: skip
+stages['report'] = dict(kind='report')

@@ -1,0 +1,15 @@
+"""Evidence study, EMAE with consistency weight 1, raised from 0 over the first half of training.
+
+    python tools/train.py configs/evidence/pretrain_emae_ramp.py --data-root CIFAR
+
+Last run: never in full.
+"""
+
+_base_ = './pretrain_emae.py'
+model = dict(consistency_weight=1.0)
+custom_hooks = [
+    dict(type='MaskSeedHook'),
+    dict(type='FiniteLossHook', interval=50),
+    dict(type='AgreementWatchHook'),
+    dict(type='ConsistencyRampHook', epochs=2),
+]

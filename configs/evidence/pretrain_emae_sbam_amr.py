@@ -1,0 +1,22 @@
+"""Evidence study, EMAE x SBAM x AMR: parts dealt by salience, their number follows the image.
+
+    python tools/train.py configs/evidence/pretrain_emae_sbam_amr.py --data-root CIFAR
+
+Last run: never in full.
+"""
+
+_base_ = './pretrain_emae.py'
+model = dict(
+    masker=dict(
+        _delete_=True,
+        type='SalienceParallelMasking',
+        ratio=dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.1),
+        random_epochs=1,
+    )
+)
+custom_hooks = [
+    dict(type='MaskSeedHook'),
+    dict(type='FiniteLossHook', interval=50),
+    dict(type='AgreementWatchHook'),
+    dict(type='MaskerEpochHook'),
+]

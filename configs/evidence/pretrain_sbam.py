@@ -1,0 +1,10 @@
+"""Evidence study, SBAM: MAE with salience masks after one epoch of random ones (docs/results/evidence_cifar10.md).
+
+    python tools/train.py configs/evidence/pretrain_sbam.py --data-root CIFAR
+
+Last run: never in full.
+"""
+
+_base_ = './pretrain_mae.py'
+model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.75, random_epochs=1))
+custom_hooks = [dict(type='MaskSeedHook'), dict(type='FiniteLossHook', interval=50), dict(type='MaskerEpochHook')]

@@ -116,7 +116,9 @@ def test_shipped_chains_read_and_pass_on_the_encoder(path):
 
     chain = load_chain(path)
     assert chain.name == path.stem and chain.work_dir == Path('work_dirs') / path.stem
-    assert {s.kind for s in chain.stages} == {'pretrain', 'probe', 'linear', 'finetune', 'coco', 'report'}
+    kinds = {'pretrain', 'probe', 'linear', 'finetune', 'coco', 'report'}
+    # CIFAR-10 has no boxes
+    assert {s.kind for s in chain.stages} == kinds - ({'coco'} if path.stem == 'evidence' else set())
     if '_vitb_' in path.stem:
         assert [s.kind for s in chain.stages] == ['pretrain', 'probe', 'linear', 'finetune', 'coco', 'report']
         assert [s.init for s in chain.stages] == [None, *['pretrain'] * 4, None]

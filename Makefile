@@ -92,7 +92,7 @@ $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@$(@D)/bin/python $(PIP_INSTALL) --upgrade pip setuptools wheel
 	@$(@D)/bin/python $(PIP_INSTALL) torch torchvision numpy
 	@$(@D)/bin/python $(PIP_INSTALL) --no-build-isolation -c constraints-upstream.txt \
-	  mmengine mmcv-lite mmpretrain mmdet pycocotools safetensors scikit-learn matplotlib pytest pytest-xdist timm
+	  mmengine mmcv-lite mmpretrain mmdet pycocotools safetensors tifffile scikit-learn matplotlib pytest pytest-xdist timm
 	@$(@D)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@$(fix_opencv)
 	@touch $@

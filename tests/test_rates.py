@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
+from mmengine.registry import MODELS
 from mmengine.registry import PARAM_SCHEDULERS as ROOT
 from mmengine.runner import Runner
 from recipe_table import CONFIGS, FOLDERS
@@ -195,6 +196,13 @@ class Little(BaseModel):
         return dict(loss=(self.weight - 1).square().sum())
 
 
+@pytest.fixture(autouse=True, scope='module')
+def registered():
+    MODELS.register_module(name='LittleOfRates', module=Little)
+    yield
+    MODELS._module_dict.pop('LittleOfRates')
+
+
 class Notes(Hook):
     """The rate at each update, and of each iteration."""
 
@@ -215,7 +223,7 @@ class Notes(Hook):
 
 def run(work_dir, accumulated, stop=None, resume=False):
     cfg = Config(dict(
-        model=dict(type=Little),
+        model=dict(type='LittleOfRates'),
         work_dir=str(work_dir),
         train_dataloader=dict(
             batch_size=1, dataset=[dict(inputs=torch.zeros(1))] * LENGTH, sampler=dict(type='DefaultSampler')
@@ -229,6 +237,7 @@ def run(work_dir, accumulated, stop=None, resume=False):
             dict(type='mim_mm.HalfCosineLR', eta_min_ratio=FLOOR / PEAK, begin=WARM, convert_to_iter_based=True),
         ],
         default_scope='mmengine',
+        default_hooks=dict(checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1)),
         resume=resume,
         log_level='ERROR',
         experiment_name=f'{work_dir.name}-{resume}',

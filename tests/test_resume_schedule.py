@@ -87,7 +87,7 @@ def run(
     count = iterations or inside
     found = latest_checkpoint(work_dir) if work_dir.exists() else None
     loop = dict(type='IterBasedTrainLoop', max_iters=epochs, val_interval=10**6)
-    every = dict(type='CheckpointHook', interval=1, by_epoch=not count, backend_args=dict(backend='atomic_local'))
+    every = dict(type='mim_mm.AtomicCheckpointHook', interval=1, by_epoch=not count)
     runner = Runner(
         dict(type='ResumeTwo'), str(work_dir),
         train_dataloader=dict(batch_size=batch, num_workers=0, drop_last=True, dataset=dict(type='ResumeNumbers'),
@@ -249,12 +249,17 @@ def test_a_recipe_resumed_by_the_tool(image_folder, tmp_path, capfd):
     options = {key: value for key, value in SHRINK.items() if key != 'model.backbone.arch'}
     options = as_words({**options, 'train_dataloader.dataset.data_prefix': '', 'default_hooks.checkpoint.interval': 4})
 
-    def train(name, epochs, *more):
-        launch.train_main([str(recipe), '--work-dir', str(tmp_path / name), '--data-root', str(image_folder), *more,
-                           '--cfg-options', *options, f'train_cfg.max_epochs={epochs}'])  # fmt: skip
+    def logged(name):
         logs = sorted((tmp_path / name).glob('*/vis_data/scalars.json'))
-        rows = [json.loads(line) for line in logs[-1].read_text().splitlines()]
-        return {row['step']: row['lr'] for row in rows if 'lr' in row}
+        return [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+
+    def train(name, epochs, *more):
+        before = len(logged(name))
+        # mmengine names folders by the second and keeps one visualizer a name: runs may take less than a second.
+        launch.train_main([str(recipe), '--work-dir', str(tmp_path / name), '--data-root', str(image_folder), *more,
+                           '--cfg-options', *options, f'train_cfg.max_epochs={epochs}',
+                           f'experiment_name={name}_{epochs}'])  # fmt: skip
+        return {row['step']: row['lr'] for row in logged(name)[before:] if 'lr' in row}
 
     short, whole = train('run', 4), train('whole', 8)
     resumed = train('run', 8, '--resume')

@@ -1,5 +1,6 @@
 """mmpretrain beside a transformers that its multimodal models do not know: a fake 5.x without what 5 removed."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def python(code, site):
 
 
 def test_without_the_package_mmpretrain_dies(site):
+    if 'onedl-mmpretrain' not in importlib.metadata.packages_distributions().get('mmpretrain', ()):
+        pytest.skip('the last upstream release dies of something else in the fake package')
     # the premise; a release that knows transformers 5 needs compat/multimodal no more
     assert 'NoneType takes no arguments' in python('import mmcv, mmpretrain.models', site('5.2.0')).stderr
 

@@ -105,13 +105,7 @@ class ConfigImages(FolderImages):
         unknown = sorted({own[label] for label in labels} - set(self.classes))
         if unknown:
             raise ValueError(f'{self.root} has classes that train lacks ({unknown[:3]}): remove or add them')
-        (part, parts), count = share, len(infos)
-        if not 0 <= part < parts <= count:
-            raise ValueError(f'{self.root} has {count} images, not enough for part {part} of {parts}: lower GPUS')
-        self.start = part * count // parts
         place = {name: number for number, name in enumerate(self.classes)}
-        chosen = slice(self.start, (part + 1) * count // parts)
         self.items = [
-            (os.path.relpath(info['img_path'], self.root), place[own[label]])
-            for info, label in zip(infos[chosen], labels[chosen])
+            (os.path.relpath(infos[i]['img_path'], self.root), place[own[labels[i]]]) for i in self._take(share)
         ]

@@ -158,12 +158,16 @@ class FolderImages(Dataset):
             classes = str(trained)  # the folder says more than the names: which of them are empty
         self.images = ClassFolders(data_prefix=str(self.root), pipeline=pipeline, classes_from=classes)
         self.classes = tuple(self.images.metainfo['classes'])
+        infos = map(self.images.get_data_info, self._take(share))
+        self.items = [(os.path.relpath(d['img_path'], self.root), d['gt_label']) for d in infos]
+
+    def _take(self, share: tuple[int, int]) -> range:
+        """The images of this share; sets where it starts."""
         (part, parts), count = share, len(self.images)
         if not 0 <= part < parts <= count:
             raise ValueError(f'{self.root} has {count} images, not enough for part {part} of {parts}: lower GPUS')
         self.start = part * count // parts
-        infos = map(self.images.get_data_info, range(self.start, (part + 1) * count // parts))
-        self.items = [(os.path.relpath(d['img_path'], self.root), d['gt_label']) for d in infos]
+        return range(self.start, (part + 1) * count // parts)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -73,7 +73,7 @@ test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
 test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)
-	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/test_declared_dependencies.py tests/test_recipes_full.py)
+	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/packaging/test_declared_dependencies.py tests/recipes/test_recipes_full.py)
 
 test-gpu-standin: $(VENV)/.ready  ## recipes of every family on a CUDA device that computes nothing (gcc, nm; a CUDA torch)
 	$(VENV)/bin/python -m pytest -m 'full or not full' $(or $(TESTS),tests/gpu_standin)

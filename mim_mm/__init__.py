@@ -5,8 +5,8 @@ there before they are imported, ``mmcv._ext`` above all where mmcv was installed
 ``mim_mm/compat``.
 """
 
-from .compat import install as _install_compat
-from .version import __version__
+from mim_mm.compat import install as _install_compat
+from mim_mm.version import __version__
 
 _install_compat()
 

@@ -9,9 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 # What operating systems, archivers and file servers leave between images.
-LEFT_BEHIND = frozenset(
-    ('__MACOSX', '@eaDir', '#recycle', '$RECYCLE.BIN', 'System Volume Information', 'lost+found')
-)
+LEFT_BEHIND = frozenset(('__MACOSX', '@eaDir', '#recycle', '$RECYCLE.BIN', 'System Volume Information', 'lost+found'))
 
 
 class DataError(ValueError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 PLAIN_VITS = {  # width, depth, patch -> name, heads
     (384, 12, 16): ('ViT-S/16', 6), (768, 12, 16): ('ViT-B/16', 12), (1024, 24, 16): ('ViT-L/16', 16),
@@ -49,7 +49,7 @@ def short_type(settings: Any) -> str:
     return str(settings.get('type', '')).split('.')[-1] if isinstance(settings, Mapping) else ''
 
 
-def square(size: Any) -> Optional[Any]:
+def square(size: Any) -> Any | None:
     """``224`` and ``(224, 224)`` -> 224; other pairs stay pairs."""
     if isinstance(size, (list, tuple)) and len(size) == 2:
         return int(size[0]) if size[0] == size[1] else [int(size[0]), int(size[1])]
@@ -65,7 +65,7 @@ def backbone_name(kind: str, width: Any, depth: Any, patch: Any, heads: Any = No
     return f'{kind} ({sizes}{f", heads {heads}" if name else ""})'
 
 
-def stated_backbone(settings: Any) -> Optional[str]:
+def stated_backbone(settings: Any) -> str | None:
     """The name of a backbone by its settings, without building it; None where they do not say its sizes."""
     if not isinstance(settings, Mapping):
         return None
@@ -79,7 +79,7 @@ def stated_backbone(settings: Any) -> Optional[str]:
     return backbone_name(kind, sizes[0], sizes[1], square(settings.get('patch_size', 16)), sizes[2])
 
 
-def variant(masker: Mapping) -> Optional[str]:
+def variant(masker: Mapping) -> str | None:
     """The mask in the words of the published table: ``random r=3/4``, ``parallel K=4``, ``salience``."""
     masker = {**MASKER_DEFAULTS.get(short_type(masker), {}), **masker}
     kind = short_type(masker).replace('Masking', '')
@@ -94,7 +94,7 @@ def variant(masker: Mapping) -> Optional[str]:
     return text + (', ratio by image' if isinstance(ratio, Mapping) else '') or None
 
 
-def views(masker: Mapping) -> Optional[int]:
+def views(masker: Mapping) -> int | None:
     """K: how often an image is encoded in an iteration."""
     kind = short_type(masker)
     if kind == 'ComplementaryMasking':
@@ -104,7 +104,7 @@ def views(masker: Mapping) -> Optional[int]:
     return None if 'Parallel' in kind or 'Independent' in kind else 1  # a default of the class, not stated
 
 
-def schedule(config: Mapping) -> Dict[str, Any]:
+def schedule(config: Mapping) -> dict[str, Any]:
     """``epochs`` or ``iters`` (the other is None) and ``batch_per_device`` (accumulation included)."""
     train, loader = config.get('train_cfg') or {}, config.get('train_dataloader') or {}
     size = loader.get('batch_size') or (loader.get('batch_sampler') or {}).get('batch_size')
@@ -117,7 +117,7 @@ def schedule(config: Mapping) -> Dict[str, Any]:
     )
 
 
-def pretraining(config: Mapping) -> Dict[str, Any]:
+def pretraining(config: Mapping) -> dict[str, Any]:
     """Method, mask, duration, batch and views of a pretraining config, and where it leaves the published method."""
     model = config.get('model') or {}
     masker = dict(model.get('masker') or {})
@@ -128,7 +128,7 @@ def pretraining(config: Mapping) -> Dict[str, Any]:
     return dict(facts, changes=changes(config))
 
 
-def changes(config: Mapping) -> List[str]:
+def changes(config: Mapping) -> list[str]:
     """Settings that make it another method than the published one of its name, in words."""
     model = config.get('model') or {}
     found = []
@@ -148,7 +148,7 @@ def changes(config: Mapping) -> List[str]:
     return found + [CHANGING_HOOKS[kind] for kind in hooks if kind in CHANGING_HOOKS]
 
 
-def until(facts: Dict[str, Any], name: str) -> Dict[str, Any]:
+def until(facts: dict[str, Any], name: str) -> dict[str, Any]:
     """``epoch_100.pth`` of a run of 300 epochs has seen 100.
 
     Args:
@@ -161,7 +161,7 @@ def until(facts: Dict[str, Any], name: str) -> Dict[str, Any]:
     return facts
 
 
-def downstream(config: Mapping) -> Dict[str, Any]:
+def downstream(config: Mapping) -> dict[str, Any]:
     """Duration, batch, resolution and head of a downstream config.
 
     ``head`` for classifiers: what is pooled, and the norm before the linear layer (``cls + BN``), or the kind of probe;
@@ -183,7 +183,7 @@ def downstream(config: Mapping) -> Dict[str, Any]:
     return dict(resolution=square(backbone.get('img_size')), head=head, **schedule(config))
 
 
-def totals(facts: Mapping, gpus: Optional[int], images: Optional[int]) -> tuple:
+def totals(facts: Mapping, gpus: int | None, images: int | None) -> tuple:
     """(batch over all devices, epochs), with iterations turned into epochs where the images were counted."""
     size = facts.get('batch_per_device')
     batch = size * max(1, gpus) if size and gpus is not None else None

@@ -1,45 +1,67 @@
 """Registries of scope ``mim_mm``, children of mmengine's root registries.
 
 Any OpenMMLab config reaches our classes as ``type='mim_mm.EMAE'``: mmengine imports ``mim_mm.registry`` when it meets
-the scope, and the ``locations`` import the rooms on the first look-up only, so ``import mim_mm`` stays cheap.
+the scope, and the modules below on the first look-up in the registry that lists them. Until then nothing is imported:
+``import mim_mm`` and ``--help`` stay cheap. A new module is entered here; ``tests/packaging/test_layers.py`` finds those
+that are not.
 """
-
-import importlib
-import pkgutil
 
 from mmengine import registry as _root
 from mmengine.registry import Registry
 
 
-def _child(parent: Registry, *rooms: str) -> Registry:
-    locations = [f'mim_mm.{room}' for room in rooms] or [__name__]
+def _child(parent: Registry, modules: str = '') -> Registry:
+    """A registry of this scope that imports ``modules``, names below ``mim_mm``, at its first look-up."""
+    locations = [f'mim_mm.{module}' for module in modules.split()] or [__name__]
     return Registry(parent.name, parent=parent, scope='mim_mm', locations=locations)
 
 
-MODELS = _child(_root.MODELS, 'masking', 'decoders', 'algorithms', 'detection', 'data', 'evaluation')
-DATASETS = _child(_root.DATASETS, 'data', 'evaluation')
-TRANSFORMS = _child(_root.TRANSFORMS, 'data')
-FUNCTIONS = _child(_root.FUNCTIONS, 'data')
-HOOKS = _child(_root.HOOKS, 'engine', 'evaluation')
-OPTIMIZERS = _child(_root.OPTIMIZERS, 'engine')
-OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, 'engine')
-OPTIM_WRAPPER_CONSTRUCTORS = _child(_root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
-METRICS = _child(_root.METRICS, 'evaluation', 'detection')
-RUNNERS = _child(_root.RUNNERS, 'engine')
-STRATEGIES = _child(_root.STRATEGIES, 'engine')
-PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, 'engine')
+# Right after its import a Runner that is made without tools/train.py fits its schedule to the run.
+_FIT = 'engine.start.schedule '
+
+MODELS = _child(
+    _root.MODELS,
+    'masking.adaptive masking.attended masking.block masking.grid masking.parallel masking.random masking.salience '
+    'masking.salience_parallel '
+    'decoders.cross_decoder decoders.mae_decoder '
+    'algorithms.beit algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
+    'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
+    'detection.windowed_vit '
+    'data.device_decode data.own_images '
+    'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe',
+)
+DATASETS = _child(
+    _root.DATASETS,
+    'data.class_dataset data.own_images data.streaming data.unlabelled '
+    'evaluation.frozen.listed_images evaluation.probes.probe_metric',
+)
+TRANSFORMS = _child(
+    _root.TRANSFORMS,
+    'data.device_decode data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled',
+)
+HOOKS = _child(
+    _root.HOOKS,
+    _FIT + 'engine.hooks.compile_hook engine.hooks.data_wait_hook engine.hooks.fused_attention_hook '
+    'engine.hooks.load_hook engine.hooks.mask_diagnostics_hook engine.hooks.masker_epoch_hook '
+    'engine.hooks.pretrain_hooks engine.hooks.progress engine.hooks.progressive_hook '
+    'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
+    'engine.stop.checkpoint_hook engine.stop.stop_hook '
+    'evaluation.probes.probe_metric evaluation.quality.quality_hook',
+)
+OPTIMIZERS = _child(_root.OPTIMIZERS, _FIT + 'engine.optim.lars')
+OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, _FIT + 'engine.optim.precision')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    _root.OPTIM_WRAPPER_CONSTRUCTORS, _FIT + 'engine.optim.layer_decay engine.optim.probe_optim'
+)
+PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, _FIT + 'engine.optim.rates')
+METRICS = _child(_root.METRICS, 'detection.metric evaluation.pictures.mask_diagnostics evaluation.probes.probe_metric')
+RUNNERS = _child(_root.RUNNERS, _FIT + 'engine.fsdp.sharded_runner')
+STRATEGIES = _child(_root.STRATEGIES, _FIT + 'engine.fsdp.fsdp_strategy')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
 # for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
-    'DATA_SAMPLERS', 'EVALUATOR', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS',
+    'DATA_SAMPLERS', 'EVALUATOR', 'FUNCTIONS', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS',
     'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
 ):  # fmt: skip
     globals()[_name] = _child(getattr(_root, _name))
-
-
-def import_room(package: str) -> None:
-    """Import every module of a package, so that a new file registers its classes without an edit elsewhere."""
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if not module.name.startswith('_'):
-            importlib.import_module(f'{package}.{module.name}')

@@ -7,14 +7,14 @@ and nothing that was superseded counts: it is no further seed, no failure of tod
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Iterable, List, Optional, Tuple
 
 # Names of stages have no dots (transfer/chain.py), so that no current run can be called so.
 _ASIDE = re.compile(r'(?P<name>.+?)(\.old-\d+)+')
 
 
-def superseded(folder_name: str) -> Optional[str]:
+def superseded(folder_name: str) -> str | None:
     """The run that took the place of this one, ``linear`` for ``linear.old-2``; None for a current name."""
     found = _ASIDE.fullmatch(folder_name)
     return found['name'] if found else None
@@ -28,7 +28,7 @@ def move_aside(folder: Path) -> Path:
     return folder.rename(aside)
 
 
-def split_current(found: Iterable[str], listed: Iterable[str] = ()) -> Tuple[List[str], List[str]]:
+def split_current(found: Iterable[str], listed: Iterable[str] = ()) -> tuple[list[str], list[str]]:
     """Names of run folders as ``(current, others)``.
 
     Current is what the chain lists; without a list, every name but the superseded ones. A run that the chain does not

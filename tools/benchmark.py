@@ -18,7 +18,7 @@ import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is im
 
 from mmengine.logging import MMLogger  # isort: skip
 
-from mim_mm.engine.cpu_memory import keep_freed_memory  # isort: skip
+from mim_mm.engine.start.cpu_memory import keep_freed_memory  # isort: skip
 
 COMMANDS = dict(
     step='whole training steps: ours, mmpretrain, naive EMAE, other packages',

@@ -8,7 +8,7 @@ import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.evaluation.detections import detect_scenes
+from mim_mm.evaluation.pictures.detections import detect_scenes
 from mim_mm.report.figures_detections import draw_detections
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Weighted k-NN accuracy of a frozen encoder, as DINO measures it: prints a table, writes knn.json.
 
-    python tools/knn.py configs/linear/vitb_linear_90e.py CKPT --data-root data/imagenet --amp bf16
-    python tools/knn.py configs/linear/vitb_linear_90e.py random        # the control
-    tools/dist_knn.sh configs/linear/vitb_linear_90e.py CKPT 8          # 8 GPUs, an eighth of the features on each
+python tools/knn.py configs/linear/vitb_linear_90e.py CKPT --data-root data/imagenet --amp bf16
+python tools/knn.py configs/linear/vitb_linear_90e.py random        # the control
+tools/dist_knn.sh configs/linear/vitb_linear_90e.py CKPT 8          # 8 GPUs, an eighth of the features on each
 """
 
 import argparse
@@ -11,7 +11,7 @@ import argparse
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
-from mim_mm.evaluation import knn, sharded_knn
+from mim_mm.evaluation.frozen import knn, sharded_knn
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
 """Accuracy from few labels: logistic regression on frozen features; prints tables, writes lowshot.json.
 
-    python tools/lowshot.py CONFIG CKPT --list 1percent.txt 10percent.txt     # published splits
-    python tools/lowshot.py CONFIG CKPT --fraction 0.01 0.1 --draws 0 1 2     # our own draws
+python tools/lowshot.py CONFIG CKPT --list 1percent.txt 10percent.txt     # published splits
+python tools/lowshot.py CONFIG CKPT --fraction 0.01 0.1 --draws 0 1 2     # our own draws
 """
 
 import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.evaluation import knn, lowshot
+from mim_mm.evaluation.frozen import knn, lowshot
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import sys
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.report.figures_sweep import draw_sweep
 from mim_mm.transfer import ChainError
-from mim_mm.transfer.sweep import load_sweep
-from mim_mm.transfer.sweep_run import SweepCall, run_sweep
+from mim_mm.transfer.sweep.grid import load_sweep
+from mim_mm.transfer.sweep.sweep_run import SweepCall, run_sweep
 
 
 def parse() -> tuple:

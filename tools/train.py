@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train a config on one device: ``python tools/train.py configs/emae/emae_vitb_800e.py``; see tools/dist_train.sh."""
 
-from mim_mm.engine.launch import train_main
+from mim_mm.engine.start.launch import train_main
 
 if __name__ == '__main__':
     train_main()

@@ -10,7 +10,8 @@ tools/transfer.py --images DIR --classes DIR --boxes ANN.json --boxes-images DIR
 import argparse
 import sys
 
-from mim_mm.transfer import Call, ChainError, own_data, run_chain, run_comparison
+from mim_mm.transfer import Call, ChainError, run_chain, run_comparison
+from mim_mm.transfer.own import own_data
 
 
 def parse() -> dict:

@@ -16,8 +16,8 @@ import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is im
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.data.unlabelled import list_images
 from mim_mm.encoders.attention import cls_attention
-from mim_mm.evaluation.mask_diagnostics import coco_foreground
-from mim_mm.evaluation.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
+from mim_mm.evaluation.pictures.mask_diagnostics import coco_foreground
+from mim_mm.evaluation.pictures.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
 from mim_mm.report.figures_masks import draw_gallery
 
 

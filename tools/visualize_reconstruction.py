@@ -12,7 +12,7 @@ from pathlib import Path
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.data.unlabelled import list_images
-from mim_mm.evaluation.reconstruction import load_pretraining_model, reconstruct_files
+from mim_mm.evaluation.pictures.reconstruction import load_pretraining_model, reconstruct_files
 from mim_mm.report.figures_reconstruction import draw_reconstructions
 
 

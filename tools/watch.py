@@ -13,8 +13,8 @@ from pathlib import Path
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.evaluation.knn import add_load_arguments
-from mim_mm.evaluation.quality_watch import WatchCall, watch
+from mim_mm.evaluation.frozen.knn import add_load_arguments
+from mim_mm.evaluation.quality.quality_watch import WatchCall, watch
 from mim_mm.report.figures_quality import draw_quality
 
 SETTINGS = dict(

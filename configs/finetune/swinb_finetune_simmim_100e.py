@@ -8,7 +8,7 @@ for this size. lr 5e-3 for 2048 images, layer decay 0.9 over 24 blocks, drop pat
 are not decayed. At the pretraining's size: model.backbone.img_size=192 model.backbone.window_size=6 and 192 px crops.
 Batch 8 x 256; less memory: train_dataloader.batch_size=64 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/test_recipe_table.py.
+Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_simmim_100e.py']

@@ -11,7 +11,7 @@ LOWSHOT_LIST is the published list (SimCLR v2: 12,811 file names, one a line), a
 data: train_dataloader.dataset.ann_file= train_dataloader.dataset.fraction=0.01 (own stratified draw).
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/test_recipe_table.py.
+Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_mocov3_150e.py']

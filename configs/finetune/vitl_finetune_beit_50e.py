@@ -7,7 +7,7 @@ Published: 85.2 after 800 epochs of pretraining. As vitb_finetune_beit_100e.py b
 checked against it.
 Batch 8 x 128; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/test_recipe_table.py.
+Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_beit_100e.py']

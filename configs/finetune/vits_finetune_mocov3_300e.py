@@ -6,7 +6,7 @@ Published: MoCo v3 ViT-S 81.4. As vitb_finetune_mocov3_150e.py but 300 epochs. M
 with 6 (configs/mae, configs/emae, DINO) load without complaint and want model.backbone.arch.num_heads=6.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/test_recipe_table.py.
+Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_mocov3_150e.py']

@@ -26,7 +26,7 @@ import torch
 import mim_mm.engine  # noqa: F401  registers what the recipes name
 from mim_mm.benchmarks import detector, synthetic_coco
 from mim_mm.benchmarks.timing import matmul_rate
-from mim_mm.detection import FastCocoMetric, InMemoryCocoMetric
+from mim_mm.detection.metric import FastCocoMetric, InMemoryCocoMetric
 
 KINDS = ['bbox', 'segm']
 

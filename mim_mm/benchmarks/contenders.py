@@ -53,9 +53,7 @@ def model_config(arch: str | dict, parts: int, size: int, patch: int, decoder: d
     """Our recipe's model: MAE for ``parts`` = 1, else EMAE with that many."""
     return dict(
         type='EMAE' if parts > 1 else 'MAE',
-        backbone=dict(
-            type='mmpretrain.VisionTransformer', arch=arch, img_size=size, patch_size=patch, out_type='raw'
-        ),
+        backbone=dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=size, patch_size=patch, out_type='raw'),
         masker=dict(type='ParallelMasking', num_parts=parts) if parts > 1 else dict(type='RandomMasking', ratio=0.75),
         decoder=dict(type='MAEDecoder', fp32_head=parts > 1, **(decoder or {})),
         data_preprocessor=dict(type='ImgDataPreprocessor', mean=MEAN, std=STD, non_blocking=True),

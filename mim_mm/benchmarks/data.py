@@ -14,10 +14,9 @@ import torch
 from mmengine.dataset import Compose
 from PIL import Image, ImageDraw
 
+from mim_mm.benchmarks.step import machine
+from mim_mm.benchmarks.timing import Timing, take_turns
 from mim_mm.data.unlabelled import list_images
-
-from .step import machine
-from .timing import Timing, take_turns
 
 REFERENCE = 'mmpretrain, its MAE config'
 PLAIN = 'plain: LoadImageFromFile, PackImage'

@@ -21,15 +21,15 @@ from torch.utils.data import Dataset
 
 import mim_mm.engine  # noqa: F401  registers the constructor
 from mim_mm.benchmarks.timing import Timing, take_turns
-from mim_mm.evaluation.features import AMP, Preprocess, extract
-from mim_mm.evaluation.knn import nearest
-from mim_mm.evaluation.multi_probe import MultiProbe
+from mim_mm.evaluation.frozen.features import AMP, Preprocess, extract
+from mim_mm.evaluation.frozen.knn import nearest
+from mim_mm.evaluation.probes.multi_probe import MultiProbe
 
 BARE = 'bare forward'
 
 
 class Labelled(Dataset):
-    """Images as :func:`~mim_mm.evaluation.features.extract` takes them: uint8 BGR (3, S, S) in memory, or files.
+    """Images as :func:`~mim_mm.evaluation.frozen.features.extract` takes them: uint8 BGR (3, S, S) in memory, or files.
 
     Args:
         pixels: (N, 3, S, S), or N paths of image files, which are read as evaluation reads them.

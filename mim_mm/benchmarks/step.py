@@ -21,7 +21,7 @@ from mim_mm.benchmarks.contenders import (
 )
 from mim_mm.benchmarks.timing import Timing, matmul_rate, synchronize, take_turns
 from mim_mm.cost.flops import work_of
-from mim_mm.engine.progress import cpu_name
+from mim_mm.engine.hooks.progress import cpu_name
 from mim_mm.targets import pixel_target
 
 
@@ -45,7 +45,7 @@ def default_dtype(device: str) -> str:
     """bf16 where the device multiplies bf16 itself, else fp32."""
     if torch.device(device).type == 'cuda':
         return 'bf16'
-    from mim_mm.engine.precision import cpu_has_bf16
+    from mim_mm.engine.optim.precision import cpu_has_bf16
 
     return 'bf16' if cpu_has_bf16() else 'fp32'
 

@@ -16,8 +16,8 @@
 None of them imports torch or mmengine on its own account, so that ``import mim_mm`` stays cheap.
 """
 
-from . import finder, initializers, multimodal, quiet, recipes
-from .finder import MissingOpError, ops_source
+from mim_mm.compat import finder, initializers, multimodal, quiet, recipes
+from mim_mm.compat.finder import MissingOpError, ops_source
 
 __all__ = ['MissingOpError', 'install', 'ops_source']
 

@@ -11,9 +11,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mim_mm.compat import finder, multimodal
 from mim_mm.folders import subfolders
-
-from . import finder, multimodal
 
 OK, WARNING, PROBLEM = 'ok', 'warning', 'problem'
 

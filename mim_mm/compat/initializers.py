@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .on_import import after_import
+from mim_mm.compat.on_import import after_import
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ asks one flag, ``mmpretrain.utils.dependency.WITH_MULTIMODAL``, which is cleared
 mmpretrain registers its placeholders, as where transformers is not installed.
 """
 
-from .on_import import after_import
+from mim_mm.compat.on_import import after_import
 
 NAME = 'mmpretrain.utils.dependency'
 FIRST_UNKNOWN = 5  # major version

@@ -9,7 +9,7 @@
 import functools
 import warnings
 
-from .on_import import after_import
+from mim_mm.compat.on_import import after_import
 
 MESSAGES = (
     'Could not import OneDL',

@@ -9,8 +9,8 @@ that are written for mmpretrain's and mmdet's. Our recipes name their scope them
 import difflib
 import functools
 
-from . import paths
-from .on_import import after_import
+from mim_mm.compat import paths
+from mim_mm.compat.on_import import after_import
 
 PREFIX = 'mim_mm::'
 

@@ -7,7 +7,7 @@ refuses ('end should be larger than begin'). ``tools/train.py`` fits the schedul
 import copy
 import functools
 
-from .on_import import after_import
+from mim_mm.compat.on_import import after_import
 
 
 def _is_ours(cfg):

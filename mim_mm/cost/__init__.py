@@ -5,12 +5,12 @@ Reading order: ``work.py`` (a part and its cost), ``backbones.py``, ``pretrain.p
 ``display.py``.
 """
 
-from .flops import work_of
-from .hardware import GPUS, gpu
-from .measured import known_measurements, read_measurements
-from .plan import Setting, StagePlan, plan_stage
-from .scaling import Assumptions
-from .work import Part, Work
+from mim_mm.cost.flops import work_of
+from mim_mm.cost.hardware import GPUS, gpu
+from mim_mm.cost.measured import known_measurements, read_measurements
+from mim_mm.cost.plan import Setting, StagePlan, plan_stage
+from mim_mm.cost.scaling import Assumptions
+from mim_mm.cost.work import Part, Work
 
 __all__ = [
     'GPUS', 'Assumptions', 'Part', 'Setting', 'StagePlan', 'Work', 'gpu', 'known_measurements', 'plan_stage',

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .work import FIRST, FROZEN, TRAINED, Part, block_params, block_saved, blocks, linear
+from mim_mm.cost.work import FIRST, FROZEN, TRAINED, Part, block_params, block_saved, blocks, linear
 
 # width, depth, heads, MLP width: mmpretrain's zoos, which tests/cost compares with this table.
 VIT = {

@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import display, published
-from .hardware import gpu
-from .measured import known_measurements, read_measurements
-from .memory import optimizer_states
-from .plan import IMAGES, MFU, Setting, StagePlan, plan_stage
-from .scaling import Assumptions, Step, curve, kernel_rate, step
+from mim_mm.cost import display, published
+from mim_mm.cost.hardware import gpu
+from mim_mm.cost.measured import known_measurements, read_measurements
+from mim_mm.cost.memory import optimizer_states
+from mim_mm.cost.plan import IMAGES, MFU, Setting, StagePlan, plan_stage
+from mim_mm.cost.scaling import Assumptions, Step, curve, kernel_rate, step
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
 # (name, resolved config, path of the config, GPUs of its own or None)

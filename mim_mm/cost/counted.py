@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .work import TRAINED, Part
+from mim_mm.cost.work import TRAINED, Part
 
 
 def count(module, *inputs) -> tuple[float, Any]:

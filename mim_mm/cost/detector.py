@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from .backbones import bare, hivit, plain_vit, swin
-from .counted import counted_backbone
-from .work import RECOMPUTED, TRAINED, Part, Work, block_flops, block_saved, linear
+from mim_mm.cost.backbones import bare, hivit, plain_vit, swin
+from mim_mm.cost.counted import counted_backbone
+from mim_mm.cost.work import RECOMPUTED, TRAINED, Part, Work, block_flops, block_saved, linear
 
 Maps = list[tuple[float, int]]  # tokens and channels of each level
 
@@ -20,7 +20,7 @@ def windowed_vit(backbone: Mapping, size: tuple[int, int], width: int) -> tuple[
     """``WindowedViT``: qkv, projection and attention on windows padded to w x w; global attention in a few blocks.
 
     Decomposed relative positions add ``2 T D (h + w)`` and widen the products of the attention by ``(d + h + w) / d``
-    where they are folded into queries and keys (d: width of a head; see ``detection/attention.py``).
+    where they are folded into queries and keys (d: width of a head; see ``detection/relative_positions.py``).
     """
     net = plain_vit(backbone, size, prefix=0)
     windows = backbone.get('window_size', 16)

@@ -9,9 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from .plan import IMAGES, MFU, Setting, StagePlan
-from .published import PUBLISHED, Row
-from .scaling import Assumptions, Step, efficiencies
+from mim_mm.cost.plan import IMAGES, MFU, Setting, StagePlan
+from mim_mm.cost.published import PUBLISHED, Row
+from mim_mm.cost.scaling import Assumptions, Step, efficiencies
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from . import pretrain
-from .backbones import bare, hivit, pair, plain_vit, swin
-from .counted import counted_backbone
-from .detector import mask_rcnn
-from .progressive import mean_work, spans_of
-from .work import FIRST, FROZEN, TRAINED, Part, Work, linear
+from mim_mm.cost import pretrain
+from mim_mm.cost.backbones import bare, hivit, pair, plain_vit, swin
+from mim_mm.cost.counted import counted_backbone
+from mim_mm.cost.detector import mask_rcnn
+from mim_mm.cost.progressive import mean_work, spans_of
+from mim_mm.cost.work import FIRST, FROZEN, TRAINED, Part, Work, linear
 
 LINEAR_HEADS = ('LinearClsHead', 'VisionTransformerClsHead')
 PRETRAIN = {
@@ -122,7 +122,7 @@ def classifier(model: Mapping, size: tuple[int, int], width: int) -> Work:
 
 
 def _pooled(dims: int, count: int, pooling: str) -> int:
-    """Width of what a head of the quick probe reads (evaluation/probe_features.py)."""
+    """Width of what a head of the quick probe reads (evaluation/probes/probe_features.py)."""
     return dims * (count + (pooling == 'cls_mean'))
 
 

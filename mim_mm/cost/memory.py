@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .backbones import bare
-from .work import Work
+from mim_mm.cost.backbones import bare
+from mim_mm.cost.work import Work
 
 # fp32 values an optimizer keeps for each trained parameter.
 STATES = {'AdamW': 2, 'Adam': 2, 'LAMB': 2, 'Lamb': 2, 'LARS': 1, 'SGD': 1}

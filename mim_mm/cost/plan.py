@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .backbones import bare
-from .flops import input_size, train_steps, value_bytes, work_of
-from .hardware import GPU, gpu
-from .measured import Measurement, find
-from .memory import checkpoint_bytes, checkpoints_kept, memory, optimizer_states
-from .scaling import Assumptions, kernel_rate, step
-from .work import Work
+from mim_mm.cost.backbones import bare
+from mim_mm.cost.flops import input_size, train_steps, value_bytes, work_of
+from mim_mm.cost.hardware import GPU, gpu
+from mim_mm.cost.measured import Measurement, find
+from mim_mm.cost.memory import checkpoint_bytes, checkpoints_kept, memory, optimizer_states
+from mim_mm.cost.scaling import Assumptions, kernel_rate, step
+from mim_mm.cost.work import Work
 
 # Share of the GPU's peak that training reaches, where nothing was measured. pretrain: DailyMAE's 18 h on 8 A100 are
 # 37 %, a roofline of eager and compiled ViT-B on an H100 gives 38 to 48 %; the others are guesses below it.

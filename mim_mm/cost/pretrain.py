@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from .backbones import HiViT, PlainViT, bare, hivit, plain_vit, swin
-from .counted import counted_tokenizer
-from .work import FROZEN, TRAINED, Part, Work, block_params, block_saved, blocks, linear
+from mim_mm.cost.backbones import HiViT, PlainViT, bare, hivit, plain_vit, swin
+from mim_mm.cost.counted import counted_tokenizer
+from mim_mm.cost.work import FROZEN, TRAINED, Part, Work, block_params, block_saved, blocks, linear
 
 # Share of hidden patches where the config gives none.
 DEFAULT_RATIO = {'BlockMasking': 75 / 196, 'AttMask': 0.3}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from mim_mm.cost.backbones import bare
+from mim_mm.cost.work import Part, Work
 from mim_mm.resolution import STAGES, Span, read_stages, spans
-
-from .backbones import bare
-from .work import Part, Work
 
 
 def spans_of(cfg: Mapping) -> list[Span]:

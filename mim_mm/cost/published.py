@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .backbones import bare
-from .flops import work_of
-from .hardware import gpu
-from .measured import Measurement
-from .plan import IMAGES, Setting, plan_stage
-from .scaling import Assumptions, kernel_rate, step
-from .work import Work
+from mim_mm.cost.backbones import bare
+from mim_mm.cost.flops import work_of
+from mim_mm.cost.hardware import gpu
+from mim_mm.cost.measured import Measurement
+from mim_mm.cost.plan import IMAGES, Setting, plan_stage
+from mim_mm.cost.scaling import Assumptions, kernel_rate, step
+from mim_mm.cost.work import Work
 
 
 @dataclass(frozen=True)

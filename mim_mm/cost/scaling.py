@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from statistics import NormalDist
 
-from .hardware import GPU
-from .work import Work
+from mim_mm.cost.hardware import GPU
+from mim_mm.cost.work import Work
 
 
 @dataclass(frozen=True)

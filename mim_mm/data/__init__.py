@@ -1,5 +1,1 @@
-"""Data sets: folders of unlabelled images and the demo sets."""
-
-from mim_mm.registry import import_room
-
-import_room(__name__)
+"""Data sets: folders, lists and shards of images, annotations, and the demo sets."""

@@ -10,10 +10,9 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders, get_samples
 
+from mim_mm.data.unlabelled import SUFFIXES, NoImages
 from mim_mm.folders import DataError, in_hidden, is_hidden, same_numbering, subfolders, walk
 from mim_mm.registry import DATASETS
-
-from .unlabelled import SUFFIXES, NoImages
 
 
 @DATASETS.register_module()
@@ -91,9 +90,7 @@ class ClassFolders(CustomDataset):
         else:
             names, by = own, 'its own folders'
         if given and len(given) != len(names):
-            raise DataError(
-                f'metainfo.classes has {len(given)} names, {by} are {len(names)}: they must be as many'
-            )
+            raise DataError(f'metainfo.classes has {len(given)} names, {by} are {len(names)}: they must be as many')
         return names, by
 
     def _refuse_untrained(self, present: list[str]) -> None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mim_mm.data.image_sources import SourceError
 from mim_mm.folders import same_numbering, subfolders
-
-from .image_sources import SourceError
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from . import coco_images, coco_masks
-from .coco_rows import (
+from mim_mm.data import coco_images, coco_masks
+from mim_mm.data.coco_rows import (
     Findings,
     clean_categories,
     clean_ids,
@@ -28,7 +28,7 @@ from .coco_rows import (
     numbers,
     places,
 )
-from .image_sources import SourceError
+from mim_mm.data.image_sources import SourceError
 
 # A fraction of boxes: below it a mask head would learn less than is lost of the boxes that it cannot learn from.
 ENOUGH_MASKS = 0.5

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .coco_rows import Findings, number
-from .decode import reason
-from .image_sources import SourceError
+from mim_mm.data.coco_rows import Findings, number
+from mim_mm.data.decode import reason
+from mim_mm.data.image_sources import SourceError
 
 ALL_HEADERS = 5000  # images of which every header is read; of more, SAMPLE drawn by seed 0, and all if one is wrong
 SAMPLE = 1000

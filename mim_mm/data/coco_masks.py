@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .coco_rows import number, numbers
+from mim_mm.data.coco_rows import number, numbers
 
 FAR = 4  # image sides: a corner further away means nothing, and costs pycocotools a step a pixel on the way to it
 

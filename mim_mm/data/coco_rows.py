@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .image_sources import SourceError
+from mim_mm.data.image_sources import SourceError
 
 LARGEST = 2**53  # of any number in the file: up to here floats hold whole numbers, and nothing overflows in float64
 PLAIN = {int, float}

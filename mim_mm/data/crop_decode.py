@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .image_sources import cache_folder
+from mim_mm.data.image_sources import cache_folder
 
 SOURCE = Path(__file__).with_name('crop_decode.c')
 NEEDS = (

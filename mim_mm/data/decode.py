@@ -12,9 +12,8 @@ import cv2
 import mmcv
 import numpy as np
 
+from mim_mm.data.pixel_values import ValueRange, to_bytes
 from mim_mm.folders import DataError
-
-from .pixel_values import ValueRange, to_bytes
 
 PLAIN = (1, 3)  # numbers of channels to which anything is converted; others must be in the file
 PIXEL_LIMIT = int(os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS') or 1 << 30)  # OpenCV's, which Pillow is set to

@@ -14,9 +14,8 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from mim_mm.data.fast_crop import FastRandomResizedCrop, read_jpeg_header
 from mim_mm.registry import MODELS, TRANSFORMS
-
-from .fast_crop import FastRandomResizedCrop, read_jpeg_header
 
 
 @TRANSFORMS.register_module()

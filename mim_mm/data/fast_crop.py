@@ -19,12 +19,11 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from mmpretrain.datasets.transforms import RandomResizedCrop
 
+from mim_mm.data import crop_decode
+from mim_mm.data.decode import PIXEL_LIMIT, UnreadableImage, decode
+from mim_mm.data.image_sources import Place
+from mim_mm.data.pixel_values import ValueRange
 from mim_mm.registry import TRANSFORMS
-
-from . import crop_decode
-from .decode import PIXEL_LIMIT, UnreadableImage, decode
-from .image_sources import Place
-from .pixel_values import ValueRange
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
 

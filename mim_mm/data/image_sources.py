@@ -17,9 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mim_mm.data.unlabelled import SUFFIXES
 from mim_mm.folders import DataError, in_hidden, walk
-
-from .unlabelled import SUFFIXES
 
 LAYOUT = (
     f'a folder of images (any depth), a text file with one path a line, or tar shards; endings {", ".join(SUFFIXES)}'

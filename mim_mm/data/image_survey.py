@@ -19,9 +19,7 @@ from statistics import median_low
 
 import numpy as np
 
-from mim_mm.folders import DataError
-
-from .decode import (
+from mim_mm.data.decode import (
     PLAIN,
     TIFFS,
     UnreadableImage,
@@ -32,8 +30,9 @@ from .decode import (
     reason,
     stored,
 )
-from .image_sources import Place, Source, SourceError, endings
-from .pixel_values import ValueRange, kind_of, likely_range, pair_of, to_bytes
+from mim_mm.data.image_sources import Place, Source, SourceError, endings
+from mim_mm.data.pixel_values import ValueRange, kind_of, likely_range, pair_of, to_bytes
+from mim_mm.folders import DataError
 
 HEAD = 1 << 16  # bytes read for a header; where that is not enough the whole file is
 TAIL = 64
@@ -172,7 +171,6 @@ class Survey:
                 f'{bad:,} of {total:,} images cannot be read, more than --max-unreadable {max_unreadable:g}; {first}. '
                 'Mend or remove them, or allow more'
             )
-
 
         depths = sorted({look.bits for look in self.readable})
         if self.channels not in PLAIN and len(depths) > 1:

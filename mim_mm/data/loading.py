@@ -14,10 +14,9 @@ from mmengine.registry import TRANSFORMS as ROOT
 from mmpretrain.datasets import transforms as _registers_its_own  # noqa: F401
 from mmpretrain.registry import TRANSFORMS as MMPRETRAIN
 
+from mim_mm.data.decode import UnreadableImage, decode
+from mim_mm.data.pixel_values import ValueRange
 from mim_mm.registry import TRANSFORMS
-
-from .decode import UnreadableImage, decode
-from .pixel_values import ValueRange
 
 CHANNELS = dict(color=3, grayscale=1)
 

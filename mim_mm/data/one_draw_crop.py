@@ -7,9 +7,8 @@ import math
 import numpy as np
 from mmcv.transforms.utils import cache_randomness
 
+from mim_mm.data.fast_crop import FastRandomResizedCrop
 from mim_mm.registry import TRANSFORMS
-
-from .fast_crop import FastRandomResizedCrop
 
 
 @TRANSFORMS.register_module()

@@ -14,11 +14,10 @@ from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from mim_mm.data.decode import UnreadableImage, decode
+from mim_mm.data.image_sources import Place, SourceError, open_source
+from mim_mm.data.pixel_values import ValueRange
 from mim_mm.registry import DATASETS, MODELS, TRANSFORMS
-
-from .decode import UnreadableImage, decode
-from .image_sources import Place, SourceError, open_source
-from .pixel_values import ValueRange
 
 
 def read_skip_list(path: str | Path) -> set[str]:

@@ -69,7 +69,7 @@ def to_bytes(pixels: np.ndarray, value_range: ValueRange, name: str = '') -> np.
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * np.uint8(255)
     kind, low, high = kind_of(pixels.dtype), float(pixels.min()), float(pixels.max())
-    what = f"{repr(name) + ': ' if name else ''}its values are {_words(pixels.dtype)} from {low:.6g} to {high:.6g}"
+    what = f'{repr(name) + ": " if name else ""}its values are {_words(pixels.dtype)} from {low:.6g} to {high:.6g}'
     stated = pair_of(value_range, kind)
     if stated is None:
         fits = ', '.join(f'{value:g}' for value in likely_range(kind, low, high))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .image_sources import Place, Source, SourceError
+from mim_mm.data.image_sources import Place, Source, SourceError
 
 LIST = 'shards.json'
 
@@ -26,9 +26,7 @@ class ShardPlan:
     summary: dict  # what LIST holds
 
 
-def plan_shards(
-    source: Source, images_per_shard: int = 2000, seed: int | None = 0, name: str = 'train'
-) -> ShardPlan:
+def plan_shards(source: Source, images_per_shard: int = 2000, seed: int | None = 0, name: str = 'train') -> ShardPlan:
     """Decide on every shard before one is written; the same set and settings give the same bytes.
 
     Args:

@@ -12,11 +12,10 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mim_mm.data.image_sources import SourceError
+from mim_mm.data.unlabelled import SUFFIXES
 from mim_mm.folders import in_hidden
 from mim_mm.registry import DATASETS
-
-from .image_sources import SourceError
-from .unlabelled import SUFFIXES
 
 MOST_WORKERS = 1024
 

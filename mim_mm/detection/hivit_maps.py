@@ -7,7 +7,7 @@ from mmpretrain.models.backbones.hivit import BlockWithRPE, PatchMerge
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mim_mm.attention import fuse_attention
+from mim_mm.encoders.fused import fuse_attention
 from mim_mm.registry import MODELS
 
 

@@ -12,7 +12,7 @@ from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mim_mm.detection.attention import RelPosAttention, SharedRelPosBias, join_windows, partition_windows
+from mim_mm.detection.relative_positions import RelPosAttention, SharedRelPosBias, join_windows, partition_windows
 from mim_mm.registry import MODELS
 
 REL_POS = ('none', 'decomposed', 'shared_bias')

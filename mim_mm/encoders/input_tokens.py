@@ -200,6 +200,4 @@ INPUT_ADAPTERS[SimMIMSwinTransformer] = InputAdapter(describe_swin, output_of_sw
 INPUT_ADAPTERS[BEiTPretrainViT] = InputAdapter(
     describe_vit, output_of_vit, embed_vit, encode_vit, attention_of_vit, init_beit
 )
-INPUT_ADAPTERS[CAEPretrainViT] = InputAdapter(
-    describe_vit, output_of_vit, embed_vit, None, attention_of_vit, init_cae
-)
+INPUT_ADAPTERS[CAEPretrainViT] = InputAdapter(describe_vit, output_of_vit, embed_vit, None, attention_of_vit, init_cae)

@@ -15,7 +15,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mim_mm.attention import attention, self_attention
+from mim_mm.encoders.fused import attention, self_attention
 from mim_mm.masking.plan import MaskPlan, host_index, ragged_places
 
 try:

@@ -9,8 +9,8 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from mim_mm.attention import fuse_attention
 from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
+from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 

@@ -1,5 +1,1 @@
-"""Measures beside the losses: diagnostics of masks and of the agreement between parts."""
-
-from mim_mm.registry import import_room
-
-import_room(__name__)
+"""Measures of an encoder beside its losses."""

@@ -1,7 +1,7 @@
 """What is hidden: the MaskPlan and one file per masking strategy."""
 
 from mim_mm.masking.adaptive import AdaptiveRatio
-from mim_mm.masking.attention import AttentionMasking, AttMask
+from mim_mm.masking.attended import AttentionMasking, AttMask
 from mim_mm.masking.block import BlockMasking
 from mim_mm.masking.grid import GridMasking
 from mim_mm.masking.parallel import ComplementaryMasking, ParallelMasking

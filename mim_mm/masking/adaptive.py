@@ -180,7 +180,7 @@ class RandomWarmUp:
             return False
         if self.epoch is None:
             raise RuntimeError(
-                f"{type(self).__name__} has random_epochs={self.random_epochs} and does not know the epoch: add "
+                f'{type(self).__name__} has random_epochs={self.random_epochs} and does not know the epoch: add '
                 "dict(type='mim_mm.MaskerEpochHook') to custom_hooks; outside training call masker.set_epoch"
                 f'({self.random_epochs}) for the masks after the warm-up'
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .page import write_report
+from mim_mm.report.page import write_report
 
 
 def main(argv: list | None = None) -> int:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .collect import Chain
-from .comparison_data import SCRATCH, columns, read_comparison, runs_of
-from .comparison_published import encoder_blocks, published_table
-from .document import Cell, Heading, Picture, Table, Text
-from .figures_compare import draw_comparison
-from .intervals import CONFIDENCE, RULE, paired, spread, verdict
-from .published import SOURCES
-from .tables import from_configs
+from mim_mm.report.collect import Chain
+from mim_mm.report.comparison_data import SCRATCH, columns, read_comparison, runs_of
+from mim_mm.report.comparison_published import encoder_blocks, published_table
+from mim_mm.report.document import Cell, Heading, Picture, Table, Text
+from mim_mm.report.figures_compare import draw_comparison
+from mim_mm.report.intervals import CONFIDENCE, RULE, paired, spread, verdict
+from mim_mm.report.published import SOURCES
+from mim_mm.report.tables import from_configs
 
 __all__ = ['comparison_blocks', 'evidence', 'read_comparison']
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from .collect import Chain, Run
-from .tables import HEADLINE, METRICS, Metric, metric_of
+from mim_mm.report.collect import Chain, Run
+from mim_mm.report.tables import HEADLINE, METRICS, Metric, metric_of
 
 __all__ = ['SCRATCH', 'columns', 'read_comparison', 'runs_of', 'values_of']
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from mim_mm.recipe_facts import totals
-
-from .collect import Chain
-from .comparison_data import SCRATCH, columns, runs_of
-from .document import Cell, Table, Text
-from .intervals import spread
-from .published import beside, known_data, protocol_differences, wanted_data
-from .tables import METRICS, Metric, from_configs
+from mim_mm.report.collect import Chain
+from mim_mm.report.comparison_data import SCRATCH, columns, runs_of
+from mim_mm.report.document import Cell, Table, Text
+from mim_mm.report.intervals import spread
+from mim_mm.report.published import beside, known_data, protocol_differences, wanted_data
+from mim_mm.report.tables import METRICS, Metric, from_configs
 
 __all__ = ['encoder_blocks', 'encoder_facts', 'our_protocol', 'published_table']
 

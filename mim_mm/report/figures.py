@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402  (the backend must be set first: reports run without a display)
 
-from .collect import Chain, Run, read_scalars  # noqa: E402
+from mim_mm.report.collect import Chain, Run, read_scalars  # noqa: E402
 
 __all__ = ['draw_curves', 'save_figure', 'style']
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean, stdev
 
-from .figures import ARM_COLOURS, plt, save_figure, style
+from mim_mm.report.figures import ARM_COLOURS, plt, save_figure, style
 
 __all__ = ['draw_comparison', 'panel_points']
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from .figures import plt, save_figure, style
+from mim_mm.report.figures import plt, save_figure, style
 
 __all__ = ['draw_detections']
 
@@ -43,7 +43,7 @@ def _draw_scene(axis, image, instances: list, classes: list) -> None:
 
 
 def draw_detections(result: dict, path: str | Path) -> Path:
-    """Write the figure as PNG; ``result`` comes from ``mim_mm.evaluation.detections.detect_scenes``."""
+    """Write the figure as PNG; ``result`` comes from ``mim_mm.evaluation.pictures.detections.detect_scenes``."""
     scenes = result['scenes']
     if not scenes:
         raise ValueError('no scene to draw: the test set is empty or no image was named')

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .figures import plt, save_figure, style
-from .figures_reconstruction import HIDDEN, NOTE, QUIET
+from mim_mm.report.figures import plt, save_figure, style
+from mim_mm.report.figures_reconstruction import HIDDEN, NOTE, QUIET
 
 __all__ = ['draw_gallery']
 
@@ -25,7 +25,7 @@ def draw_gallery(content: dict, path: str | Path) -> Path:
     part 1 at the top left. Below each mask stands the share of patches that it hides.
 
     Args:
-        content: of :func:`mim_mm.evaluation.mask_gallery.gallery`.
+        content: of :func:`mim_mm.evaluation.pictures.mask_gallery.gallery`.
         path: file to write.
     """
     rows, labels = content['rows'], content['labels']

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .collect import Chain
-from .figures import ARM_COLOURS, plt, save_figure, style
+from mim_mm.report.collect import Chain
+from mim_mm.report.figures import ARM_COLOURS, plt, save_figure, style
 
 __all__ = ['draw_quality', 'quality_curves', 'read_rows']
 

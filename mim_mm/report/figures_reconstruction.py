@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .figures import plt, save_figure, style
+from mim_mm.report.figures import plt, save_figure, style
 
 __all__ = ['draw_reconstructions']
 
@@ -40,7 +40,7 @@ def draw_reconstructions(rows: list, path: str | Path) -> Path:
     """Write the figure as PNG.
 
     Args:
-        rows: one dict an image, from ``mim_mm.evaluation.reconstruction.reconstruct_files``.
+        rows: one dict an image, from ``mim_mm.evaluation.pictures.reconstruction.reconstruct_files``.
         path: file to write.
     """
     if not rows:

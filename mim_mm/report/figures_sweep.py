@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from .collect import collect, read_scalars
-from .figures import ARM_COLOURS, KIND_METRICS, KIND_TITLES, plt, save_figure, style
-from .figures_reconstruction import NOTE
+from mim_mm.report.collect import collect, read_scalars
+from mim_mm.report.figures import ARM_COLOURS, KIND_METRICS, KIND_TITLES, plt, save_figure, style
+from mim_mm.report.figures_reconstruction import NOTE
 
 __all__ = ['draw_sweep', 'gains', 'sweep_table']
 

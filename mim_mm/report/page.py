@@ -6,12 +6,12 @@ import os
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .collect import Chain, Run, collect
-from .comparison import comparison_blocks, read_comparison
-from .document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
-from .figures import draw_curves
-from .figures_quality import quality_curves
-from .tables import (
+from mim_mm.report.collect import Chain, Run, collect
+from mim_mm.report.comparison import comparison_blocks, read_comparison
+from mim_mm.report.document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
+from mim_mm.report.figures import draw_curves
+from mim_mm.report.figures_quality import quality_curves
+from mim_mm.report.tables import (  # fmt: skip
     HEADLINE,
     METRICS,
     PASS,
@@ -22,8 +22,8 @@ from .tables import (
     protocol_notes,
     runs_table,
     summarise,
-)  # fmt: skip
-from .tables_probe import probe_table
+)
+from mim_mm.report.tables_probe import probe_table
 
 __all__ = ['build_blocks', 'write_report']
 

@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from mim_mm.recipe_facts import pretraining, stated_backbone, totals, until
-
-from .collect import Chain, Run
-from .published import known_data
+from mim_mm.report.collect import Chain, Run
+from mim_mm.report.published import known_data
 
 __all__ = ['pretraining_of', 'pretrainings', 'resolved']
 

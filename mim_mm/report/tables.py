@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 
 from mim_mm.recipe_facts import downstream, totals
+from mim_mm.report.collect import Chain, Run
+from mim_mm.report.document import Cell, Table
+from mim_mm.report.published import SOURCES, known_data, matching_rows, protocol_differences, wanted_data
+from mim_mm.report.recipe import pretrainings, resolved
 from mim_mm.runs import superseded
-
-from .collect import Chain, Run
-from .document import Cell, Table
-from .published import SOURCES, known_data, matching_rows, protocol_differences, wanted_data
-from .recipe import pretrainings, resolved
 
 __all__ = [
     'FLOORS', 'METRICS', 'Summary', 'arms_table', 'earlier_table', 'floors_table', 'metric_of', 'runs_table',

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from .collect import Chain, Run
-from .document import Cell, Table
+from mim_mm.report.collect import Chain, Run
+from mim_mm.report.document import Cell, Table
 
 __all__ = ['probe_table']
 

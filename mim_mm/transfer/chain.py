@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Tuple, Union
+from typing import Any
 
 from mmengine.config import Config
 
@@ -28,7 +29,7 @@ class Artifact:
     """A command run after a stage. ``path`` is what it must leave, relative to the stage's folder."""
 
     name: str
-    command: Union[str, Tuple[str, ...]]
+    command: str | tuple[str, ...]
     path: str
 
 
@@ -39,31 +40,31 @@ class Stage:
     name: str  # unique, also the folder: `linear`, or `linear-s1` when the stage has several seeds
     base: str  # as the config calls it
     kind: str
-    config: Optional[Path]
-    init: Optional[str]  # name of the Stage whose checkpoint this one starts from
+    config: Path | None
+    init: str | None  # name of the Stage whose checkpoint this one starts from
     arm: str
     seed: int
-    options: Dict[str, Any] = field(default_factory=dict)  # dotted key -> value
-    gpus: Optional[int] = None
-    launcher: Optional[str] = None
-    artifacts: Tuple[Artifact, ...] = ()
-    checkpoint: Optional[Path] = None  # weights made elsewhere: a pretraining stage that never runs
+    options: dict[str, Any] = field(default_factory=dict)  # dotted key -> value
+    gpus: int | None = None
+    launcher: str | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    checkpoint: Path | None = None  # weights made elsewhere: a pretraining stage that never runs
 
 
 @dataclass(frozen=True)
 class Chain:
     name: str
     work_dir: Path
-    stages: Tuple[Stage, ...]  # parents before children
+    stages: tuple[Stage, ...]  # parents before children
     path: Path
 
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
 
-    def folder(self, stage: Union[str, Stage]) -> Path:
+    def folder(self, stage: str | Stage) -> Path:
         return self.work_dir / (stage if isinstance(stage, str) else stage.name)
 
-    def select(self, names: Iterable[str]) -> List[Stage]:
+    def select(self, names: Iterable[str]) -> list[Stage]:
         """The stages called so, by the config's name (all seeds of it) or by the name of one run.
 
         Raises:
@@ -77,7 +78,7 @@ class Chain:
             chosen += [stage for stage in found if stage not in chosen]
         return chosen
 
-    def summary(self) -> Dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """``chain.json``: the order and the arms, for the report."""
         stages = [dict(name=s.name, base=s.base, kind=s.kind, arm=s.arm, seed=s.seed, init=s.init) for s in self.stages]
         arms = list(dict.fromkeys(s.arm for s in self.stages if s.kind != 'report'))
@@ -92,7 +93,7 @@ def unknown(what: str, value: str, known: Iterable[str], where: str) -> ChainErr
     return ChainError(f'{where}: unknown {what} {value!r}; {hint}Known: {", ".join(known)}')
 
 
-def resolve(path: Union[str, Path], what: str) -> Path:
+def resolve(path: str | Path, what: str) -> Path:
     """A file named in a chain: absolute, or relative to the repository (or ``.mim``), or to the current folder.
 
     Raises:
@@ -105,7 +106,7 @@ def resolve(path: Union[str, Path], what: str) -> Path:
     raise ChainError(f'{what}: {str(path)!r} is not a file; looked for {" and ".join(map(str, tried))}')
 
 
-def load_chain(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = None) -> Chain:
+def load_chain(path: str | Path, work_dir: str | Path | None = None) -> Chain:
     """Read and check a chain config.
 
     Args:
@@ -126,7 +127,7 @@ def load_chain(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
     stages = content.get('stages')
     if not isinstance(stages, dict) or not stages:
         raise ChainError(f'{where}: stages={stages!r} must be a dict of stage name -> dict(kind=..., config=...)')
-    expanded: Dict[str, List[Stage]] = {}
+    expanded: dict[str, list[Stage]] = {}
     for base, settings in stages.items():
         expanded[base] = _expand(base, settings, expanded, where)
     kinds = [settings['kind'] for settings in stages.values()]
@@ -136,7 +137,7 @@ def load_chain(path: Union[str, Path], work_dir: Optional[Union[str, Path]] = No
     return Chain(name, work_dir, tuple(stage for group in expanded.values() for stage in group), path)
 
 
-def _expand(base: str, settings: Any, before: Dict[str, List[Stage]], where: str) -> List[Stage]:
+def _expand(base: str, settings: Any, before: dict[str, list[Stage]], where: str) -> list[Stage]:
     """One Stage per seed. A child of a parent with several seeds starts from the parent's run of its own seed."""
     where = f'{where}, stage {base!r}'
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', str(base)):
@@ -185,7 +186,7 @@ def _expand(base: str, settings: Any, before: Dict[str, List[Stage]], where: str
     return stages
 
 
-def _parent(init: Optional[str], seed: int, before: Dict[str, List[Stage]], where: str) -> Optional[Stage]:
+def _parent(init: str | None, seed: int, before: dict[str, list[Stage]], where: str) -> Stage | None:
     if init is None:
         return None
     if init not in before:
@@ -213,11 +214,11 @@ def _artifact(item: Any, where: str) -> Artifact:
     return Artifact(item['name'], command if isinstance(command, str) else tuple(map(str, command)), path)
 
 
-def flatten(options: Dict[str, Any], where: str, prefix: str = '') -> Dict[str, Any]:
+def flatten(options: dict[str, Any], where: str, prefix: str = '') -> dict[str, Any]:
     """Nested options as dotted keys: ``dict(a=dict(b=1))`` -> ``{'a.b': 1}``."""
     if not isinstance(options, dict):
         raise ChainError(f'{where}: options={options!r} must be a dict of config keys')
-    flat: Dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in options.items():
         if isinstance(value, dict) and value:
             flat.update(flatten(value, where, f'{prefix}{key}.'))

@@ -13,16 +13,16 @@ import copy
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.engine import annotations, guard
+from mim_mm.engine.start import annotations, guard
 from mim_mm.folders import is_hidden
-
-from . import chain as chain_file
-from .manifest import write_json
+from mim_mm.transfer import chain as chain_file
+from mim_mm.transfer.manifest import write_json
 
 
 class DigestCache:
@@ -33,7 +33,7 @@ class DigestCache:
         say: called with one line before something slow.
     """
 
-    def __init__(self, path: Path, say: Optional[Callable[[str], None]] = None):
+    def __init__(self, path: Path, say: Callable[[str], None] | None = None):
         self.path = Path(path)
         self.say = say or (lambda line: None)
         self._changed = False
@@ -41,7 +41,7 @@ class DigestCache:
             content = json.loads(self.path.read_text(encoding='utf-8'))
         except (OSError, ValueError):
             content = {}
-        self._known: Dict[str, Any] = content if isinstance(content, dict) else {}
+        self._known: dict[str, Any] = content if isinstance(content, dict) else {}
 
     def save(self) -> None:
         """Write what is new. A cache that cannot be written costs time later, nothing else."""
@@ -73,7 +73,7 @@ class DigestCache:
         self._changed = True
         return sha.hexdigest()
 
-    def folder(self, path: Path) -> Dict[str, Any]:
+    def folder(self, path: Path) -> dict[str, Any]:
         """``dict(files=count, bytes=total, sha256=...)`` of everything below a folder, links followed.
 
         Raises:
@@ -96,14 +96,14 @@ class DigestCache:
         return found
 
     @staticmethod
-    def _same_folders(real: str, folders: Dict[str, int]) -> bool:
+    def _same_folders(real: str, folders: dict[str, int]) -> bool:
         try:
             return bool(folders) and all(os.stat(os.path.join(real, f)).st_mtime_ns == t for f, t in folders.items())
         except OSError:
             return False
 
 
-def _walk(top: str) -> Iterator[Tuple[str, int, List[Tuple[str, int]]]]:
+def _walk(top: str) -> Iterator[tuple[str, int, list[tuple[str, int]]]]:
     """(folder relative to top, its mtime, [(file, size)]) in sorted order; a link back to a parent is not followed."""
     waiting = [('', (os.path.realpath(top),))]
     while waiting:
@@ -125,14 +125,14 @@ def _walk(top: str) -> Iterator[Tuple[str, int, List[Tuple[str, int]]]]:
         waiting += sorted(inner, reverse=True)
 
 
-def sources(config: Dict[str, Any]) -> Dict[str, Path]:
+def sources(config: dict[str, Any]) -> dict[str, Path]:
     """The files and folders the training and validation datasets of a config read.
 
     Returns:
         label (path relative to the data root, with the loop it belongs to) -> path. A dataset that names neither
         annotation file nor folder counts with its whole root; one without ``data_root`` makes its data itself.
     """
-    found: Dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for loop in ('train', 'val'):
         loader = config.get(f'{loop}_dataloader')
         for dataset in _datasets(loader.get('dataset') if isinstance(loader, dict) else None):
@@ -152,7 +152,7 @@ def sources(config: Dict[str, Any]) -> Dict[str, Path]:
     return found
 
 
-def _datasets(value: Any) -> Iterator[Dict[str, Any]]:
+def _datasets(value: Any) -> Iterator[dict[str, Any]]:
     """Every dataset dict in a loader's ``dataset``, through any wrappers."""
     if isinstance(value, (list, tuple)):
         for item in value:
@@ -164,7 +164,7 @@ def _datasets(value: Any) -> Iterator[Dict[str, Any]]:
             yield from _datasets(value.get(key))
 
 
-def identity(config: Dict[str, Any], cache: DigestCache) -> Dict[str, Any]:
+def identity(config: dict[str, Any], cache: DigestCache) -> dict[str, Any]:
     """What every source of a config holds: ``{label: dict(sha256=...) or dict(missing=True)}``."""
     result = {}
     for label, path in sources(config).items():
@@ -175,7 +175,7 @@ def identity(config: Dict[str, Any], cache: DigestCache) -> Dict[str, Any]:
     return result
 
 
-def change(old: Dict[str, Any], new: Dict[str, Any]) -> Optional[str]:
+def change(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """What differs between two data identities, in words; None when nothing does, or the data are not here."""
     for label in list(old) + [label for label in new if label not in old]:
         before, after = old.get(label), new.get(label)
@@ -189,7 +189,7 @@ def change(old: Dict[str, Any], new: Dict[str, Any]) -> Optional[str]:
     return None
 
 
-def require(configs: Dict[str, Config]) -> None:
+def require(configs: dict[str, Config]) -> None:
     """Stop before anything runs when data of a stage are not there.
 
     Args:
@@ -198,7 +198,7 @@ def require(configs: Dict[str, Config]) -> None:
     Raises:
         ChainError: naming everything that is missing, or that an annotation file says and that has no single meaning.
     """
-    lost: Dict[str, List[str]] = {}
+    lost: dict[str, list[str]] = {}
     for stage, config in configs.items():
         try:
             guard.check_data_roots(config)

@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 import time
-from typing import Any, Dict, Iterable, Optional, TextIO
+from collections.abc import Iterable
+from typing import Any, TextIO
 
 
-def span(seconds: Optional[float]) -> str:
+def span(seconds: float | None) -> str:
     """``1:02:03``, or ``3d 04:05`` beyond a day; ``?`` when unknown."""
     if seconds is None:
         return '?'
@@ -20,7 +21,7 @@ def span(seconds: Optional[float]) -> str:
     return f'{hours}:{minutes:02d}:{rest:02d}'
 
 
-def progress_text(name: str, progress: Dict[str, Any]) -> str:
+def progress_text(name: str, progress: dict[str, Any]) -> str:
     """``linear epoch 3/90 iter 120/5000 loss 0.512 ETA 1:02:03`` from the content of a progress.json."""
     if not progress:
         return f'{name} starting'
@@ -36,7 +37,7 @@ def progress_text(name: str, progress: Dict[str, Any]) -> str:
     return ' '.join(parts)
 
 
-def metrics_text(metrics: Dict[str, Any], limit: int = 4) -> str:
+def metrics_text(metrics: dict[str, Any], limit: int = 4) -> str:
     numbers = [f'{key} {value:.4g}' for key, value in metrics.items() if isinstance(value, (int, float))]
     return ', '.join(numbers[:limit])
 
@@ -49,7 +50,7 @@ class Display:
         every_s: seconds between two progress lines when the stream is not a terminal.
     """
 
-    def __init__(self, stream: Optional[TextIO] = None, every_s: float = 60.0):
+    def __init__(self, stream: TextIO | None = None, every_s: float = 60.0):
         self.stream = stream or sys.stdout
         self.every_s = every_s
         self.live = self.stream.isatty() and os.environ.get('TERM') != 'dumb'

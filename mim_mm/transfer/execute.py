@@ -5,19 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from typing import Dict, List, Optional
 
 from mim_mm.runs import move_aside
-
-from . import launch, plan, process
-from .chain import ChainError, Stage
-from .display import Display, metrics_text, progress_text, span
-from .job import Job, make_artifacts_only, release, spawn
-from .manifest import Record, tail, utc_now, write_json
-from .survey import Survey
+from mim_mm.transfer import launch, plan, process
+from mim_mm.transfer.chain import ChainError, Stage
+from mim_mm.transfer.display import Display, metrics_text, progress_text, span
+from mim_mm.transfer.job import Job, make_artifacts_only, release, spawn
+from mim_mm.transfer.manifest import Record, tail, utc_now, write_json
+from mim_mm.transfer.survey import Survey
 
 POLL_S = 0.2
-STOPPED_CODE = 75  # EX_TEMPFAIL, as of a training that was asked to stop (mim_mm.engine.stop_hook)
+STOPPED_CODE = 75  # EX_TEMPFAIL, as of a training that was asked to stop (mim_mm.engine.stop.stop_hook)
 GRACE_S = 30.0  # how long a stage may take to stop after SIGTERM
 
 
@@ -40,8 +38,8 @@ class Execution:
         *,
         jobs: int = 1,
         gpus: int = 1,
-        launcher: Optional[str] = None,
-        scripts: Optional[launch.Scripts] = None,
+        launcher: str | None = None,
+        scripts: launch.Scripts | None = None,
         grace_s: float = GRACE_S,
         report: bool = True,
     ):
@@ -51,11 +49,11 @@ class Execution:
         self.jobs, self.gpus, self.launcher, self.scripts = jobs, gpus, launcher, scripts or launch.Scripts.default()
         self.grace_s = grace_s
         self.devices = launch.visible_devices() if jobs > 1 else []
-        self.waiting: List[Stage] = list(survey.stages)
-        self.running: Dict[int, Job] = {}  # slot -> job
-        self.outcomes: Dict[str, plan.Parent] = {}
-        self.problems: Dict[str, str] = {}
-        self.signal: Optional[int] = None
+        self.waiting: list[Stage] = list(survey.stages)
+        self.running: dict[int, Job] = {}  # slot -> job
+        self.outcomes: dict[str, plan.Parent] = {}
+        self.problems: dict[str, str] = {}
+        self.signal: int | None = None
 
     def run(self) -> int:
         """Run what is to be run, then the report.
@@ -248,7 +246,7 @@ class Execution:
 
     # ---- being stopped
 
-    def _listen(self) -> Dict[int, object]:
+    def _listen(self) -> dict[int, object]:
         """Remember SIGINT, SIGTERM and (unless started with nohup) SIGHUP instead of dying of them."""
         before = {}
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -284,6 +282,6 @@ class Execution:
         self.display.say('stopped; the same command goes on from the last checkpoints')
 
 
-def _reap(child: Optional[subprocess.Popen]) -> None:
+def _reap(child: subprocess.Popen | None) -> None:
     if child is not None:
         child.poll()

@@ -14,13 +14,12 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.engine import guard
-
-from . import chain as chain_file
+from mim_mm.engine.start import guard
+from mim_mm.transfer import chain as chain_file
 
 # Top-level keys that say where a run goes and how it is watched or launched. `resume` and the test loop are here
 # because a chain's training stages decide resuming themselves and take their metrics from validation.
@@ -58,7 +57,7 @@ PACKAGES = dict(
 )
 
 
-def resolved_config(path: Path, options: Dict[str, Any], seed: int, auto_scale_lr: bool = False) -> Config:
+def resolved_config(path: Path, options: dict[str, Any], seed: int, auto_scale_lr: bool = False) -> Config:
     """The config as the training script will see it: bases merged, options applied, seed set.
 
     Raises:
@@ -79,9 +78,9 @@ def resolved_config(path: Path, options: Dict[str, Any], seed: int, auto_scale_l
     return config
 
 
-def data_roots(value: Any) -> List[str]:
+def data_roots(value: Any) -> list[str]:
     """Every ``data_root`` of a config, in order of appearance, once each."""
-    roots: List[str] = []
+    roots: list[str] = []
     if isinstance(value, dict):
         root = value.get('data_root')
         roots += [root] if isinstance(root, str) and root else []
@@ -93,7 +92,7 @@ def data_roots(value: Any) -> List[str]:
     return list(dict.fromkeys(roots))
 
 
-def learned(config: Config) -> Dict[str, Any]:
+def learned(config: Config) -> dict[str, Any]:
     """The part of a resolved config that decides what is learned, as plain json types.
 
     Data roots are replaced by their number, because the same images in another folder are the same images: what is in
@@ -142,7 +141,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differences(old: Any, new: Any, path: str = '') -> List[str]:
+def differences(old: Any, new: Any, path: str = '') -> list[str]:
     """Where two configs differ, one line each: ``optimizer.lr: 0.1 -> 0.2``."""
     if isinstance(old, dict) and isinstance(new, dict):
         lines = []
@@ -160,7 +159,7 @@ def differences(old: Any, new: Any, path: str = '') -> List[str]:
     return [] if old == new else [f'{path}: {_short(old)} -> {_short(new)}']
 
 
-def say_change(old: Dict[str, Any], new: Dict[str, Any]) -> str:
+def say_change(old: dict[str, Any], new: dict[str, Any]) -> str:
     """Why two runs are not the same, in a line: the code's part, then the config's, two differences of each."""
     if not old:
         return 'config changed'
@@ -180,7 +179,7 @@ def _short(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + '...'
 
 
-def git_state() -> Dict[str, Any]:
+def git_state() -> dict[str, Any]:
     """Commit and dirty flag of the repository this code lies in, not of the current folder (mmengine records that).
 
     Both are None when the package is installed without its repository; a repository that merely encloses it, such as
@@ -200,7 +199,7 @@ def git_state() -> Dict[str, Any]:
         return dict(commit=None, dirty=None)
 
 
-def versions() -> Dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what a result depends on, read from the installed metadata, so that nothing is imported for it."""
     found = dict(python=platform.python_version())
     for name, distributions in PACKAGES.items():

@@ -7,15 +7,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.runs import move_aside
-
-from . import identity, launch, plan, process
-from .chain import Stage
-from .manifest import Record, seconds_since, tail, utc_now, write_json
-from .survey import IDENTITY_FILE, Survey
+from mim_mm.transfer import identity, launch, plan, process
+from mim_mm.transfer.chain import Stage
+from mim_mm.transfer.manifest import Record, seconds_since, tail, utc_now, write_json
+from mim_mm.transfer.survey import IDENTITY_FILE, Survey
 
 LOG_FILE = 'chain.log'
 PROGRESS_FILE = 'progress.json'  # written by mim_mm.ProgressHook
@@ -28,7 +27,7 @@ SIGNALLED = {code: sign.name for sign in (signal.SIGUSR1, signal.SIGUSR2) for co
 WAIT_FOR_WORD = ['/bin/sh', '-c', 'read -r go || exit 125; exec "$@" </dev/null', 'stage']
 
 
-def spawn(command: List[str], log: Path, env: Dict[str, str]) -> subprocess.Popen:
+def spawn(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Popen:
     """Start a command as the leader of its own group; it waits until :func:`release`. Output goes to the log's end."""
     with open(log, 'ab') as output:
         output.write(f'\n$ {" ".join(command)}\n'.encode())
@@ -51,7 +50,7 @@ def release(child: subprocess.Popen) -> None:
         pass
 
 
-def read_progress(folder: Path) -> Dict[str, Any]:
+def read_progress(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / PROGRESS_FILE).read_text(encoding='utf-8'))
     except (OSError, ValueError):
@@ -72,7 +71,7 @@ class Job:
         self.survey, self.stage, self.decision, self.parent, self.slot = survey, stage, decision, parent, slot
         self.folder = survey.chain.folder(stage)
         self.log = self.folder / LOG_FILE
-        self.child: Optional[subprocess.Popen] = None
+        self.child: subprocess.Popen | None = None
         self.record: Record = survey.record(stage)[0] or self._fresh_record()
         self.artifacts = list(stage.artifacts)
         self.making = None  # the artifact in the making
@@ -84,7 +83,7 @@ class Job:
         s = self.stage
         return Record(self.survey.chain.name, s.name, s.kind, s.arm, s.seed, status='running')
 
-    def start(self, gpus: int, launcher: Optional[str], scripts: launch.Scripts, env: Dict[str, str]) -> Optional[Path]:
+    def start(self, gpus: int, launcher: str | None, scripts: launch.Scripts, env: dict[str, str]) -> Path | None:
         """Start, continue or adopt the stage.
 
         Returns:
@@ -124,7 +123,7 @@ class Job:
         if progress:
             write_json(self.folder / PROGRESS_FILE, dict(progress, finished=False, eta_s=None, stopped=None))
 
-    def _describe(self, command: List[str], gpus: int) -> None:
+    def _describe(self, command: list[str], gpus: int) -> None:
         """Write down what the run is made from, before it starts."""
         stage, record, survey = self.stage, self.record, self.survey
         learned, data = survey.learned(stage), survey.data(stage)
@@ -176,10 +175,10 @@ class Job:
         return self.record.status != 'done' or not self._next_artifact()
 
     @property
-    def pid(self) -> Optional[int]:
+    def pid(self) -> int | None:
         return self.child.pid if self.child is not None else self.record.process['pid'] if self.adopted else None
 
-    def progress(self) -> Dict[str, Any]:
+    def progress(self) -> dict[str, Any]:
         return read_progress(self.folder)
 
     @property
@@ -188,7 +187,7 @@ class Job:
 
     # ---- ending
 
-    def _finish(self, exit_code: Optional[int]) -> None:
+    def _finish(self, exit_code: int | None) -> None:
         """Judge the run by its exit code and by what it left. An adopted run has no exit code that reaches us."""
         progress, checkpoint = read_progress(self.folder), latest_checkpoint(self.folder)
         problem = None
@@ -220,7 +219,7 @@ class Job:
         if self.record.status == 'running':
             self._close('interrupted', None, why)
 
-    def _close(self, status: str, exit_code: Optional[int], problem: Optional[str]) -> None:
+    def _close(self, status: str, exit_code: int | None, problem: str | None) -> None:
         record, progress = self.record, read_progress(self.folder)
         checkpoint = latest_checkpoint(self.folder)
         seconds = seconds_since(record.started) if record.started else 0.0
@@ -235,7 +234,7 @@ class Job:
             record.attempts[-1].update(finished=record.finished, status=status, exit_code=exit_code)
         record.write(self.folder)
 
-    def _scalars(self) -> Optional[str]:
+    def _scalars(self) -> str | None:
         """The newest of mmengine's scalar logs; every attempt has one, in a folder named after its start."""
         found = sorted(self.folder.glob('*/vis_data/scalars.json'))
         return str(found[-1].relative_to(self.folder)) if found else None
@@ -272,7 +271,7 @@ class Job:
         self.record.write(self.folder)
 
 
-def make_artifacts_only(survey: Survey, stage: Stage, slot: int) -> Optional[Job]:
+def make_artifacts_only(survey: Survey, stage: Stage, slot: int) -> Job | None:
     """A job for a finished stage whose artifacts are not all there, already making the first of them."""
     job = Job(survey, stage, plan.Decision(plan.SKIP, ''), plan.Parent(), slot)
     return job if job._next_artifact() else None

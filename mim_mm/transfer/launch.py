@@ -8,14 +8,13 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from mmengine.config import Config
 
 from mim_mm.compat.internals import parse_option
 from mim_mm.compat.paths import repo_root
-
-from .chain import Artifact, ChainError, Stage
+from mim_mm.transfer.chain import Artifact, ChainError, Stage
 
 LOAD_HOOK = 'LoadPretrainedHook'
 
@@ -28,7 +27,7 @@ class Scripts:
     dist_train: Path
 
     @classmethod
-    def default(cls) -> 'Scripts':
+    def default(cls) -> Scripts:
         return cls(repo_root() / 'tools' / 'train.py', repo_root() / 'tools' / 'dist_train.sh')
 
 
@@ -80,12 +79,12 @@ def train_command(
     folder: Path,
     *,
     gpus: int = 1,
-    launcher: Optional[str] = None,
-    parent: Optional[Path] = None,
-    resume: Optional[Path] = None,
+    launcher: str | None = None,
+    parent: Path | None = None,
+    resume: Path | None = None,
     auto_scale_lr: bool = False,
-    scripts: Optional[Scripts] = None,
-) -> List[str]:
+    scripts: Scripts | None = None,
+) -> list[str]:
     """The command line of a training stage.
 
     Args:
@@ -122,11 +121,11 @@ def train_command(
     return command + (['--cfg-options', *options] if options else [])
 
 
-def report_command(work_dir: Path) -> List[str]:
+def report_command(work_dir: Path) -> list[str]:
     return [sys.executable, '-m', 'mim_mm.report', str(work_dir)]
 
 
-def artifact_command(artifact: Artifact, stage: Stage, folder: Path, checkpoint: Path) -> List[str]:
+def artifact_command(artifact: Artifact, stage: Stage, folder: Path, checkpoint: Path) -> list[str]:
     """The command of an artifact with its placeholders filled in; ``python`` is this Python.
 
     Raises:
@@ -139,7 +138,7 @@ def artifact_command(artifact: Artifact, stage: Stage, folder: Path, checkpoint:
     try:
         parts = [part.format(**values) for part in parts]
     except (KeyError, IndexError, ValueError) as error:
-        known = ', '.join('{%s}' % name for name in values)
+        known = ', '.join(f'{{{name}}}' for name in values)
         raise ChainError(
             f'artifact {artifact.name!r} of stage {stage.name!r}: {error} in its command; known: {known}'
         ) from error
@@ -158,7 +157,7 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def environment(slot: int, jobs: int, gpus: int, devices: List[str]) -> Dict[str, str]:
+def environment(slot: int, jobs: int, gpus: int, devices: list[str]) -> dict[str, str]:
     """The environment of a stage.
 
     Stages that run side by side get their own devices, their own port for torchrun and their share of the CPU cores.
@@ -189,7 +188,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def visible_devices() -> List[str]:
+def visible_devices() -> list[str]:
     """Names of the CUDA devices a stage may use, as CUDA_VISIBLE_DEVICES takes them."""
     named = os.environ.get('CUDA_VISIBLE_DEVICES')
     if named is not None:
@@ -199,7 +198,7 @@ def visible_devices() -> List[str]:
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def check_devices(jobs: int, gpus: int, devices: List[str]) -> None:
+def check_devices(jobs: int, gpus: int, devices: list[str]) -> None:
     """Refuse more devices than there are; a machine without any runs on its CPU cores.
 
     Raises:

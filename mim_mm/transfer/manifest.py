@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any
 
 from mim_mm.checkpoint.atomic import write_atomically
 
@@ -33,7 +33,7 @@ def seconds_since(moment: str) -> float:
     return max(0.0, (datetime.now(timezone.utc) - started).total_seconds())
 
 
-def write_json(path: Union[str, Path], content: Any) -> None:
+def write_json(path: str | Path, content: Any) -> None:
     """Write json so that a reader finds either the old file or the whole new one, whatever happens in between.
 
     Raises:
@@ -57,35 +57,35 @@ class Record:
     seed: int
     status: str
     schema: int = SCHEMA
-    config: Dict[str, Any] = field(default_factory=dict)  # path, sha256 of what is learned, options
-    parent: Optional[Dict[str, Any]] = None  # stage, checkpoint, sha256
-    git: Dict[str, Any] = field(default_factory=dict)
-    code: Optional[Dict[str, Dict[str, str]]] = None  # of the user: {module: {file, sha256}}; None: not known
-    data: Dict[str, Any] = field(default_factory=dict)
-    seeds: Dict[str, int] = field(default_factory=dict)
-    versions: Dict[str, str] = field(default_factory=dict)
-    device: Optional[str] = None
-    started: Optional[str] = None
-    finished: Optional[str] = None
+    config: dict[str, Any] = field(default_factory=dict)  # path, sha256 of what is learned, options
+    parent: dict[str, Any] | None = None  # stage, checkpoint, sha256
+    git: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, dict[str, str]] | None = None  # of the user: {module: {file, sha256}}; None: not known
+    data: dict[str, Any] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    started: str | None = None
+    finished: str | None = None
     wall_s: float = 0.0  # all attempts together
-    command: List[str] = field(default_factory=list)
-    exit_code: Optional[int] = None
-    error: Optional[str] = None
-    metrics: Dict[str, Any] = field(default_factory=dict)
-    progress: Dict[str, Any] = field(default_factory=dict)
-    scalars: Optional[str] = None
-    checkpoint: Optional[str] = None
-    artifacts: Dict[str, str] = field(default_factory=dict)
-    artifact_errors: Dict[str, str] = field(default_factory=dict)
+    command: list[str] = field(default_factory=list)
+    exit_code: int | None = None
+    error: str | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    scalars: str | None = None
+    checkpoint: str | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)
+    artifact_errors: dict[str, str] = field(default_factory=dict)
     gpus: int = 0
-    process: Optional[Dict[str, Any]] = None  # pid, started, host of the running stage: see process.py
-    attempts: List[Dict[str, Any]] = field(default_factory=list)  # started, finished, status, resumed_from, exit_code
+    process: dict[str, Any] | None = None  # pid, started, host of the running stage: see process.py
+    attempts: list[dict[str, Any]] = field(default_factory=list)  # started, finished, status, resumed_from, exit_code
 
-    def write(self, folder: Union[str, Path]) -> None:
+    def write(self, folder: str | Path) -> None:
         write_json(Path(folder) / RUN_FILE, dataclasses.asdict(self))
 
 
-def read_record(folder: Union[str, Path]) -> Optional[Record]:
+def read_record(folder: str | Path) -> Record | None:
     """The record of a stage folder, or None when the stage has never run.
 
     Raises:
@@ -116,7 +116,7 @@ def read_record(folder: Union[str, Path]) -> Optional[Record]:
     return Record(**{name: value for name, value in content.items() if name in known})
 
 
-def tail(path: Union[str, Path], lines: int = 15, limit: int = 4000) -> str:
+def tail(path: str | Path, lines: int = 15, limit: int = 4000) -> str:
     """The last lines of a log, for the ``error`` of a record; empty when there is no log."""
     try:
         with open(path, 'rb') as file:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
-from .manifest import Record
+from mim_mm.transfer.manifest import Record
 
 # What is done with a stage.
 SKIP, RUN, RERUN, RESUME, ADOPT, GIVEN, BLOCKED, LEFT = 'skip run rerun resume adopt given blocked left'.split()
@@ -30,9 +29,9 @@ class Parent:
     """
 
     state: str = NO_PARENT
-    name: Optional[str] = None
-    checkpoint: Optional[Path] = None
-    sha256: Optional[str] = None
+    name: str | None = None
+    checkpoint: Path | None = None
+    sha256: str | None = None
     why: str = ''
 
 
@@ -41,15 +40,15 @@ class Facts:
     """All that the decision on one stage depends on."""
 
     selected: bool = True
-    given: Optional[str] = None  # a checkpoint that takes this stage's place
-    record: Optional[Record] = None
-    damaged: Optional[str] = None  # what is wrong with run.json
+    given: str | None = None  # a checkpoint that takes this stage's place
+    record: Record | None = None
+    damaged: str | None = None  # what is wrong with run.json
     used: bool = False  # the folder holds files
     alive: bool = False  # the recorded process still runs on this machine
-    elsewhere: Optional[str] = None  # another machine on which it seems to run
-    changed: Optional[str] = None  # config, parent weights or data differ from the record's
+    elsewhere: str | None = None  # another machine on which it seems to run
+    changed: str | None = None  # config, parent weights or data differ from the record's
     forced: bool = False
-    checkpoint: Optional[Path] = None  # a whole checkpoint to go on from
+    checkpoint: Path | None = None  # a whole checkpoint to go on from
     artifacts_due: tuple = ()
     parent: Parent = Parent()
 
@@ -58,7 +57,7 @@ class Facts:
 class Decision:
     action: str
     reason: str
-    resume: Optional[Path] = None
+    resume: Path | None = None
 
     @property
     def starts(self) -> bool:
@@ -111,7 +110,7 @@ def decide(facts: Facts) -> Decision:
     return Decision(RUN, f'{word} before its first checkpoint; from the start')
 
 
-def outcome_for_child(name: str, decision: Decision, checkpoint: Optional[Path], sha256: Optional[str]) -> Parent:
+def outcome_for_child(name: str, decision: Decision, checkpoint: Path | None, sha256: str | None) -> Parent:
     """What a stage's children may count on once it is decided on: for the plan, and for stages that do not run."""
     if decision.starts:
         return Parent(PENDING, name)

@@ -15,11 +15,11 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
-from . import slurm
-from .chain import ChainError
-from .manifest import utc_now
+from mim_mm.transfer.chain import ChainError
+from mim_mm.transfer.manifest import utc_now
+from mim_mm.transfer.slurm import scheduler as slurm
 
 try:
     import fcntl
@@ -31,7 +31,7 @@ HEARTBEAT_S = 30.0  # how often a running chain touches its lock
 SILENT_S = 300.0  # a chain or stage on another machine that has been silent for longer is taken for dead
 
 
-def _stat(pid: int) -> Optional[List[str]]:
+def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/<pid>/stat from the state on (state, ppid, pgrp, session, ...), None when there is none."""
     try:
         text = Path(f'/proc/{pid}/stat').read_text()
@@ -40,7 +40,7 @@ def _stat(pid: int) -> Optional[List[str]]:
     return text[text.rindex(')') + 2 :].split()  # the command name, in brackets, may hold blanks and brackets
 
 
-def start_time(pid: int) -> Optional[str]:
+def start_time(pid: int) -> str | None:
     """When a process started, as the system tells it; None when there is no such process, or only its zombie."""
     if Path('/proc/self/stat').exists():
         fields = _stat(pid)
@@ -59,13 +59,13 @@ def _boot_id() -> str:
         return ''
 
 
-def describe(pid: int) -> Dict[str, Any]:
+def describe(pid: int) -> dict[str, Any]:
     """What is recorded of a process: pid (also its group), start time, host, and the Slurm job it belongs to if any."""
     job = os.environ.get('SLURM_JOB_ID')
     return dict(pid=pid, started=start_time(pid), host=socket.gethostname(), **(dict(slurm_job=job) if job else {}))
 
 
-def group_members(pid: int) -> List[int]:
+def group_members(pid: int) -> list[int]:
     """Living processes of the group a stage led, the stage itself included."""
     if Path('/proc/self/stat').exists():
         pids = [int(entry) for entry in os.listdir('/proc') if entry.isdigit()]
@@ -79,16 +79,16 @@ def group_members(pid: int) -> List[int]:
     return sorted(int(row[0]) for row in rows if len(row) > 2 and row[1] == str(pid) and row[2][0] != 'Z')
 
 
-def is_here(process: Optional[Dict[str, Any]]) -> bool:
+def is_here(process: dict[str, Any] | None) -> bool:
     return bool(process) and process.get('host') == socket.gethostname()
 
 
-def leader_alive(process: Optional[Dict[str, Any]]) -> bool:
+def leader_alive(process: dict[str, Any] | None) -> bool:
     """Whether the recorded stage process itself runs on this machine."""
     return is_here(process) and process.get('started') is not None and start_time(process['pid']) == process['started']
 
 
-def orphans(process: Optional[Dict[str, Any]]) -> List[int]:
+def orphans(process: dict[str, Any] | None) -> list[int]:
     """Workers of a recorded stage that are left although the stage itself is gone.
 
     A number is not given to a new process while a group of that number has members, so when the leader is gone the
@@ -117,7 +117,7 @@ def stop_group(pid: int, grace_s: float) -> None:
             time.sleep(0.05)
 
 
-def stop_group_if_orphaned(process: Dict[str, Any]) -> None:
+def stop_group_if_orphaned(process: dict[str, Any]) -> None:
     """Stop what is left of a stage whose leader is gone, such as loader workers, before the stage is started again."""
     if orphans(process):
         stop_group(process['pid'], grace_s=5.0)
@@ -139,7 +139,7 @@ class WorkDirLock:
         self._file = None
         self._beaten = 0.0
 
-    def __enter__(self) -> 'WorkDirLock':
+    def __enter__(self) -> WorkDirLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = open(self.path, 'a+', encoding='utf-8')
         try:
@@ -172,7 +172,7 @@ class WorkDirLock:
         json.dump(dict(describe(os.getpid()), since=utc_now()), file)
         file.flush()
 
-    def _refusal(self, holder: Dict[str, Any]) -> str:
+    def _refusal(self, holder: dict[str, Any]) -> str:
         who = f'pid {holder.get("pid")} on {holder.get("host")}, since {holder.get("since")}' if holder else 'unknown'
         return (
             f'another transfer.py runs in {self.path.parent} ({who}); two at once would write into the same runs. '
@@ -196,7 +196,7 @@ class WorkDirLock:
             self._file.close()
 
 
-def read_holder(path: Path) -> Dict[str, Any]:
+def read_holder(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError):

@@ -6,17 +6,19 @@ import dataclasses
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 from mim_mm.compat.internals import parse_option
-
-from . import compare_check, datasets, launch, plan, process, slurm_submit
-from .chain import LAUNCHERS, Chain, ChainError, Stage, load_chain, unknown
-from .display import Display
-from .execute import GRACE_S, Execution
-from .identity import data_roots
-from .survey import Survey
+from mim_mm.transfer import datasets, launch, plan, process
+from mim_mm.transfer.chain import LAUNCHERS, Chain, ChainError, Stage, load_chain, unknown
+from mim_mm.transfer.compare import compare_check
+from mim_mm.transfer.display import Display
+from mim_mm.transfer.execute import GRACE_S, Execution
+from mim_mm.transfer.identity import data_roots
+from mim_mm.transfer.slurm import slurm_submit
+from mim_mm.transfer.survey import Survey
 
 CACHE_FILE = 'digests.json'
 
@@ -28,23 +30,23 @@ class Call:
     chain: str
     gpus: int = 1
     jobs: int = 1
-    work_dir: Optional[str] = None
+    work_dir: str | None = None
     only: Sequence[str] = ()
-    start_from: Optional[str] = None
+    start_from: str | None = None
     rerun: Sequence[str] = ()
     skip_pretrain: Sequence[str] = ()  # CHECKPOINT, or STAGE=CHECKPOINT
     dry_run: bool = False
     cfg_options: Sequence[str] = ()  # STAGE.key=value
     data_root: Sequence[str] = ()  # NAME=DIR
-    launcher: Optional[str] = None
+    launcher: str | None = None
     auto_scale_lr: bool = False
     slurm: Sequence[str] = ()  # [STAGE.]key=value, for sbatch
 
 
 def run_chain(
     call: Call,
-    display: Optional[Display] = None,
-    scripts: Optional[launch.Scripts] = None,
+    display: Display | None = None,
+    scripts: launch.Scripts | None = None,
     grace_s: float = GRACE_S,
     as_job: bool = False,
 ) -> int:
@@ -117,7 +119,7 @@ def check_call(call: Call) -> None:
         launch.check_devices(call.jobs, call.gpus, launch.visible_devices())
 
 
-def set_data_roots(items: Sequence[str]) -> Dict[str, str]:
+def set_data_roots(items: Sequence[str]) -> dict[str, str]:
     """``imagenet=DIR`` -> IMAGENET_ROOT=DIR in the environment, where the configs and all stages look for it."""
     roots = {}
     for item in items:
@@ -129,7 +131,7 @@ def set_data_roots(items: Sequence[str]) -> Dict[str, str]:
     return roots
 
 
-def check_data_roots_used(survey: Survey, roots: Dict[str, str]) -> None:
+def check_data_roots_used(survey: Survey, roots: dict[str, str]) -> None:
     """A root that no config asks for is a misspelt name, and would leave the stages on their default."""
     used = [root for stage in survey.stages for root in data_roots(survey.config(stage).to_dict())] if roots else []
     for name, folder in roots.items():
@@ -139,7 +141,7 @@ def check_data_roots_used(survey: Survey, roots: Dict[str, str]) -> None:
 
 def with_options(chain: Chain, items: Sequence[str]) -> Chain:
     """The chain with ``STAGE.key=value`` options added to its stages, over those of the config."""
-    added: Dict[str, Dict[str, Any]] = {}
+    added: dict[str, dict[str, Any]] = {}
     for item in items:
         path, equals, value = item.partition('=')
         name, dot, key = path.partition('.')
@@ -153,7 +155,7 @@ def with_options(chain: Chain, items: Sequence[str]) -> Chain:
     return dataclasses.replace(chain, stages=tuple(stages))
 
 
-def selection(chain: Chain, only: Sequence[str], start_from: Optional[str]) -> Optional[List[str]]:
+def selection(chain: Chain, only: Sequence[str], start_from: str | None) -> list[str] | None:
     """Names of the stages that may run; None for all of them."""
     if only and start_from:
         raise ChainError('--only and --from cannot both be given: name the stages, or the first of them')
@@ -165,10 +167,10 @@ def selection(chain: Chain, only: Sequence[str], start_from: Optional[str]) -> O
     return None
 
 
-def given_checkpoints(chain: Chain, items: Sequence[str]) -> Dict[str, Path]:
+def given_checkpoints(chain: Chain, items: Sequence[str]) -> dict[str, Path]:
     """Which checkpoint takes the place of which pretraining stage."""
     pretraining = {stage.name: stage for stage in chain.stages if stage.kind == 'pretrain'}
-    given: Dict[str, Path] = {}
+    given: dict[str, Path] = {}
     for item in items:
         name, equals, path = item.partition('=')
         if not equals or name not in pretraining:
@@ -187,8 +189,8 @@ def given_checkpoints(chain: Chain, items: Sequence[str]) -> Dict[str, Path]:
 
 
 def planned_commands(
-    survey: Survey, decisions: Dict[str, plan.Decision], call: Call, scripts: launch.Scripts
-) -> Dict[str, List[str]]:
+    survey: Survey, decisions: dict[str, plan.Decision], call: Call, scripts: launch.Scripts
+) -> dict[str, list[str]]:
     """The command of every stage that starts; building them all finds what is wrong with the last one now."""
     commands = {}
     for stage in survey.stages:
@@ -210,7 +212,7 @@ def planned_commands(
     return commands
 
 
-def parent_checkpoint(survey: Survey, stage: Stage, decisions: Dict[str, plan.Decision]) -> Path:
+def parent_checkpoint(survey: Survey, stage: Stage, decisions: dict[str, plan.Decision]) -> Path:
     """The parent's checkpoint where it is known already, else where it will lie."""
     parent = survey.chain[stage.init]
     outcome = survey.outcome(parent, decisions[parent.name])
@@ -218,7 +220,7 @@ def parent_checkpoint(survey: Survey, stage: Stage, decisions: Dict[str, plan.De
 
 
 def show_plan(
-    survey: Survey, decisions: Dict[str, plan.Decision], commands: Dict[str, List[str]], display: Display, long: bool
+    survey: Survey, decisions: dict[str, plan.Decision], commands: dict[str, list[str]], display: Display, long: bool
 ) -> None:
     """One line a stage; with ``long`` also what it reads and its command."""
     chain = survey.chain
@@ -245,7 +247,7 @@ def show_plan(
             display.say(f'      $ {shlex.join(commands[stage.name])}')
 
 
-def missing_data(survey: Survey, decisions: Dict[str, plan.Decision]) -> str:
+def missing_data(survey: Survey, decisions: dict[str, plan.Decision]) -> str:
     """What is missing of the data of the stages that start; empty when nothing is."""
     try:
         datasets.require({s.name: survey.config(s) for s in survey.stages if decisions[s.name].starts})
@@ -254,7 +256,7 @@ def missing_data(survey: Survey, decisions: Dict[str, plan.Decision]) -> str:
     return ''
 
 
-def refuse_strangers(survey: Survey, decisions: Dict[str, plan.Decision]) -> None:
+def refuse_strangers(survey: Survey, decisions: dict[str, plan.Decision]) -> None:
     """Stop when a stage left by an earlier call still runs and is not what this call wants.
 
     Raises:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any
 
 from mmengine.config import Config
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
-
-from . import datasets, identity, plan, process, slurm, user_code
-from .chain import Chain, ChainError, Stage
-from .manifest import RUN_FILE, DamagedManifest, Record, read_record
+from mim_mm.transfer import datasets, identity, plan, process
+from mim_mm.transfer.chain import Chain, ChainError, Stage
+from mim_mm.transfer.manifest import RUN_FILE, DamagedManifest, Record, read_record
+from mim_mm.transfer.own import user_code
+from mim_mm.transfer.slurm import scheduler as slurm
 
 # Beside run.json: the whole identity of a run, so that a change can be named key by key, and so that a run whose
 # run.json is damaged is still known.
@@ -25,9 +27,9 @@ IDENTITY_FILE = 'identity.json'
 class Identity:
     """What a run is made from; two runs with equal identities are the same run."""
 
-    config: Dict[str, Any]
-    parent: Optional[str]
-    data: Dict[str, Any]
+    config: dict[str, Any]
+    parent: str | None
+    data: dict[str, Any]
 
     @property
     def config_sha256(self) -> str:
@@ -50,8 +52,8 @@ class Survey:
         self,
         chain: Chain,
         cache: datasets.DigestCache,
-        selected: Optional[Sequence[str]] = None,
-        given: Optional[Dict[str, Path]] = None,
+        selected: Sequence[str] | None = None,
+        given: dict[str, Path] | None = None,
         forced: Sequence[str] = (),
         auto_scale_lr: bool = False,
     ):
@@ -61,17 +63,17 @@ class Survey:
         self.given = given or {}
         self.forced = set(forced)
         self.auto_scale_lr = auto_scale_lr
-        self._configs: Dict[str, Config] = {}
-        self._learned: Dict[str, Dict[str, Any]] = {}
-        self._data: Dict[str, Dict[str, Any]] = {}
-        self._code: Dict[str, Dict[str, Dict[str, str]]] = {}
+        self._configs: dict[str, Config] = {}
+        self._learned: dict[str, dict[str, Any]] = {}
+        self._data: dict[str, dict[str, Any]] = {}
+        self._code: dict[str, dict[str, dict[str, str]]] = {}
 
     def of_all_stages(self) -> Survey:
         """The same chain as a call that selects everything and forces nothing would find it now."""
         return Survey(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
 
     @property
-    def stages(self) -> List[Stage]:
+    def stages(self) -> list[Stage]:
         """The stages that train; the report is not one of them."""
         return [stage for stage in self.chain.stages if stage.kind != 'report']
 
@@ -84,7 +86,7 @@ class Survey:
             )
         return self._configs[stage.name]
 
-    def learned(self, stage: Stage) -> Dict[str, Any]:
+    def learned(self, stage: Stage) -> dict[str, Any]:
         """The learned part of the stage's config and, under its own key, the hashes of the user's code it brings in."""
         if stage.name not in self._learned:
             learned = identity.learned(self.config(stage))
@@ -92,7 +94,7 @@ class Survey:
             self._learned[stage.name] = {**learned, identity.CODE_KEY: code} if code else learned
         return self._learned[stage.name]
 
-    def code(self, stage: Stage) -> Dict[str, Dict[str, str]]:
+    def code(self, stage: Stage) -> dict[str, dict[str, str]]:
         """File and hash of every module of the user's that the stage's config brings in."""
         if stage.config is None:
             return {}
@@ -100,20 +102,20 @@ class Survey:
             self._code[stage.name] = user_code.user_code(self.config(stage), stage.config)
         return self._code[stage.name]
 
-    def data(self, stage: Stage) -> Dict[str, Any]:
+    def data(self, stage: Stage) -> dict[str, Any]:
         """Identity of the stage's data; looked at once a call."""
         if stage.name not in self._data:
             self._data[stage.name] = datasets.identity(self.config(stage).to_dict(), self.cache)
         return self._data[stage.name]
 
-    def record(self, stage: Stage) -> Tuple[Optional[Record], Optional[str]]:
+    def record(self, stage: Stage) -> tuple[Record | None, str | None]:
         """The stage's record, and what is wrong with it when it cannot be read."""
         try:
             return read_record(self.chain.folder(stage)), None
         except DamagedManifest as error:
             return None, str(error)
 
-    def result(self, stage: Stage) -> Optional[Path]:
+    def result(self, stage: Stage) -> Path | None:
         """The final checkpoint of a stage that is done, None when there is none (any more)."""
         record, _ = self.record(stage)
         if record is None or record.status != 'done' or not record.checkpoint:
@@ -121,7 +123,7 @@ class Survey:
         path = (self.chain.folder(stage) / record.checkpoint).resolve()
         return path if path.is_file() else None
 
-    def given_checkpoint(self, stage: Stage) -> Optional[Path]:
+    def given_checkpoint(self, stage: Stage) -> Path | None:
         """A checkpoint that stands in for the stage: given in this call, or in an earlier one and recorded."""
         if stage.name in self.given:
             return self.given[stage.name]
@@ -162,7 +164,7 @@ class Survey:
             parent=parent,
         )
 
-    def running(self, stage: Stage, record: Optional[Record]) -> Tuple[bool, Optional[str]]:
+    def running(self, stage: Stage, record: Record | None) -> tuple[bool, str | None]:
         """Whether the recorded process of a stage runs here, and the other machine it seems to run on."""
         if record is None or record.status != 'running' or not record.process:
             return False, None
@@ -172,7 +174,7 @@ class Survey:
             return False, None
         return False, record.process['host'] if _fresh(self.chain.folder(stage) / 'progress.json') else None
 
-    def change(self, stage: Stage, parent: plan.Parent, record: Optional[Record]) -> Optional[str]:
+    def change(self, stage: Stage, parent: plan.Parent, record: Record | None) -> str | None:
         """Why what the stage is made from is not what it was made from; None when it is.
 
         A parent whose weights are not known (it runs first, or its file is gone) is not compared, nor are data that
@@ -198,7 +200,7 @@ class Survey:
         data = datasets.change(before.data, self.data(stage))
         return f'data changed: {data}' if data else None
 
-    def _document(self, stage: Stage) -> Optional[Identity]:
+    def _document(self, stage: Stage) -> Identity | None:
         try:
             content = json.loads((self.chain.folder(stage) / IDENTITY_FILE).read_text(encoding='utf-8'))
             return Identity(content['config'], content['parent'], content['data'])
@@ -215,10 +217,10 @@ class Survey:
         sha = self.cache.file(path) if path else None
         return plan.outcome_for_child(stage.name, decision, path, sha)
 
-    def plan(self) -> Dict[str, plan.Decision]:
+    def plan(self) -> dict[str, plan.Decision]:
         """The decision on every training stage, as far as it can be foreseen."""
-        decisions: Dict[str, plan.Decision] = {}
-        outcomes: Dict[str, plan.Parent] = {}
+        decisions: dict[str, plan.Decision] = {}
+        outcomes: dict[str, plan.Parent] = {}
         for stage in self.stages:
             parent = outcomes[stage.init] if stage.init else plan.Parent()
             decisions[stage.name] = plan.decide(self.facts(stage, parent))

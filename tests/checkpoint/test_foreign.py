@@ -344,7 +344,7 @@ def test_the_first_blocks_of_a_deeper_encoder(tmp_path):
 
 
 def test_detectors_load_by_the_same_rules(tmp_path):
-    from mim_mm.detection import WindowedViT
+    from mim_mm.detection.windowed_vit import WindowedViT
 
     arch = dict(ARCH, global_attn_indexes=(1,))
     options = dict(arch=arch, patch_size=8, img_size=64, pretrain_img_size=32, window_size=4)

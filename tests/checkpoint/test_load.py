@@ -173,7 +173,7 @@ def test_position_map_and_table_that_is_no_square():
 
 
 def test_detector_backbone_from_a_pretraining_checkpoint(tmp_path):
-    from mim_mm.detection import WindowedViT
+    from mim_mm.detection.windowed_vit import WindowedViT
 
     source = vit()
     path = pretraining_file(tmp_path / 'a.pth', source)

@@ -11,7 +11,7 @@ from torch import nn
 
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.whole import check_whole
-from mim_mm.engine.launch import test_main as evaluate  # under this name pytest would collect it
+from mim_mm.engine.start.launch import test_main as evaluate  # under this name pytest would collect it
 from mim_mm.registry import MODELS
 
 SMALL = {

@@ -111,7 +111,7 @@ def test_train_and_predict(name, precision):
 
 
 def test_predicted_boxes_of_a_class_obey_the_nms_threshold():
-    from .restatements import iou
+    from compat.restatements import iou
 
     model = build('mask_rcnn')
     for sample in predictions(model, 'fp32'):

@@ -82,7 +82,7 @@ def test_without_the_package_mmpretrain_dies(site):
 def test_every_entry_point_imports_beside_transformers_5(site):
     done = python(
         """
-        import mim_mm.benchmarks.step, mim_mm.evaluation.knn, mmpretrain.models
+        import mim_mm.benchmarks.step, mim_mm.evaluation.frozen.knn, mmpretrain.models
         from mmpretrain.registry import MODELS
         from mmpretrain.utils.dependency import WITH_MULTIMODAL
         print(WITH_MULTIMODAL, MODELS.get('VisionTransformer').__name__)

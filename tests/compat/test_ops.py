@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import restatements as plain
 import torch
 from mmcv import ops
 from mmcv.ops.focal_loss import SigmoidFocalLossFunction, SoftmaxFocalLossFunction
@@ -9,8 +10,6 @@ from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from mmcv.utils import ext_loader
 from torch.autograd import gradcheck
 from torch.nn import functional as F
-
-from . import restatements as plain
 
 HALF = [torch.float16, torch.bfloat16]
 ROUNDING = {torch.float16: 1e-3, torch.bfloat16: 8e-3}  # about one unit in the last place, relative

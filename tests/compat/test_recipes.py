@@ -140,7 +140,7 @@ from torch.optim import AdamW
 from mim_mm.algorithms.emae import EMAE
 from mim_mm.data.unlabelled import PackImage, UnlabelledImages
 from mim_mm.decoders.mae_decoder import MAEDecoder
-from mim_mm.engine.progress import ProgressHook
+from mim_mm.engine.hooks.progress import ProgressHook
 from mim_mm.masking.parallel import ParallelMasking
 
 tiny = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
@@ -167,7 +167,7 @@ custom_hooks = [dict(type=ProgressHook)]
 
 def test_new_style_configs_train_with_our_tool(image_folder, tmp_path, monkeypatch):
     """``type`` is a class there, and everything the file imports is a key of the config."""
-    from mim_mm.engine import launch
+    from mim_mm.engine.start import launch
 
     made = []
     monkeypatch.setattr(launch, '_build_runner', lambda cfg: made.append(Runner.from_cfg(cfg)) or made[0])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny import DECODER, VIT, build, images, total_loss
 
-from mim_mm import attention
 from mim_mm.cost import work_of
 from mim_mm.cost.memory import checkpoint_bytes, checkpoints_kept, memory, optimizer_states
 from mim_mm.cost.work import FROZEN, Part, Work, blocks
+from mim_mm.encoders import fused as attention
 
 
 def kept_bytes(module, run, autocast) -> int:

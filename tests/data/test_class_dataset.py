@@ -18,10 +18,10 @@ from mim_mm.data import class_folders, image_sources
 from mim_mm.data.class_dataset import ClassFolders
 from mim_mm.data.shards import plan_shards
 from mim_mm.data.unlabelled import UnlabelledImages, list_images
-from mim_mm.engine import class_count, guard, launch
-from mim_mm.evaluation.features import FolderImages, Preprocess
-from mim_mm.evaluation.lowshot import read_split
-from mim_mm.evaluation.quality import QualityData, QualitySettings
+from mim_mm.engine.start import class_count, guard, launch
+from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
+from mim_mm.evaluation.frozen.lowshot import read_split
+from mim_mm.evaluation.quality.measure import QualityData, QualitySettings
 from mim_mm.folders import DataError, in_hidden
 from mim_mm.transfer.datasets import DigestCache
 
@@ -297,7 +297,7 @@ def test_loaders_without_workers_and_ranges_for_all_loaders():
     assert 'persistent_workers' not in cfg.train_dataloader and 'prefetch_factor' not in cfg.train_dataloader
     assert cfg.val_dataloader.persistent_workers
     cfg.value_range = (0, 4095)
-    from mim_mm.engine.value_range import fill_value_range
+    from mim_mm.engine.start.value_range import fill_value_range
 
     fill_value_range(cfg)
     steps = [loader.dataset.pipeline[0] for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)]

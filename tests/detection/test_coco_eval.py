@@ -17,8 +17,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mim_mm.benchmarks.synthetic_coco import annotations, predictions
-from mim_mm.detection import InMemoryCocoMetric
 from mim_mm.detection.coco_eval import ArrayCOCOeval, Detections, Truth
+from mim_mm.detection.metric import InMemoryCocoMetric
 from mim_mm.detection.rle import changes_on_device, encode_masks
 from mim_mm.registry import METRICS
 

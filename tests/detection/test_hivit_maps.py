@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmpretrain.models import HiViT
 
-from mim_mm.detection import HiViTMaps
+from mim_mm.detection.hivit_maps import HiViTMaps
 
 # Early stages: blocks 0 and 1, merging 2, blocks 3 and 4, merging 5. Seven main blocks, because the parent confuses the
 # number of its last one with those of the early blocks.

@@ -31,7 +31,7 @@ def classifier():
 
 
 def detector():
-    from mim_mm.detection import MIMMaskRCNN
+    from mim_mm.detection.detectors import MIMMaskRCNN
 
     init_default_scope('mmdet')
 

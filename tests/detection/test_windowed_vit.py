@@ -5,8 +5,8 @@ import torch
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.models.utils import BEiTAttention
 
-from mim_mm.detection import RelPosAttention, SharedRelPosBias, WindowedViT
-from mim_mm.detection.attention import join_windows, partition_windows
+from mim_mm.detection.relative_positions import RelPosAttention, SharedRelPosBias, join_windows, partition_windows
+from mim_mm.detection.windowed_vit import WindowedViT
 
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64, global_attn_indexes=(1, 3))
 TINY = dict(arch=ARCH, patch_size=8, img_size=64, pretrain_img_size=32)

@@ -8,10 +8,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mim_mm.evaluation import knn
-from mim_mm.evaluation.config_images import labelled_images
-from mim_mm.evaluation.features import Preprocess
-from mim_mm.evaluation.quality_watch import WatchCall, prepare
+from mim_mm.evaluation.frozen import knn
+from mim_mm.evaluation.frozen.config_images import labelled_images
+from mim_mm.evaluation.frozen.features import Preprocess
+from mim_mm.evaluation.quality.quality_watch import WatchCall, prepare
 
 PREPROCESS = Preprocess(resize=36, crop=32)
 ARCH = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)

@@ -11,8 +11,8 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from PIL import Image
 
 from mim_mm.checkpoint.load import LoadError
-from mim_mm.evaluation import features as room
-from mim_mm.evaluation.features import FolderImages, Preprocess, Source, build_encoder, encode, load_or_extract
+from mim_mm.evaluation.frozen import features as room
+from mim_mm.evaluation.frozen.features import FolderImages, Preprocess, Source, build_encoder, encode, load_or_extract
 
 VIT = dict(
     type='VisionTransformer',

@@ -6,7 +6,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 
-from mim_mm.evaluation.attentive_pool import AttentivePool
+from mim_mm.evaluation.probes.attentive_pool import AttentivePool
 from mim_mm.registry import MODELS
 
 ARCH = dict(embed_dims=32, num_layers=5, num_heads=2, feedforward_channels=64)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mim_mm.evaluation.features import Features
-from mim_mm.evaluation.knn import evaluate, fitting_ks, knn_accuracy, nearest, vote
+from mim_mm.evaluation.frozen.features import Features
+from mim_mm.evaluation.frozen.knn import evaluate, fitting_ks, knn_accuracy, nearest, vote
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -146,7 +146,7 @@ def colour_images(root):
                 Image.fromarray(pixels).save(folder / f'{split}{label}_{i}.png')
 
 
-CONFIG = '''
+CONFIG = """
 default_scope = 'mmpretrain'
 model = dict(
     type='ImageClassifier',
@@ -157,7 +157,7 @@ model = dict(
         patch_size=8,
     ),
 )
-'''
+"""
 
 
 def run(tool, folder, *options):

@@ -26,7 +26,7 @@ from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401
 from test_transfer_recipes import meta_model
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
-from mim_mm.engine import guard
+from mim_mm.engine.start import guard
 
 # protocols.md 1.1, 1.4 to 1.6. optimizer: type, rate, momentum or None, decay; images a step; epochs, warm-up;
 # resizing of train and test images; width of the feature.

@@ -12,9 +12,9 @@ from test_quality_watch import VIT as WATCHED
 from test_quality_watch import run, save  # noqa: F401
 
 from mim_mm.checkpoint.load import LoadError
-from mim_mm.engine.load_hook import LoadPretrainedHook
-from mim_mm.evaluation import knn
-from mim_mm.evaluation.quality_watch import WatchCall, measure_checkpoint
+from mim_mm.engine.hooks.load_hook import LoadPretrainedHook
+from mim_mm.evaluation.frozen import knn
+from mim_mm.evaluation.quality.quality_watch import WatchCall, measure_checkpoint
 
 
 def state_of(value, kind=VIT, **options):

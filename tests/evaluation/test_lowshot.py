@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mim_mm.evaluation.features import Features
-from mim_mm.evaluation.lowshot import CS, draw_split, fit, hold_out, low_shot, read_split, scores, table
+from mim_mm.evaluation.frozen.features import Features
+from mim_mm.evaluation.frozen.lowshot import CS, draw_split, fit, hold_out, low_shot, read_split, scores, table
 
 NAMES = ['a/x_0.png', 'a/x_1.png', 'b/x_0.png', 'b/y_1.png', 'c/z.png']
 

@@ -8,9 +8,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 
-from mim_mm.engine.probe_optim import ProbeHeadsConstructor
-from mim_mm.evaluation.multi_probe import MultiProbe, ProbeGrid
-from mim_mm.evaluation.probe_features import pool, read_blocks
+from mim_mm.engine.optim.probe_optim import ProbeHeadsConstructor
+from mim_mm.evaluation.probes.multi_probe import MultiProbe, ProbeGrid
+from mim_mm.evaluation.probes.probe_features import pool, read_blocks
 
 ARCH = dict(embed_dims=32, num_layers=5, num_heads=2, feedforward_channels=64)
 VIT = dict(type='mmpretrain.VisionTransformer', arch=ARCH, img_size=32, patch_size=16, drop_path_rate=0.5)

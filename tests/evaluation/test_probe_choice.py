@@ -12,8 +12,8 @@ from mmengine.runner import Runner
 from mmpretrain.models.backbones import VisionTransformer
 from PIL import Image
 
-from mim_mm.evaluation.multi_probe import Probe
-from mim_mm.evaluation.probe_metric import ProbeAccuracy, ProbeImages, held_out
+from mim_mm.evaluation.probes.multi_probe import Probe
+from mim_mm.evaluation.probes.probe_metric import ProbeAccuracy, ProbeImages, held_out
 
 RECIPE = Path(__file__).resolve().parents[2] / 'configs' / 'linear' / 'vitb_quick_probe.py'
 ARCH = dict(embed_dims=32, num_layers=5, num_heads=2, feedforward_channels=64)

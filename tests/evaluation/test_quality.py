@@ -9,12 +9,19 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from mim_mm.evaluation import quality as room
-from mim_mm.evaluation.features import FolderImages, Preprocess, encode
-from mim_mm.evaluation.probe_features import pool, read_blocks
-from mim_mm.evaluation.quality import QualityData, QualitySettings, choose_head, choose_knn, drawn, measure_quality
-from mim_mm.evaluation.quality_features import compact_tokens, extract_tokens
-from mim_mm.evaluation.random_state import preserved_random_state
+from mim_mm.evaluation.frozen.features import FolderImages, Preprocess, encode
+from mim_mm.evaluation.probes.probe_features import pool, read_blocks
+from mim_mm.evaluation.quality import measure as room
+from mim_mm.evaluation.quality.measure import (
+    QualityData,
+    QualitySettings,
+    choose_head,
+    choose_knn,
+    drawn,
+    measure_quality,
+)
+from mim_mm.evaluation.quality.quality_features import compact_tokens, extract_tokens
+from mim_mm.evaluation.quality.random_state import preserved_random_state
 
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 VIT = dict(type='VisionTransformer', arch=ARCH, img_size=32, patch_size=8, out_type='raw', drop_rate=0.5)

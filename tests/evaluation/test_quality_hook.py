@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_run import ROOT, Killed, StopHook, shrunken
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
-from mim_mm.evaluation.quality_log import FILE_NAME, add_quality, drop_after, read_quality
+from mim_mm.evaluation.quality.quality_log import FILE_NAME, add_quality, drop_after, read_quality
 from mim_mm.registry import HOOKS
 from mim_mm.transfer.identity import learned
 
@@ -191,7 +191,7 @@ def test_two_processes_share_the_work_and_train_as_without(image_folder, labelle
     assert [row['iter'] for row in rows] == [0, 2, 4] and rows[0]['images'] == dict(train=8, held_out=2, test=4)
     assert len((tmp_path / 'watched' / FILE_NAME).read_text().splitlines()) == 3
     # One process alone measures the same checkpoint the same.
-    from mim_mm.evaluation.quality_watch import WatchCall, measure_checkpoint
+    from mim_mm.evaluation.quality.quality_watch import WatchCall, measure_checkpoint
 
     call = WatchCall(str(tmp_path / 'watched'), config=str(tmp_path / 'watched.py'), settings=dict(data=str(labelled)))
     row = measure_checkpoint(call, tmp_path / 'watched' / 'epoch_2.pth')

@@ -15,9 +15,9 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from PIL import Image
 from tiny_run import ROOT
 
-from mim_mm.evaluation import quality_watch as room
-from mim_mm.evaluation.quality_log import add_quality, read_quality
-from mim_mm.evaluation.quality_watch import WatchCall, checkpoints, measure_checkpoint, watch
+from mim_mm.evaluation.quality import quality_watch as room
+from mim_mm.evaluation.quality.quality_log import add_quality, read_quality
+from mim_mm.evaluation.quality.quality_watch import WatchCall, checkpoints, measure_checkpoint, watch
 from mim_mm.report.figures_quality import draw_quality
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)

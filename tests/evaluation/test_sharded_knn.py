@@ -11,9 +11,9 @@ import pytest
 import torch
 from test_knn import CONFIG, clouds, colour_images
 
-from mim_mm.evaluation.features import FolderImages, Preprocess
-from mim_mm.evaluation.knn import knn_accuracy
-from mim_mm.evaluation.sharded_knn import sharded_knn_accuracy, total
+from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
+from mim_mm.evaluation.frozen.knn import knn_accuracy
+from mim_mm.evaluation.frozen.sharded_knn import sharded_knn_accuracy, total
 
 ROOT = Path(__file__).resolve().parents[2]
 KS = (1, 5, 20)

@@ -116,7 +116,7 @@ def _config(family: Family, work: Path, root: str) -> Path:
 
 def train(name: str, folder: Path) -> None:
     """A family, as ``tools/train.py`` does it."""
-    from mim_mm.engine.launch import train_main
+    from mim_mm.engine.start.launch import train_main
 
     words = words_of(name, folder)
     if FAMILIES[name].resumed:
@@ -194,7 +194,7 @@ def import_what_is_shared() -> None:
     import mmdet.models  # noqa: F401
     import mmpretrain.models  # noqa: F401
 
-    import mim_mm.engine.launch  # noqa: F401
+    import mim_mm.engine.start.launch  # noqa: F401
 
     torch.cuda.is_available = asked
 

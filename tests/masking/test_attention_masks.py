@@ -9,7 +9,7 @@ from tiny import HIVIT, VIT, build, images
 
 from mim_mm.encoders.attention import cls_attention
 from mim_mm.masking import AttentionMasking, AttMask
-from mim_mm.masking.attention import crop_map
+from mim_mm.masking.attended import crop_map
 from mim_mm.masking.plan import ThrowingPlan
 
 
@@ -26,6 +26,7 @@ def no_tokens(batch=3, patches=16):
 
 
 # --- the attention itself ---
+
 
 def direct(x, qkv, heads):
     """All attention weights (B, H, T, T) of tokens (B, T, D), by the textbook."""
@@ -116,6 +117,7 @@ def test_missing_or_foreign_attention_is_refused(masker):
 
 # --- AM and AMT ---
 
+
 def test_am_draws_without_replacement_in_proportion_to_attention():
     weights = torch.tensor([0.5, 0.25, 0.15, 0.1])
     plan = AttentionMasking(0.5)(no_tokens(20000, 4), generator(), attention=weights.expand(20000, -1))
@@ -187,6 +189,7 @@ def test_as_released_looks_at_four_patches_only():
 
 # --- the crop of a stored map ---
 
+
 def test_the_whole_image_is_resized_and_summed_as_in_the_source():
     maps = torch.rand(2, 14, 14, generator=generator())
     boxes, sizes = torch.tensor([[0, 0, 300, 400]] * 2), torch.tensor([[300, 400]] * 2)
@@ -223,6 +226,7 @@ def test_the_released_crop_is_kept_for_comparison(box):
 
 
 # --- AttMask ---
+
 
 @pytest.mark.parametrize('variant', ['high', 'low'])
 @pytest.mark.parametrize('ratio, hidden', [(0.75, 12), (0.3, 5)])

@@ -56,9 +56,7 @@ def test_blocks_are_those_of_beit(grid, ratio, options):
     smallest = options.get('min_block', 16)
     for b in range(batch):
         numbers = iter(rounds[:, :, b].tolist())
-        expected = beit_mask(
-            numbers, *grid, wanted, smallest, options.get('max_block'), options.get('min_aspect', 0.3)
-        )
+        expected = beit_mask(numbers, *grid, wanted, smallest, options.get('max_block'), options.get('min_aspect', 0.3))
         assert {tuple(place) for place in hidden[b].nonzero().tolist()} == expected
         assert plan.lengths[b, 0] == grid[0] * grid[1] - len(expected)
 
@@ -157,9 +155,7 @@ def test_every_cell_keeps_one_patch(place, stride, grid):
         places = set()
         for top in range(0, grid[0], stride):
             for left in range(0, grid[1], stride):
-                kept = [
-                    (r, c) for r in range(stride) for c in range(stride) if not hidden[b, top + r, left + c]
-                ]
+                kept = [(r, c) for r in range(stride) for c in range(stride) if not hidden[b, top + r, left + c]]
                 assert len(kept) == 1
                 places.add(kept[0])
         if place == 'fixed':

@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mim_mm.engine.masker_epoch_hook import MaskerEpochHook
+from mim_mm.engine.hooks.masker_epoch_hook import MaskerEpochHook
 from mim_mm.masking import RandomMasking, SalienceMasking
 
 

@@ -99,6 +99,7 @@ def test_the_plan_hides_the_largest_noisy_salience(patches, ratio, noise):
 
 # --- the ratio ---
 
+
 def by_hand(shares, patches=8):
     """S (B, N) of which the given share exceeds 0.5."""
     return torch.stack([(torch.arange(patches) < share * patches).float() * 0.7 + 0.1 for share in shares])
@@ -199,6 +200,7 @@ def test_sbam_with_amr_hides_what_each_image_asks_for():
 
 
 # --- warm-up ---
+
 
 def test_masks_are_random_until_the_warm_up_is_over():
     masker = SalienceMasking(0.75, random_epochs=2)

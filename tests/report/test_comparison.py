@@ -2,22 +2,19 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
+from chain_factory import coco_metrics, write_run
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain_factory import coco_metrics, write_run  # noqa: E402
-
-from mim_mm.report.collect import collect  # noqa: E402
-from mim_mm.report.comparison import differences_table, evidence, evidence_blocks, result_table  # noqa: E402
-from mim_mm.report.comparison_data import columns, read_comparison  # noqa: E402
-from mim_mm.report.comparison_published import encoder_blocks, encoder_facts, published_table  # noqa: E402
-from mim_mm.report.figures_compare import draw_comparison, panel_points  # noqa: E402
-from mim_mm.report.intervals import paired, spread, verdict  # noqa: E402
-from mim_mm.report.page import write_report  # noqa: E402
-from mim_mm.report.published import beside, known_data, load_published  # noqa: E402
+from mim_mm.report.collect import collect
+from mim_mm.report.comparison import differences_table, evidence, evidence_blocks, result_table
+from mim_mm.report.comparison_data import columns, read_comparison
+from mim_mm.report.comparison_published import encoder_blocks, encoder_facts, published_table
+from mim_mm.report.figures_compare import draw_comparison, panel_points
+from mim_mm.report.intervals import paired, spread, verdict
+from mim_mm.report.page import write_report
+from mim_mm.report.published import beside, known_data, load_published
 
 IMAGENET = {'train': dict(files=1281167, bytes=1, sha256='a' * 64), 'val': dict(files=50000, bytes=1, sha256='b' * 64)}
 DIGITS = {'train': dict(files=1200, bytes=1, sha256='c' * 64), 'val': dict(files=360, bytes=1, sha256='d' * 64)}

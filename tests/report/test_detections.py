@@ -38,7 +38,7 @@ def detector(tmp_path_factory):
 def test_truth_is_the_annotation_and_found_is_filtered(detector):
     from pycocotools.coco import COCO
 
-    from mim_mm.evaluation.detections import detect_scenes
+    from mim_mm.evaluation.pictures.detections import detect_scenes
 
     names = ['000000000003.png', 'somewhere/000000000001.png']
     result = detect_scenes(CONFIG, detector / 'full.pth', names, above=0.0)
@@ -66,7 +66,7 @@ def test_truth_is_the_annotation_and_found_is_filtered(detector):
 def test_pictures_are_in_the_coordinates_of_the_file_when_the_model_sees_another_size(detector, tmp_path):
     from mmengine.config import Config
 
-    from mim_mm.evaluation.detections import detect_scenes
+    from mim_mm.evaluation.pictures.detections import detect_scenes
 
     cfg = Config.fromfile(str(CONFIG))
     pipeline = [step for step in cfg.val_dataloader.dataset.pipeline if step['type'] != 'Resize']
@@ -86,7 +86,7 @@ def test_pictures_are_in_the_coordinates_of_the_file_when_the_model_sees_another
 
 
 def test_refuses_images_without_truth_and_other_weights(detector):
-    from mim_mm.evaluation.detections import detect_scenes
+    from mim_mm.evaluation.pictures.detections import detect_scenes
 
     with pytest.raises(ValueError, match='cat.png is not in the test set'):
         detect_scenes(CONFIG, detector / 'full.pth', ['cat.png'])

@@ -1,26 +1,21 @@
 """Figures: refusals, arrays behind the pictures, and pictures that differ when what they show differs."""
 
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from chain_factory import write_demo_chain
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain_factory import write_demo_chain  # noqa: E402
-
-from mim_mm.evaluation.reconstruction import (  # noqa: E402
+from mim_mm.evaluation.pictures.reconstruction import (
     disagreement,
     load_pretraining_model,
     read_images,
     reconstruct_files,
 )
-from mim_mm.report.collect import collect  # noqa: E402
-from mim_mm.report.figures import draw_curves  # noqa: E402
-from mim_mm.report.figures_detections import draw_detections  # noqa: E402
-from mim_mm.report.figures_reconstruction import draw_reconstructions  # noqa: E402
+from mim_mm.report.collect import collect
+from mim_mm.report.figures import draw_curves
+from mim_mm.report.figures_detections import draw_detections
+from mim_mm.report.figures_reconstruction import draw_reconstructions
 
 CONFIG = """
 default_scope = 'mim_mm'

@@ -1,17 +1,14 @@
 """The quick probe and the curves of pretraining on the page: what was chosen, by what, and beside which figures."""
 
 import json
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain_factory import write_demo_chain, write_run  # noqa: E402
+from chain_factory import write_demo_chain, write_run
 
-from mim_mm.report.collect import collect  # noqa: E402
-from mim_mm.report.figures_quality import quality_curves  # noqa: E402
-from mim_mm.report.page import write_report  # noqa: E402
-from mim_mm.report.tables import arms_table  # noqa: E402
-from mim_mm.report.tables_probe import probe_table  # noqa: E402
+from mim_mm.report.collect import collect
+from mim_mm.report.figures_quality import quality_curves
+from mim_mm.report.page import write_report
+from mim_mm.report.tables import arms_table
+from mim_mm.report.tables_probe import probe_table
 
 CHOSEN = {
     'accuracy/top1': 72.25,

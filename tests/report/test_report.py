@@ -3,26 +3,23 @@
 import inspect
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from chain_factory import coco_metrics, write_demo_chain, write_png, write_run
 from mmengine.config import Config
 
-sys.path.insert(0, str(Path(__file__).parent))
-from chain_factory import coco_metrics, write_demo_chain, write_png, write_run  # noqa: E402
-
-from mim_mm import masking  # noqa: E402
-from mim_mm.recipe_facts import MASKER_DEFAULTS  # noqa: E402
-from mim_mm.report.__main__ import main  # noqa: E402
-from mim_mm.report.collect import collect, read_scalars  # noqa: E402
-from mim_mm.report.document import Cell, Heading, Pre, Table, Text, to_html, to_markdown  # noqa: E402
-from mim_mm.report.page import write_report  # noqa: E402
-from mim_mm.report.published import beside, doubtful, load_published, matching_rows  # noqa: E402
-from mim_mm.report.recipe import pretrainings  # noqa: E402
-from mim_mm.report.tables import METRICS, arms_table, duration, floors_table, protocol_notes, summarise  # noqa: E402
-from mim_mm.transfer.identity import learned  # noqa: E402
+from mim_mm import masking
+from mim_mm.recipe_facts import MASKER_DEFAULTS
+from mim_mm.report.__main__ import main
+from mim_mm.report.collect import collect, read_scalars
+from mim_mm.report.document import Cell, Heading, Pre, Table, Text, to_html, to_markdown
+from mim_mm.report.page import write_report
+from mim_mm.report.published import beside, doubtful, load_published, matching_rows
+from mim_mm.report.recipe import pretrainings
+from mim_mm.report.tables import METRICS, arms_table, duration, floors_table, protocol_notes, summarise
+from mim_mm.transfer.identity import learned
 
 ROOT = Path(__file__).resolve().parents[2]
 VOID = {'meta', 'img', 'br', 'link', 'input', 'hr'}

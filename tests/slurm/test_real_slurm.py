@@ -233,8 +233,7 @@ def test_a_failure_takes_its_children_along_and_is_submitted_again(tmp_path):
 def test_a_sweep_is_one_array(tmp_path):
     place = Place(tmp_path, with_linear=False)
     (tmp_path / 'sweep.py').write_text(
-        f"chain = r'{tmp_path}/tiny.py'\nwork_dir = 'swept'\n"
-        "grid = {'pretrain.model.masker.num_parts': [2, 4]}\n"
+        f"chain = r'{tmp_path}/tiny.py'\nwork_dir = 'swept'\ngrid = {{'pretrain.model.masker.num_parts': [2, 4]}}\n"
     )
     command = [sys.executable, ROOT / 'tools/sweep.py', 'sweep.py', '--gpus', 0, '--launcher', 'slurm',
                '--slurm', 'time=9']  # fmt: skip

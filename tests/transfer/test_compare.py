@@ -11,8 +11,8 @@ from workplace import STAND_IN
 
 from mim_mm.report.published import protocol_differences
 from mim_mm.transfer import Call, ChainError, load_chain, run_comparison
-from mim_mm.transfer.compare import CHAIN_FILE, chain_text, parse_arm, parse_seeds, read_recipes
-from mim_mm.transfer.compare_facts import downstream, encoder, encoder_of_file, of_checkpoint, pretraining
+from mim_mm.transfer.compare.compare_facts import downstream, encoder, encoder_of_file, of_checkpoint, pretraining
+from mim_mm.transfer.compare.comparison import CHAIN_FILE, chain_text, parse_arm, parse_seeds, read_recipes
 from mim_mm.transfer.display import Display
 from mim_mm.transfer.launch import Scripts
 

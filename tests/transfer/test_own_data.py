@@ -15,9 +15,10 @@ from mmengine.runner import Runner
 from PIL import Image
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401  (saves most of a run's time)
 
-from mim_mm.engine import guard, launch, schedule
-from mim_mm.transfer import Call, ChainError, load_chain, own_configs, own_data, own_detection, own_encoder, run_chain
-from mim_mm.transfer.own_data import OwnData
+from mim_mm.engine.start import guard, launch, schedule
+from mim_mm.transfer import Call, ChainError, load_chain, run_chain
+from mim_mm.transfer.own import own_configs, own_data, own_detection, own_encoder
+from mim_mm.transfer.own.own_data import OwnData
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = f"""

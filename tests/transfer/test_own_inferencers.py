@@ -15,7 +15,8 @@ from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401
 from mim_mm.compat import paths
 from mim_mm.data.decode import UnreadableImage
 from mim_mm.data.own_images import with_channels
-from mim_mm.transfer import load_chain, own_data
+from mim_mm.transfer import load_chain
+from mim_mm.transfer.own import own_data
 
 
 def untrained(cfg, path):

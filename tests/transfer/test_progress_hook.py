@@ -12,8 +12,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
-from mim_mm.engine import progress
-from mim_mm.engine.progress import ProgressHook, read_progress
+from mim_mm.engine.hooks import progress
+from mim_mm.engine.hooks.progress import ProgressHook, read_progress
 
 
 class Numbers(Dataset):

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
-from mim_mm.transfer import ChainError, process, slurm, slurm_job, slurm_submit
-from mim_mm.transfer.slurm import Resources
+from mim_mm.transfer import ChainError, process
+from mim_mm.transfer.slurm import scheduler as slurm
+from mim_mm.transfer.slurm import slurm_job, slurm_submit
+from mim_mm.transfer.slurm.scheduler import Resources
 
 
 def resources(*items, stage='pretrain', gpus=8, fixed=False):
@@ -179,8 +181,18 @@ def test_the_batch_script_that_comes_out_of_it(tmp_path):
     make = sys.modules[submitit.SlurmExecutor.__module__]._make_sbatch_string
     text = make('true', tmp_path, **slurm_job.parameters('n', what, 'aftercorr:7', count=2), map_count=2)
     lines = text.splitlines()
-    for line in ('--array=0-1%2', '--dependency=aftercorr:7', '--gpus-per-node=4', '--nodes=2', '--ntasks-per-node=4',
-                 '--time=2-00:00:00', '--partition=gpu', '--requeue', '--signal=USR1@120', '--kill-on-invalid-dep=yes'):
+    for line in (
+        '--array=0-1%2',
+        '--dependency=aftercorr:7',
+        '--gpus-per-node=4',
+        '--nodes=2',
+        '--ntasks-per-node=4',
+        '--time=2-00:00:00',
+        '--partition=gpu',
+        '--requeue',
+        '--signal=USR1@120',
+        '--kill-on-invalid-dep=yes',
+    ):
         assert f'#SBATCH {line}' in lines, text
     assert not any(line.startswith('srun') for line in lines)
 

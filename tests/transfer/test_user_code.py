@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from mim_mm.compat.paths import repo_root
 from mim_mm.transfer.identity import digest
-from mim_mm.transfer.user_code import user_code
+from mim_mm.transfer.own.user_code import user_code
 
 
 @pytest.fixture

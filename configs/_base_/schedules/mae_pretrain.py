@@ -13,7 +13,7 @@ optim_wrapper = dict(
 
 # mmengine ends a scheduler without ``end`` with training, so max_epochs is the only statement of the duration.
 train_cfg = dict(by_epoch=True, max_epochs=800)
-# As MAE's adjust_learning_rate, iteration by iteration: see mim_mm/engine/rates.py.
+# As MAE's adjust_learning_rate, iteration by iteration: see mim_mm/engine/optim/rates.py.
 param_scheduler = [
     dict(type='WarmupLR', by_epoch=True, end=40, convert_to_iter_based=True),
     dict(type='HalfCosineLR', by_epoch=True, begin=40, convert_to_iter_based=True),

@@ -7,7 +7,7 @@ precision inputs (fp16, bf16) are computed in fp32 and written back in the dtype
 expect is absent.
 """
 
-from . import boxes, deform, layers, losses, roi
+from mim_mm.compat.ops import boxes, deform, layers, losses, roi
 
 SOURCES = {
     'nms': 'torchvision',

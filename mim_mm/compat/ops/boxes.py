@@ -3,7 +3,7 @@
 import torch
 import torchvision
 
-from ._cast import compute_dtype
+from mim_mm.compat.ops._cast import compute_dtype
 
 
 def nms(boxes, scores, iou_threshold, offset):

@@ -7,7 +7,7 @@ forward costs about a third of the step, and no private kernel is needed.
 import torch
 import torchvision
 
-from ._cast import compute_dtype, no_autocast
+from mim_mm.compat.ops._cast import compute_dtype, no_autocast
 
 
 def _convolve(input, offset, weight, bias, stride, padding, dilation, mask):

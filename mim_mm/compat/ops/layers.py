@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from ._cast import compute_dtype, no_autocast
-from .deform import _gradients
+from mim_mm.compat.ops._cast import compute_dtype, no_autocast
+from mim_mm.compat.ops.deform import _gradients
 
 
 def masked_im2col_forward(im, mask_h_idx, mask_w_idx, col, kernel_h, kernel_w, pad_h, pad_w):

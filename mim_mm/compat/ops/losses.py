@@ -7,7 +7,7 @@ the weight of the row's target class; rows of background weigh 1 (mmcv's kernel 
 import torch
 from torch.nn import functional as F
 
-from ._cast import compute_dtype
+from mim_mm.compat.ops._cast import compute_dtype
 
 
 def _row_weight(weight, target, num_classes, dtype):

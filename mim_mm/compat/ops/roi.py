@@ -3,8 +3,8 @@
 import torch
 import torchvision
 
-from ..finder import MissingOpError
-from ._cast import compute_dtype, no_autocast
+from mim_mm.compat.finder import MissingOpError
+from mim_mm.compat.ops._cast import compute_dtype, no_autocast
 
 
 def _align(feature, rois, height, width, scale, sampling_ratio, aligned):

@@ -1,0 +1,1 @@
+"""Sharded training: the strategy and the runner of it."""

@@ -1,0 +1,208 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do: parse, guard, resolve, run."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mim_mm.checkpoint.read import LoadError
+from mim_mm.compat.leave import leave
+from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
+from mim_mm.engine.start.cpu_memory import keep_freed_memory
+from mim_mm.engine.stop.exact_resume import ResumeError
+from mim_mm.engine.stop.signals import EARLY, REQUEST
+from mim_mm.engine.stop.stop_hook import Stopped
+from mim_mm.folders import DataError
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/<config name>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--data-root', help='folder of the data set, instead of the one the config names')
+    parser.add_argument('--seed', type=int, help='random seed (default: the config, else 0)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read a config, apply and check the command line; raises :class:`guard.ConfigError`."""
+    path = Path(args.config)
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), [str(p) for p in Path('configs').rglob('*.py')], n=3, cutoff=0.4)
+        raise guard.ConfigError(f"there is no config '{path}'" + (f'; near it: {", ".join(near)}' if near else ''))
+    cfg = Config.fromfile(path)
+    guard.check_options(cfg, args.cfg_options)
+    cfg.merge_from_dict(args.cfg_options)
+    guard.check_config(cfg)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{path.stem}'
+    if args.seed is not None:
+        cfg.setdefault('randomness', {})['seed'] = args.seed
+    if args.data_root:
+        guard.set_data_root(cfg, args.data_root)
+    guard.check_data_roots(cfg)
+    annotations.check_annotations(cfg, cfg.work_dir)
+    if cfg.get('classes_from_data'):
+        print_log(class_count.fill_from_data(cfg))
+    if cfg.get('value_range'):
+        print_log(value_range.fill_value_range(cfg))
+    guard.fit_loaders(cfg)
+    return cfg
+
+
+def world_size() -> int:
+    """Processes of this job, before torch.distributed is set up."""
+    for name in ('WORLD_SIZE', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE'):
+        if os.environ.get(name):
+            return int(os.environ[name])
+    return 1
+
+
+def _build_runner(cfg: Config) -> Runner:
+    os.environ.setdefault('LOCAL_RANK', '0')
+    if get_device() == 'cpu':
+        keep_freed_memory()
+    if cfg.launcher == 'slurm':
+        try:
+            os.environ.update(slurm_env.rendezvous(os.environ, torch.cuda.device_count()))
+        except RuntimeError as error:
+            _fail(error)
+    if cfg.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
+        # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
+        # that exists and a wrapper that is configured.
+        torch.distributed.init_process_group('gloo')
+        if not cfg.get('runner_type'):  # a sharded runner wraps in its own way
+            unused = cfg.get('find_unused_parameters', False)
+            plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
+            cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', **plain))
+    return RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
+
+
+def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Resolve precision, schedule, learning rate and resuming in place; returns what to tell the user."""
+    if cfg.get('strategy') and args.launcher == 'none':
+        raise guard.ConfigError(
+            f'{args.config} shards the model over processes (strategy={cfg.strategy.type}): start it with '
+            'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
+        )
+    notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
+    if args.amp and guard.type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
+        cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
+        notes.append('precision: bf16 autocast')
+    if args.compile:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mim_mm.CompileHook')]
+        notes.append('compile: the step is captured as one graph; the first iterations take a minute or more')
+    processes = world_size() if args.launcher != 'none' else 1
+    batch = schedule.effective_batch(cfg, processes)
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if args.auto_scale_lr or (cfg.get('auto_scale_lr') or {}).get('enable'):
+        notes.append(f'auto-scale-lr: {schedule.scale_lr(cfg, processes)}')
+    elif base and batch and base != batch:
+        lr = cfg.optim_wrapper.optimizer.lr
+        notes.append(
+            f'WARNING: the batch is {batch} images a step, lr={lr:.4g} is meant for {base}: '
+            f'pass --auto-scale-lr to train with lr={lr * batch / base:.4g}'
+        )
+    notes.append(f'batch: {batch} images an optimizer step on {processes} process(es)')
+    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir)
+    cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
+    notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
+    hooks = list(cfg.get('custom_hooks') or [])
+    defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
+    # In this order: the last two are the last of an iteration.
+    for kind in ('ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
+        if not any(guard.type_name(hook) == kind for hook in [*hooks, *defaults]):
+            hooks.append(dict(type=f'mim_mm.{kind}'))
+    cfg.custom_hooks = hooks
+    return notes
+
+
+def _fail(error: Exception) -> None:
+    lines = str(error).strip().splitlines()
+    # A loader worker sends its traceback along; the last line is the error, behind the name of its class.
+    text = re.sub(r'^[\w.]+: ', '', lines[-1]) if len(lines) > 1 and 'worker process' in lines[0] else str(error)
+    print(f'error: {text}', file=sys.stderr)
+    raise SystemExit(2)
+
+
+def train_main(argv: list[str] | None = None) -> None:
+    """Train a config: pretraining, linear probe, fine-tuning or detection."""
+    parser = argparse.ArgumentParser(description='Train a config.')
+    parser.add_argument('config')
+    _common_arguments(parser)
+    parser.add_argument(
+        '--resume', nargs='?', const='latest', metavar='CKPT',
+        help="go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT",
+    )  # fmt: skip
+    parser.add_argument('--amp', action='store_true', help='train under bf16 autocast')
+    parser.add_argument('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size'
+    )
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(args)
+        notes = _prepare_training(cfg, args)
+    except (guard.ConfigError, ValueError, FileNotFoundError) as error:
+        _fail(error)
+    REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
+    code = 0
+    try:
+        _train(cfg, notes)
+    except (DataError, guard.ConfigError, ResumeError, LoadError) as error:
+        _fail(error)
+    except Stopped as stopped:
+        code = stopped.code
+    leave(code)
+    if code:
+        raise SystemExit(code)
+
+
+def _train(cfg: Config, notes: list[str]) -> None:
+    runner = _build_runner(cfg)
+    for note in notes:
+        print_log(note, logger=runner.logger)
+    guard.check_first_batch(runner)
+    runner.train()
+
+
+def test_main(argv: list[str] | None = None) -> None:
+    """Evaluate a checkpoint with the test loader of a config."""
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    _common_arguments(parser)
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(args)
+        if not os.path.isfile(args.checkpoint):
+            raise guard.ConfigError(f"there is no checkpoint '{args.checkpoint}'")
+        if cfg.get('test_evaluator') is None:
+            raise guard.ConfigError(
+                f'{args.config} has no test_evaluator: pretraining is evaluated by tools/transfer.py'
+            )
+    except (guard.ConfigError, ValueError, FileNotFoundError) as error:
+        _fail(error)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    # A checkpoint is whole however it was trained, and evaluation needs no sharding.
+    cfg.pop('strategy', None)
+    cfg.pop('runner_type', None)
+    # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
+    hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
+    cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
+    try:
+        _build_runner(cfg).test()
+    except (DataError, guard.ConfigError, LoadError) as error:
+        _fail(error)
+    leave()

@@ -1,0 +1,1 @@
+"""What masks, reconstructions and detections look like."""

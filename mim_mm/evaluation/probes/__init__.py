@@ -1,0 +1,1 @@
+"""Probes: heads that are trained on a frozen encoder."""

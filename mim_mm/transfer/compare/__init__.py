@@ -1,0 +1,1 @@
+"""Comparisons: arms that differ in one thing, checked for being fair, run with several seeds."""

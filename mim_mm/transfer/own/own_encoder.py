@@ -1,0 +1,201 @@
+"""What ``--method`` pretrains, and which downstream recipes its encoder has."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from mmengine.config import Config
+
+from mim_mm.transfer.chain import ChainError, resolve
+
+STAGES = ('quick_probe', 'linear', 'finetune', 'detect')
+# Recipes by mmpretrain's name of the architecture; other sizes inherit from those of ViT-B.
+SIZES = {
+    'base': ('vitb', 'linear_90e', 'finetune_100e'),
+    'deit-small': ('vits', 'linear_90e', 'finetune_200e'),
+    'large': ('vitl', 'linear_50e', 'finetune_50e'),
+    'huge': ('vith', 'linear_50e', 'finetune_50e'),
+}
+SHORT = dict(s='deit-small', b='base', l='large', h='huge')
+SMALL = 2  # --small divides the method's image size by it
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What the other stages must know of the pretrained encoder. Sizes in pixels.
+
+    Attributes:
+        kind, method: class names of the backbone and of the pretraining.
+        arch: a name of mmpretrain's, or a dict.
+        width, depth: of the last tokens, and of blocks of that width.
+        shrink: image size over that of the method, 1 without ``--image-size``.
+        backbone: settings of the pretrained one that the others have to share.
+    """
+
+    kind: str
+    arch: Any
+    width: int
+    depth: int
+    img_size: int
+    patch_size: int
+    mean: list[float] | None
+    std: list[float] | None
+    method: str = ''
+    shrink: float = 1.0
+    backbone: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_vit(self) -> bool:
+        """A backbone that the stages build as mmpretrain's ``VisionTransformer``."""
+        return self.kind in ('VisionTransformer', 'CAEPretrainViT')
+
+    @property
+    def detection_patch(self) -> int:
+        """ViTDet-H resamples the patches of 14 px to 16, for maps of strides that are powers of two."""
+        return 16 if self.patch_size == 14 and self.recipe()[0] == 'vith' else self.patch_size
+
+    def recipe(self) -> tuple[str, str, str]:
+        return SIZES.get(self.arch if isinstance(self.arch, str) else 'base', SIZES['base'])
+
+    def recipes(self) -> dict[str, str]:
+        """Stage -> recipe under ``configs/``; without the stages that this kind of encoder has no recipe for."""
+        size, linear, finetune = self.recipe()
+        large, probe = size == 'vitl', 'linear/vitb_quick_probe'
+        detect = 'coco/mask_rcnn_vith_simple_lsj_75e' if size == 'vith' else f'coco/mask_rcnn_{size}_fpn_lsj_100e'
+        tuned = dict(BEiT='beit', CAE='cae').get(self.method)
+        tuned = (
+            f'finetune/vitl_finetune_{tuned}_50e'
+            if large and tuned
+            else f'finetune/vitb_finetune_{tuned or "simmim"}_100e'
+        )
+        if self.kind == 'VisionTransformer':
+            return dict(
+                quick_probe=probe,
+                linear=f'linear/{size}_{linear}',
+                finetune=f'finetune/{size}_{finetune}',
+                detect=detect,
+            )
+        if self.kind == 'CAEPretrainViT':
+            linear = f'linear/{"vitl" if large else "vitb"}_cae_linear_90e'
+            return dict(quick_probe=probe, linear=linear, finetune=tuned, detect=detect)
+        if self.kind == 'BEiTPretrainViT':
+            return dict(quick_probe=probe, linear='linear/vitb_beit_100e', finetune=tuned)
+        if self.kind == 'HiViT':
+            return dict(quick_probe=probe, detect='coco/mask_rcnn_hivitb_fpn_ms_36e')
+        if self.kind == 'SimMIMSwinTransformer':
+            return dict(finetune='finetune/swinb_finetune_simmim_100e', detect='coco/mask_rcnn_swinb_fpn_ms_36e')
+        return {}
+
+    def size_of(self, stage: str) -> int:
+        """Side of the images of a classification stage: the pretraining's, or as SimMIM's Swin 224 after 192."""
+        return round(self.img_size * 224 / 192) if self.kind == 'SimMIMSwinTransformer' else self.img_size
+
+    def settings(self, stage: str, channels: int) -> dict[str, Any]:
+        """Settings of the stage's backbone on top of its recipe's."""
+        arch = self.arch if isinstance(self.arch, str) else dict(self.arch)
+        merged = dict(_delete_=True, **arch) if isinstance(arch, dict) else arch
+        found: dict[str, Any] = dict(arch=merged)
+        if self.kind == 'HiViT':
+            shared = {
+                k: v for k, v in self.backbone.items() if k in ('inner_patches', 'ape', 'stem_mlp_ratio', 'mlp_ratio')
+            }
+            found.update(shared, img_size=self.img_size, patch_size=self.patch_size)
+            if stage == 'quick_probe':
+                found.update(_delete_=True, type='mmpretrain.HiViT', arch=arch, rpe=bool(self.backbone.get('rpe')))
+        elif self.kind == 'SimMIMSwinTransformer':
+            if stage != 'detect':
+                found.update(img_size=self.size_of(stage))
+        elif stage == 'detect':
+            patch = self.detection_patch
+            found.update(patch_size=patch, pretrain_img_size=self.img_size // self.patch_size * patch)
+        else:
+            found.update(img_size=self.img_size, patch_size=self.patch_size)
+            if self.kind == 'BEiTPretrainViT' and stage == 'quick_probe':
+                positions = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, final_norm=True)
+                found.update(_delete_=True, type='mmpretrain.BEiTViT', arch=arch, **positions)
+        if self.backbone.get('layer_scale_init_value') is not None and self.is_vit:
+            found['layer_scale_init_value'] = self.backbone['layer_scale_init_value']
+        if channels != 3:
+            found['in_chans' if self.kind == 'HiViT' else 'in_channels'] = channels
+        return found
+
+
+@lru_cache(maxsize=32)
+def recipe_config(path: str) -> Config:
+    """A recipe, laid out once; to be read only."""
+    return Config.fromfile(path)
+
+
+def read_method(path: str, image_size: int | None = None, small: bool = False) -> tuple[str, Config, Encoder]:
+    """A pretraining config: its absolute path, its content, its encoder.
+
+    Args:
+        image_size: in place of the method's, in pixels.
+        small: half of the method's.
+
+    Raises:
+        ChainError: it is no config of a pretraining method, or cannot work on images of that size.
+    """
+    file = resolve(path, '--method')
+    try:
+        cfg = Config.fromfile(str(file))
+        backbone = cfg.model.backbone
+        loader = cfg.train_dataloader.dataset.pipeline[0].type
+    except Exception as error:  # a config is a program: anything can come out of it
+        raise ChainError(f'--method {path} is no pretraining config: {type(error).__name__}: {error}') from error
+    if not str(loader).endswith('LoadImageFromFile') and not str(loader).endswith('LoadAnyImage'):
+        raise ChainError(f'--method {path}: its pipeline begins with {loader}; it must begin with LoadImageFromFile')
+    kind, arch = str(backbone.type).split('.')[-1], backbone.get('arch')
+    arch, width, depth = _architecture(kind, arch, path)
+    norm = cfg.model.get('data_preprocessor') or {}
+    mean, std = (list(norm[key]) if norm.get(key) else None for key in ('mean', 'std'))
+    encoder = Encoder(
+        kind, arch, width, depth, backbone.get('img_size', 224), backbone.get('patch_size', 16), mean, std,
+        method=str(cfg.model.type).split('.')[-1], backbone=backbone.to_dict(),
+    )  # fmt: skip
+    if image_size or small:
+        encoder = _resized(encoder, cfg, image_size, path)
+    return str(file), cfg, encoder
+
+
+def _architecture(kind: str, arch: Any, path: str) -> tuple[Any, int, int]:
+    """Name or dict, width and depth; 0 where the kind is not known here."""
+    from mmpretrain.models import backbones
+
+    arch = SHORT.get(arch, arch) if isinstance(arch, str) or arch is None else arch.to_dict()
+    known = dict(
+        VisionTransformer=backbones.VisionTransformer, BEiTPretrainViT=backbones.BEiTViT,
+        CAEPretrainViT=backbones.BEiTViT,
+        HiViT=backbones.HiViT, SimMIMSwinTransformer=backbones.SwinTransformer,
+    )  # fmt: skip
+    if kind not in known:
+        return arch, 0, 0
+    settings = arch if isinstance(arch, dict) else known[kind].arch_zoo.get(arch)
+    if not settings:
+        raise ChainError(f'--method {path}: mmpretrain has no architecture {arch!r}')
+    if kind == 'SimMIMSwinTransformer':
+        return arch, settings['embed_dims'] * 2 ** (len(settings['depths']) - 1), settings['depths'][-1]
+    return arch, settings['embed_dims'], settings['depths'][-1] if 'depths' in settings else settings['num_layers']
+
+
+def _resized(encoder: Encoder, cfg: Config, size: int | None, path: str) -> Encoder:
+    """The encoder of images of another size; ``cfg`` is made to fit in place."""
+    unit = cfg.model.get('mask_unit') or encoder.patch_size
+    before = encoder.img_size
+    size = size or max(1, round(before / SMALL / unit)) * unit
+    if size < 2 * unit or size % unit:
+        raise ChainError(
+            f'--image-size {size}: {path} hides squares of {unit} px, so it must be a multiple of {unit}, '
+            f'at least {2 * unit}'
+        )
+    cfg.model.backbone.img_size = size
+    for hook in cfg.get('custom_hooks') or ():
+        if str(hook.get('type')).split('.')[-1] == 'ProgressiveResolutionHook':
+            patch = encoder.patch_size
+            hook['stages'] = [
+                (share, max(1, round(side * size / before / patch)) * patch) for share, side in hook.get('stages') or ()
+            ]
+    return dataclasses.replace(encoder, img_size=size, shrink=size / before)

@@ -1,0 +1,1 @@
+"""The chain on a cluster: jobs that submit, wait for and restart the stages."""

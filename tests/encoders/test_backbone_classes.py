@@ -1,0 +1,124 @@
+"""Every backbone class of mmpretrain under EMAE and SimMIM: it trains, or it is refused in words."""
+
+import copy
+import inspect
+
+import mmpretrain.models  # noqa: F401  (registers them)
+import pytest
+import torch
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.registry import MODELS as MMPRETRAIN
+from test_input_tokens import SWIN, VIT
+from tiny import DECODER, HIVIT, images
+from tiny import VIT as PLAIN_VIT
+
+from mim_mm.encoders import ADAPTERS, adapter_of
+from mim_mm.encoders.attention import cls_attention
+from mim_mm.encoders.input_tokens import INPUT_ADAPTERS, input_adapter_of
+from mim_mm.evaluation.frozen.features import encode
+from mim_mm.evaluation.probes.probe_features import anatomy, read_tokens
+from mim_mm.registry import MODELS
+
+CLASSES = sorted(
+    name for name, kind in MMPRETRAIN.module_dict.items()
+    if inspect.isclass(kind) and (issubclass(kind, BaseBackbone) or '.backbones.' in kind.__module__)
+)  # fmt: skip
+METHODS = {
+    'EMAE': dict(masker=dict(type='ParallelMasking', num_parts=4), decoder=dict(DECODER)),
+    'SimMIM': dict(masker=dict(type='RandomMasking', ratio=0.6), mask_unit=8),
+}
+TRAINS = {
+    'EMAE': {'VisionTransformer': PLAIN_VIT, 'HiViT': HIVIT},
+    'SimMIM': {'BEiTPretrainViT': VIT, 'SimMIMSwinTransformer': SWIN},
+}
+REFUSED = 'cannot encode visible patches only|has no place for mask tokens|drops hidden patches'
+
+
+def build(method, backbone):
+    return MODELS.build(copy.deepcopy(dict(type=method, backbone=backbone, **METHODS[method])))
+
+
+def test_there_are_all_of_them():
+    assert {'VisionTransformer', 'DeiT3', 'DistilledVisionTransformer', 'ViTEVA02', 'ViTSAM', 'MAEViT', 'ResNet',
+            'SwinTransformer', 'CAEPretrainViT', 'TIMMBackbone'} <= set(CLASSES)  # fmt: skip
+    assert len(CLASSES) > 60
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_each_class_trains_or_is_refused(method):
+    """Refused before it is built, so that neither its size nor a missing argument matters."""
+    for name in CLASSES:
+        if name in TRAINS[method]:
+            model = build(method, TRAINS[method][name])
+            model.init_weights()
+            loss = sum(value for key, value in model.loss(images(2)).items() if key.startswith('loss'))
+            loss.backward()
+            gradients = [p.grad for p in model.backbone.parameters() if p.grad is not None]
+            assert loss.isfinite() and any(float(g.abs().sum()) > 0 for g in gradients), name
+        else:
+            with pytest.raises((NotImplementedError, ValueError), match=REFUSED) as error:
+                build(method, dict(type=f'mmpretrain.{name}'))
+            assert str(error.value).startswith(name)
+    assert {k.__name__ for k in (ADAPTERS if method == 'EMAE' else INPUT_ADAPTERS)} >= set(TRAINS[method])
+
+
+def test_a_subclass_is_refused_until_it_is_added(monkeypatch):
+    class Mine(MMPRETRAIN.get('VisionTransformer')):
+        pass
+
+    class Masked(MMPRETRAIN.get('BEiTPretrainViT')):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r'^Mine cannot .* ADAPTERS\[YourClass\] = ADAPTERS\[ItsBase\]'):
+        build('EMAE', dict(PLAIN_VIT, type=Mine))
+    with pytest.raises(NotImplementedError, match=r'^Masked has no place .* ADAPTERS\[YourClass\]'):
+        build('SimMIM', dict(VIT, type=Masked))
+    backbone = Mine(**{k: v for k, v in PLAIN_VIT.items() if k != 'type'})
+    with pytest.raises(NotImplementedError, match='^Mine shows no class-token attention'):
+        cls_attention(backbone, torch.zeros(1, 16, 32))
+    monkeypatch.setitem(ADAPTERS, Mine, ADAPTERS[Mine.__base__])
+    monkeypatch.setitem(INPUT_ADAPTERS, Masked, INPUT_ADAPTERS[Masked.__base__])
+    assert type(build('EMAE', dict(PLAIN_VIT, type=Mine)).backbone) is Mine
+    assert adapter_of(backbone) is adapter_of(Mine) is ADAPTERS[Mine.__base__]
+    assert input_adapter_of(Masked) is INPUT_ADAPTERS[Masked.__base__]
+    with pytest.raises(KeyError, match='NoSuchViT'):
+        build('EMAE', dict(type='mmpretrain.NoSuchViT'))
+
+
+def test_overlapping_patches_are_refused():
+    with pytest.raises(ValueError, match='overlapping kernels would show pixels of hidden patches'):
+        build('EMAE', dict(PLAIN_VIT, patch_cfg=dict(stride=4)))
+
+
+ARCH = dict(PLAIN_VIT['arch'])
+PROBED = {
+    'DistilledVisionTransformer': {},
+    'DeiT3': {},
+    'ViTEVA02': dict(arch=dict(ARCH, mlp_ratio=2)),
+    'BEiTViT': {},
+    'MAEViT': {},
+    'RevVisionTransformer': {},
+    'ViTSAM': dict(arch=dict(ARCH, global_attn_indexes=[1]), window_size=2, out_channels=0),
+}
+
+
+@pytest.mark.parametrize('name', PROBED)
+def test_frozen_features_of_relatives_take_their_own_prefix_away(name):
+    """k-NN and probes use a backbone's own pass: the mean over patches is that of its map, or the probe refuses."""
+    options = dict(arch=ARCH, img_size=32, patch_size=8) | PROBED[name]
+    backbone = MMPRETRAIN.build(dict(options, type=name, out_type='raw'))
+    mapped = MMPRETRAIN.build(dict(options, type=name, out_type='featmap'))
+    for parameter in backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    mapped.load_state_dict(backbone.state_dict())
+    mapped.eval()
+    with torch.no_grad():
+        wanted = (mapped(images(2), mask=None) if name == 'MAEViT' else mapped(images(2)))[-1]
+    torch.testing.assert_close(encode(backbone, images(2))['mean'], wanted.flatten(2).mean(2))
+    if name in ('RevVisionTransformer', 'ViTSAM'):
+        with pytest.raises(ValueError, match=f'{name} cannot be probed by block'):
+            anatomy(backbone)
+            read_tokens(backbone, images(2), [1])
+        return
+    tokens = read_tokens(backbone.eval() or backbone, images(2), [1])[0]
+    torch.testing.assert_close(tokens[:, anatomy(backbone).num_prefix :].mean(1), wanted.flatten(2).mean(2))

@@ -1,0 +1,40 @@
+"""Small models and images that the tests share."""
+
+import copy
+
+import torch
+
+from mim_mm.registry import MODELS
+
+VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=128),
+    img_size=32,
+    patch_size=8,
+    out_type='raw',
+)
+HIVIT = dict(
+    type='mmpretrain.HiViT',
+    arch=dict(embed_dims=32, depths=[1, 1, 2], num_heads=2),
+    img_size=32,
+    patch_size=8,
+    inner_patches=4,
+    ape=True,
+    rpe=False,
+)
+DECODER = dict(type='MAEDecoder', embed_dims=24, depth=1, num_heads=2)
+
+
+def build(kind='EMAE', masker=None, backbone=VIT, **options):
+    """A tiny MAE or EMAE on 32-px images: 16 patches of 8 px, width 32."""
+    masker = masker or (dict(type='ParallelMasking', num_parts=4) if kind == 'EMAE' else dict(type='RandomMasking'))
+    decoder = dict(DECODER, input_norm='HiViT' in backbone['type'], **options.pop('decoder', {}))
+    return MODELS.build(copy.deepcopy(dict(type=kind, backbone=backbone, masker=masker, decoder=decoder, **options)))
+
+
+def images(batch=3, size=32, seed=0):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def total_loss(out):
+    return sum(value for key, value in out.items() if 'loss' in key)

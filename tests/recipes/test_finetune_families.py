@@ -1,0 +1,224 @@
+"""The fine-tuning families as published, and our own pretrainings of each loaded into them."""
+
+import ast
+
+import pytest
+import torch
+from mmengine.config import Config
+from test_downstream_configs import CONFIGS, load
+from test_masking_configs import ROOT, TINY_SWIN, run_two_steps, shrunken
+from test_transfer_recipes import groups_of, meta_model
+from tiny_run import SHRINK, TINY_ARCH
+
+from mim_mm.checkpoint.load import load_encoder
+from mim_mm.engine.start import guard
+from mim_mm.registry import MODELS
+
+
+@pytest.mark.parametrize(
+    'name, batch, lr, rate, depth, drop_path, epochs, warmup, floor, last, clip',
+    [  # protocols of the releases: batch, lr for it, layer decay, blocks, ..., the norm that the head sees, clipping
+        ('vitb_finetune_ibot_100e', 1024, 4e-3, 0.65, 12, 0.2, 100, 20, 1e-6, 'ln1', None),
+        ('vitl_finetune_ibot_50e', 1024, 4e-3, 0.75, 24, 0.4, 50, 5, 1e-6, 'ln1', None),
+        ('vitb_finetune_beit_100e', 1024, 4e-3, 0.65, 12, 0.1, 100, 20, 1e-6, 'ln2', None),
+        ('vitl_finetune_beit_50e', 1024, 1e-3, 0.75, 24, 0.2, 50, 5, 1e-6, 'ln2', None),
+        ('vitb_finetune_cae_100e', 4096, 8e-3, 0.65, 12, 0.1, 100, 5, 1e-6, 'ln2', None),
+        ('vitl_finetune_cae_50e', 4096, 2e-3, 0.75, 24, 0.2, 50, 5, 1e-6, 'ln2', None),
+        ('vitb_finetune_simmim_100e', 2048, 5e-3, 0.65, 12, 0.1, 100, 20, 1e-6, 'ln2', 5.0),
+        ('swinb_finetune_simmim_100e', 2048, 5e-3, 0.9, 24, 0.1, 100, 20, 1e-6, 'norm3', 5.0),
+        ('vitb_finetune_mocov3_150e', 1024, 1e-3, 1.0, 12, 0.1, 150, 5, 1e-5, 'ln1', None),
+        ('vits_finetune_mocov3_300e', 1024, 1e-3, 1.0, 12, 0.1, 300, 5, 1e-5, 'ln1', None),
+        ('vitb_scratch_300e', 4096, 1.6e-3, 1.0, 12, 0.1, 300, 20, 0.0, 'ln1', None),
+        ('vitb_lowshot_1pct', 1024, 1e-5, 1.0, 12, 0.1, 1000, 5, 1e-5, 'ln1', None),
+        ('vitb_lowshot_10pct', 1024, 1e-5, 1.0, 12, 0.1, 1000, 5, 1e-5, 'ln1', None),
+    ],
+)
+def test_as_published(name, batch, lr, rate, depth, drop_path, epochs, warmup, floor, last, clip):
+    cfg = load(f'finetune/{name}.py')
+    guard.check_config(cfg)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == batch
+    assert cfg.train_cfg.max_epochs == epochs
+    warm, cosine = cfg.param_scheduler
+    assert (warm.end, cosine.begin) == (warmup, warmup) and 'end' not in cosine
+    assert cosine.get('eta_min_ratio', 0) * lr + cosine.get('eta_min', 0) == pytest.approx(floor)
+    assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
+    model = meta_model(cfg)
+    groups = groups_of(model, cfg)
+    swin = last == 'norm3'
+    first = 'backbone.stages.0.blocks.0.ffn.layers.1.weight' if swin else 'backbone.layers.0.ffn.layers.1.weight'
+    top = 'backbone.stages.3.blocks.1.norm2.weight' if swin else f'backbone.layers.{depth - 1}.ln2.weight'
+    expected = {'backbone.patch_embed.projection.weight': depth + 1, first: depth, top: 1,
+                f'backbone.{last}.weight': 0, 'head.fc.weight': 0}  # fmt: skip
+    for parameter, power in expected.items():
+        assert groups[parameter]['lr'] == pytest.approx(lr * rate**power), parameter
+    block = model.backbone.stages[3].blocks[1] if swin else model.backbone.layers[-1]
+    assert block.ffn.dropout_layer.drop_prob == pytest.approx(drop_path)
+    sheet = ast.get_docstring(ast.parse((CONFIGS / f'finetune/{name}.py').read_text()))
+    for part in (f'tools/dist_train.sh configs/finetune/{name}.py 8', 'Published: ', 'Cost: ', 'Last run: '):
+        assert part in sheet, part
+
+
+def test_depths_of_swin_by_hand():
+    """Swin-B: 2, 2, 18, 2 blocks, 24 in all; a merge of patches belongs to the last block before it."""
+    cfg = load('finetune/swinb_finetune_simmim_100e.py')
+    groups = groups_of(meta_model(cfg), cfg)
+    powers = {
+        'stages.0.blocks.1.attn.w_msa.qkv.weight': 23,
+        'stages.0.downsample.reduction.weight': 23,
+        'stages.1.blocks.0.norm1.weight': 22,
+        'stages.1.downsample.norm.bias': 21,
+        'stages.2.blocks.0.attn.w_msa.relative_position_bias_table': 20,
+        'stages.2.blocks.17.attn.w_msa.proj.weight': 3,
+        'stages.3.blocks.0.attn.w_msa.proj.weight': 2,
+    }
+    for name, power in powers.items():
+        assert groups[f'backbone.{name}']['lr'] == pytest.approx(5e-3 * 0.9**power), name
+    spared = {n for n, g in groups.items() if g['weight_decay'] == 0}
+    parameters = dict(meta_model(cfg).named_parameters())
+    assert spared == {n for n, p in parameters.items() if p.ndim == 1 or n.endswith('relative_position_bias_table')}
+
+
+def test_depths_and_decay_of_beit_by_hand():
+    cfg = load('finetune/vitb_finetune_beit_100e.py')
+    model = meta_model(cfg)
+    groups = groups_of(model, cfg)
+    powers = {'cls_token': 13, 'layers.0.gamma_1': 12, 'layers.0.attn.relative_position_bias_table': 12,
+              'layers.5.attn.q_bias': 7, 'layers.11.attn.v_bias': 1, 'ln2.weight': 0}  # fmt: skip
+    for name, power in powers.items():
+        assert groups[f'backbone.{name}']['lr'] == pytest.approx(4e-3 * 0.65**power), name
+    decayed = {n for n, g in groups.items() if g['weight_decay'] == 0.05}
+    # BEiT decays its tables; layer scale and split biases have one dimension
+    assert decayed == {n for n, p in model.named_parameters() if p.ndim > 1 and not n.endswith('cls_token')}
+    assert {g['weight_decay'] for g in groups.values()} == {0, 0.05}
+    head = MODELS.build(dict(cfg.model.head, type='mmpretrain.LinearClsHead'))
+    head.init_weights()
+    assert head.fc.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.05)
+
+
+@pytest.mark.parametrize('name, mean, std, third', [
+    ('vitb_finetune_beit_100e', 127.5, 127.5, 'RandAugment'), ('vitl_finetune_beit_50e', 127.5, 127.5, 'RandAugment'),
+    ('vitb_finetune_cae_100e', 123.675, 58.395, 'ColorJitter'),
+    ('vitl_finetune_cae_50e', 123.675, 58.395, 'ColorJitter'),
+    ('vitb_finetune_simmim_100e', 123.675, 58.395, 'RandAugment'),
+])  # fmt: skip
+def test_colours(name, mean, std, third):
+    cfg = load(f'finetune/{name}.py')
+    assert (cfg.data_preprocessor.mean[0], cfg.data_preprocessor.std[0]) == (mean, std)
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    kinds = [step.type for step in pipeline]
+    ours = ['mim_mm.LazyLoadImageFromFile', 'mim_mm.FastRandomResizedCrop', 'mim_mm.FastRandomFlip']
+    assert kinds == [*ours, third, 'RandomErasing', 'PackInputs']
+    assert (pipeline[4].erase_prob, pipeline[4].mode) == (0.25, 'rand')
+    # the noise is standard normal after normalisation; images are BGR at that point, the normalisation RGB
+    assert list(reversed(pipeline[4].fill_color)) == list(cfg.data_preprocessor.mean)
+    assert list(reversed(pipeline[4].fill_std)) == list(cfg.data_preprocessor.std)
+    assert pipeline[1].interpolation == 'bicubic'
+
+
+@pytest.mark.parametrize('name, momentum', [
+    ('vits_finetune_mocov3_300e', 1 - 0.99996), ('vitb_finetune_mocov3_150e', 1 - 0.99996),
+    ('vitb_lowshot_1pct', 1 - 0.99996), ('vitb_scratch_300e', 1 - 0.9999),
+])  # fmt: skip
+def test_average_of_the_weights(name, momentum):
+    cfg = load(f'finetune/{name}.py')
+    (hook,) = [h for h in cfg.custom_hooks if h.type == 'EMAHook']
+    assert hook.momentum == pytest.approx(momentum)
+    assert (cfg.train_dataloader.sampler.type == 'RepeatAugSampler') == (name != 'vitb_scratch_300e')
+    assert cfg.optim_wrapper.optimizer.weight_decay == (0.3 if 'scratch' in name else 0.05)
+    if 'vits' in name:
+        assert meta_model(cfg).backbone.layers[0].attn.num_heads == 12
+
+
+# ---------------------------------------------------------------- our pretrainings, two steps each, then loaded
+
+
+def pretrained(method, image_folder, tmp_path):
+    """The last checkpoint of two steps of configs/{beit,cae,simmim} at test size, and its trained backbone."""
+    if method.startswith('simmim'):
+        cfg = shrunken(ROOT / f'configs/simmim/{method}b_800e.py')
+    else:
+        cfg = Config.fromfile(ROOT / f'configs/{method}/{method}_vitb_300e.py')
+        dalle = dict(n_hid=8, n_blk_per_group=1, vocab_size=11)
+        torch.save(MODELS.build(dict(dalle, type='mmpretrain.DALL-E')).state_dict(), tmp_path / 'dalle.pth')
+        options = {k: v for k, v in SHRINK.items() if not k.startswith('model.decoder') and 'pipeline' not in k}
+        options |= {'model.tokenizer_checkpoint': str(tmp_path / 'dalle.pth')}
+        options |= {f'model.tokenizer.{key}': value for key, value in dalle.items()}
+        cae = {'model.neck.num_classes': 11, 'model.neck.num_heads': 2}
+        cfg.merge_from_dict(options | (cae if method == 'cae' else {'model.vocabulary': 11}))
+        cfg.model.backbone.arch = dict(TINY_ARCH)
+        crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'second_size' in t)
+        crop['size'] = crop['second_size'] = 32
+    model, _ = run_two_steps(cfg, image_folder, tmp_path / 'run', f'{method}-{tmp_path.name}')
+    return tmp_path / 'run' / 'epoch_2.pth', model.backbone
+
+
+def downstream(recipe, **options):
+    """The recipe's backbone at test size, and the options of its loading hook."""
+    cfg = load(recipe)
+    hook = cfg.custom_hooks[0]
+    backbone = cfg.model.backbone
+    if 'stages' not in options:
+        backbone.update(arch=dict(TINY_ARCH), patch_size=8)
+    backbone.update(img_size=options.pop('img_size', 32), **options.pop('stages', {}), **options)
+    if '.' not in backbone.type:
+        backbone.type = f'mmpretrain.{backbone.type}'
+    module = MODELS.build(backbone)
+    module.init_weights()
+    return module, {k: hook[k] for k in ('rename', 'min_loaded') if k in hook}
+
+
+@pytest.mark.parametrize('method, recipe, size', [
+    ('beit', 'finetune/vitb_finetune_beit_100e.py', 32),
+    ('simmim_vit', 'finetune/vitb_finetune_simmim_100e.py', 32),
+    ('simmim_vit', 'finetune/vitb_finetune_simmim_100e.py', 48),
+])  # fmt: skip
+def test_shared_positions_of_our_pretraining_reach_each_block(method, recipe, size, image_folder, tmp_path):
+    path, trained = pretrained(method, image_folder, tmp_path)
+    target, options = downstream(recipe, img_size=size)
+    report = load_encoder(target, path, **options)
+    assert report.fraction == 1 and not report.random and set(report.by_design) == {'ln2.weight', 'ln2.bias'}
+    tables = {f'layers.{i}.attn.relative_position_bias_table' for i in range(2)}
+    assert (set(report.moved) if size == 32 else set(report.resized)) == tables
+    assert {n.removeprefix('backbone.') for n in report.unused if 'backbone' in n or '.' not in n} <= {'mask_token'}
+    if size == 32:
+        images, features = torch.rand(2, 3, 32, 32), []
+        trained.train(False), target.train(False)
+        for block in (trained.layers[-1], target.layers[-1]):
+            block.register_forward_hook(lambda module, args, out: features.append(out))
+        trained(images, None), target(images)
+        torch.testing.assert_close(features[0], features[1])
+
+
+def test_cae_keeps_its_norm_and_fixed_positions(image_folder, tmp_path):
+    path, trained = pretrained('cae', image_folder, tmp_path)
+    target, options = downstream('finetune/vitb_finetune_cae_100e.py')
+    report = load_encoder(target, path, **options)
+    assert report.fraction == 1 and not report.random and set(report.moved) == {'ln2.weight', 'ln2.bias'}
+    assert set(report.by_design) == {f'layers.{i}.attn.relative_position_bias_table' for i in range(2)}
+    assert torch.equal(target.pos_embed, trained.pos_embed) and torch.equal(target.ln2.bias, trained.ln1.bias)
+    trained.train(False), target.train(False)
+    images = torch.rand(2, 3, 32, 32)
+    tokens = trained(images, None) if not isinstance(trained(images, None), tuple) else trained(images, None)[0]
+    # CAE's encoder ends with its norm; here the norm comes after the mean of the tokens
+    (feature,) = target(images)
+    assert tokens.shape == (2, 17, 32) and feature.shape == (2, 32)
+    cfg = load('finetune/vitb_finetune_cae_100e.py')
+    groups = groups_of(meta_model(cfg), cfg)
+    assert groups['backbone.pos_embed']['lr'] == 0 == groups['backbone.pos_embed']['weight_decay']
+
+
+def test_simmim_swin_loads_with_another_window(image_folder, tmp_path):
+    path, trained = pretrained('simmim_swin', image_folder, tmp_path)  # windows of 2 at 64 px
+    target, options = downstream(
+        'finetune/swinb_finetune_simmim_100e.py', img_size=96, stages=dict(arch=TINY_SWIN, window_size=3)
+    )
+    report = load_encoder(target, path, **options)
+    tables = [n for n, _ in target.named_parameters() if n.endswith('relative_position_bias_table')]
+    assert len(tables) == 4 and set(report.resized) == set(tables)
+    assert report.fraction == 1 and not report.random and not report.by_design
+    own, given = target.state_dict(), trained.state_dict()
+    for name in tables:  # offset 0 stays, the farthest offset of 3 x 3 windows is that of 2 x 2
+        assert torch.allclose(own[name][12], given[name][4], atol=1e-6)
+        assert own[name].shape[0] == 25
+    (out,) = target(torch.rand(1, 3, 96, 96))
+    assert out.isfinite().all()

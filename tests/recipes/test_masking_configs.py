@@ -1,0 +1,233 @@
+"""Recipes of masking strategies and mask-token methods: built at full size, and two steps of each at test size."""
+
+import ast
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from tiny_run import SHRINK, TINY_ARCH
+
+from mim_mm.engine.start import guard
+from mim_mm.registry import MODELS, PARAM_SCHEDULERS
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = [path for folder in ('sbam', 'amr', 'simmim') for path in sorted((ROOT / 'configs' / folder).glob('*.py'))]
+WITH_TOKENIZER = [ROOT / 'configs/beit/beit_vitb_300e.py', ROOT / 'configs/cae/cae_vitb_300e.py']
+EVERY = pytest.mark.parametrize('path', RECIPES, ids=lambda p: p.stem)
+EXPECTED = {
+    'sbam': {'mae_vitb_400e', 'mae_vitb_800e', 'mae_vitl_400e', 'mae_vitl_800e', 'simmim_swinb_800e',
+             'simmim_vitb_800e', 'emae_vitb_300e', 'emae_vitb_800e'},
+    'simmim': {'swinb_800e', 'vitb_800e'},
+}  # fmt: skip
+EXPECTED['amr'] = EXPECTED['sbam']
+TINY_SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 2, 2])
+
+
+def parts_of_name(path):
+    """``(family, method, backbone, size, epochs)`` that a file name promises."""
+    name = re.fullmatch(r'(?:(sbam|amr)_)?(mae|emae|simmim)_(vit|swin)([bl])_(\d+)e', path.stem)
+    assert name, path.stem
+    return name[1], name[2], name[3], name[4], int(name[5])
+
+
+def test_the_recipes_of_the_paper_and_their_relatives_are_there():
+    for folder, names in EXPECTED.items():
+        assert {p.stem for p in (ROOT / 'configs' / folder).glob('*.py')} == {f'{folder}_{name}' for name in names}
+
+
+@EVERY
+def test_the_config_is_what_its_name_says(path):
+    cfg = Config.fromfile(path)
+    guard.check_config(cfg)
+    family, method, _, _, epochs = parts_of_name(path)
+    assert cfg.model.type == {'mae': 'MAE', 'emae': 'EMAE', 'simmim': 'SimMIM'}[method]
+    assert cfg.train_cfg.max_epochs == epochs
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
+    if method == 'simmim':
+        assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4 * 2048 / 512)
+        assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.999) and cfg.optim_wrapper.clip_grad == dict(max_norm=5.0)
+        assert cfg.param_scheduler[1].milestones == [epochs * 7 // 8]
+    else:
+        assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-4 * 4096 / 256)
+    masker = cfg.model.masker
+    if family is None:
+        assert masker == dict(type='RandomMasking', ratio=0.6)
+        return
+    assert masker.type == ('SalienceParallelMasking' if method == 'emae' else 'SalienceMasking')
+    assert masker.random_epochs == 100
+    hooks = [hook.type for hook in cfg.custom_hooks]
+    watch = ['AgreementWatchHook'] if method == 'emae' else []
+    assert hooks == ['MaskSeedHook', 'FiniteLossHook', 'MaskerEpochHook', 'MaskDiagnosticsHook', *watch]
+    base = 0.6 if method == 'simmim' else 0.75
+    if family == 'amr':
+        wanted = dict(type='AdaptiveRatio', base=base, delta_r=0.1, threshold=0.5, scope='per_image')
+        assert masker.ratio == wanted
+    elif method == 'emae':
+        assert masker.num_parts == 4 and masker.mode == 'balanced' and 'ratio' not in masker
+    else:
+        assert masker.ratio == base and masker.noise == 0.5
+
+
+@EVERY
+def test_the_model_builds_at_full_size(path):
+    cfg = Config.fromfile(path)
+    _, method, backbone, size, _ = parts_of_name(path)
+    # Shapes are what matters; Swin reads values while it is built.
+    with torch.device('cpu' if backbone == 'swin' else 'meta'):
+        model = MODELS.build(cfg.model)
+    grid = model.grid
+    pixels = 192 if backbone == 'swin' else 224
+    assert (grid.height * grid.patch_size, grid.width * grid.patch_size) == (pixels, pixels)
+    assert cfg.train_dataloader.dataset.pipeline[1].scale == pixels
+    assert grid.embed_dims == {'vitb': 768, 'vitl': 1024, 'swinb': 128}[backbone + size]
+    count = sum(p.numel() for p in model.backbone.parameters()) / 1e6
+    assert count == pytest.approx({'vitb': 85.7, 'vitl': 303.3, 'swinb': 86.7}[backbone + size], abs=0.2)
+    if method == 'simmim':
+        assert grid.num_patches == (36 if backbone == 'swin' else 49)
+        plan = MODELS.build(dict(type='RandomMasking', ratio=0.6))(torch.zeros(1, grid.num_patches, 1))
+        assert plan.mask.sum() == (22 if backbone == 'swin' else 30)  # the published counts
+        stride = 32 if backbone == 'swin' else 16
+        assert model.neck.decoder[0].out_channels == 3 * stride**2
+    else:
+        assert grid.num_patches == 196
+
+
+@EVERY
+def test_run_sheet(path):
+    sheet = ast.get_docstring(ast.parse(path.read_text()))
+    assert f'tools/dist_train.sh configs/{path.parent.name}/{path.name} 8' in sheet
+    for line in ('Published: ', 'Cost: ', 'Last run: '):
+        assert line in sheet, line
+    if path.parent.name == 'amr':
+        assert 'Values: nobody published any' in sheet
+
+
+@pytest.mark.parametrize('backbone, exempt', [
+    ('swin', {'mask_token', 'relative_position_bias_table'}),
+    ('vit', {'cls_token'}),
+])  # fmt: skip
+def test_weight_decay_spares_what_the_release_spares(backbone, exempt):
+    cfg = shrunken(ROOT / f'configs/simmim/simmim_{backbone}b_800e.py')
+    model = MODELS.build(cfg.model)
+    cfg.optim_wrapper.optimizer.pop('fused')
+    init_default_scope('mim_mm')
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+    spared = {name for name, p in model.named_parameters() if p.requires_grad and decay[id(p)] == 0}
+    assert {name.split('.')[-1] for name in spared if model.get_parameter(name).ndim > 1} == exempt
+    assert all(name in spared for name, p in model.named_parameters() if p.ndim <= 1)
+
+
+def test_simmim_drops_its_rate_at_epoch_700():
+    """An epoch is one step here, and each rate that of the step before: timm's schedulers run after the optimizer."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedulers = []
+    for options in Config.fromfile(ROOT / 'configs/simmim/simmim_vitb_800e.py').param_scheduler:
+        built = PARAM_SCHEDULERS.build(dict(options, end=options.get('end', 800)), default_args=dict(
+            optimizer=optimizer, epoch_length=1
+        ))  # fmt: skip
+        schedulers.append(built)
+    rates = []
+    for _ in range(800):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    assert rates[:2] == pytest.approx([0.005] * 2) and rates[6] == pytest.approx(0.005 + 0.995 * 5 / 10)
+    assert rates[11:701] == pytest.approx([1.0] * 690) and rates[701:] == pytest.approx([0.1] * 99)
+
+
+def shrunken(path):
+    """The recipe with a model of a few thousand weights: 4 x 4 patches or units, one step an epoch, one random."""
+    cfg = Config.fromfile(path)
+    _, method, backbone, _, _ = parts_of_name(path)
+    size = 64 if backbone == 'swin' else 32
+    options = {k: v for k, v in SHRINK.items() if method != 'simmim' or not k.startswith('model.decoder')}
+    options |= {'model.backbone.img_size': size, 'train_dataloader.dataset.pipeline.1.scale': size}
+    if backbone == 'swin':
+        options.pop('model.backbone.patch_size')
+        options['model.backbone.stage_cfgs.block_cfgs.window_size'] = 2
+    if method == 'simmim':
+        options['model.mask_unit'] = size // 4
+    if 'random_epochs' in cfg.model.masker:
+        options |= {'model.masker.random_epochs': 1, 'custom_hooks.3.interval': 1}
+    cfg.merge_from_dict(options)
+    cfg.model.backbone.arch = dict(TINY_SWIN if backbone == 'swin' else TINY_ARCH)
+    return cfg
+
+
+def run_two_steps(cfg, image_folder, tmp_path, name):
+    """Through mmengine's Runner and every hook of the recipe, one step an epoch."""
+    cfg.merge_from_dict({
+        'train_dataloader.dataset.data_root': str(image_folder),
+        'train_dataloader.dataset.data_prefix': '',
+        'train_dataloader.batch_size': 8,
+        'train_cfg.max_epochs': 2,
+        'work_dir': str(tmp_path),
+        'custom_hooks.1.interval': 1,
+    })  # fmt: skip
+    for scheduler in cfg.param_scheduler:
+        scheduler.begin, scheduler.end = 0, 2
+    cfg.experiment_name = name
+    cfg.log_level = 'ERROR'
+    runner = Runner.from_cfg(cfg)
+    before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
+    runner.train()
+    assert runner.iter == 2
+    return runner.model, {name for name, p in runner.model.named_parameters() if not torch.equal(before[name], p)}
+
+
+@EVERY
+def test_two_steps_train(path, image_folder, tmp_path):
+    """One epoch of random masks and one guided."""
+    model, changed = run_two_steps(shrunken(path), image_folder, tmp_path, path.stem)
+    assert any(name.startswith('backbone.') for name in changed)
+    if parts_of_name(path)[0]:
+        assert model.masker.epoch == 1 and not model.masker.warming_up
+        looks = [json.loads(line) for line in (tmp_path / 'mask_diagnostics.jsonl').read_text().splitlines()]
+        assert [look['iter'] for look in looks] == [1, 2] and all(math.isfinite(look['mask_ratio']) for look in looks)
+
+
+@pytest.mark.parametrize('path', WITH_TOKENIZER, ids=lambda p: p.stem)
+def test_recipes_with_a_tokenizer_train_and_want_its_weights(path, image_folder, tmp_path):
+    """With a small random tokenizer: 4 x 4 tokens of 32-px views beside 4 x 4 patches of 32-px images."""
+    cfg = Config.fromfile(path)
+    guard.check_config(cfg)
+    with pytest.raises(ValueError, match='tokenizer_checkpoint'), torch.device('meta'):
+        MODELS.build(cfg.model)
+    dalle = dict(n_hid=8, n_blk_per_group=1, vocab_size=11)
+    torch.save(MODELS.build(dict(dalle, type='mmpretrain.DALL-E')).state_dict(), tmp_path / 'dalle.pth')
+    options = {k: v for k, v in SHRINK.items() if not k.startswith('model.decoder') and 'pipeline' not in k}
+    options |= {'model.tokenizer_checkpoint': str(tmp_path / 'dalle.pth')}
+    options |= {f'model.tokenizer.{key}': value for key, value in dalle.items()}
+    if cfg.model.type == 'CAE':
+        options |= {'model.neck.num_classes': 11, 'model.neck.num_heads': 2}
+    else:
+        options |= {'model.vocabulary': 11}
+    cfg.merge_from_dict(options)
+    cfg.model.backbone.arch = dict(TINY_ARCH)
+    crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'second_size' in t)
+    assert (crop['size'], crop['second_size']) == (224, 112)
+    crop['size'] = crop['second_size'] = 32
+    model, changed = run_two_steps(cfg, image_folder, tmp_path / 'run', path.stem)
+    assert any(name.startswith('backbone.') for name in changed)
+    assert not any(name.startswith('tokenizer.') for name in changed)
+    sheet = ast.get_docstring(ast.parse(path.read_text()))
+    for line in (f'configs/{path.parent.name}/{path.name} 8', 'Published: ', 'Cost: ', 'Last run: '):
+        assert line in sheet, line
+
+
+@pytest.mark.parametrize('name', ['sbam_mae_vitb_400e', 'sbam_emae_vitb_300e'])
+def test_chains_name_existing_recipes(name):
+    chain = Config.fromfile(ROOT / f'configs/chains/{name}.py')
+    assert chain.name == name and chain.work_dir == f'work_dirs/{name}'
+    for stage in chain.stages.values():
+        assert stage.kind == 'report' or (ROOT / stage.config).is_file()
+    assert chain.stages.pretrain.config == f'configs/sbam/{name}.py'

@@ -88,3 +88,46 @@ stages.update(
     }
 )  # fmt: skip
 stages['report'] = dict(kind='report')
+
+_EQUAL, _MASKS, _WEIGHT = 'EMAE against MAE', 'Masks, without consistency', 'Consistency'
+_SALIENCE, _ALL = 'SBAM and AMR', 'EMAE with SBAM and AMR'
+
+
+def _order(part, better, worse, claim, published=None, **more):
+    return dict(part=part, claim=claim, better=better, worse=worse, published=published, **more)
+
+
+orderings = [
+    # EMAE against MAE; linear probes on ImageNet after 100 epochs are what was published
+    _order(_EQUAL, 'emae_w0', 'mae', 'K = 4 parts beat one, at equal epochs, without consistency', '+4.6 (63.4, 58.8)'),
+    _order(_EQUAL, 'emae', 'mae', 'EMAE (weight 0.1) beats MAE at equal epochs', '+6.1'),
+    _order(_EQUAL, 'emae_k8', 'mae_r875', 'K = 8 beats ratio 7/8 at equal epochs', '+7.2'),
+    _order(_EQUAL, 'emae_k16', 'mae_r9375', 'K = 16 beats ratio 15/16 at equal epochs', '+6.1'),
+    _order(_EQUAL, 'emae_w0', 'mae_4x', 'K = 4 beats MAE at equal encoder FLOPs (MAE four times as long)'),
+    _order(_EQUAL, 'mae', 'scratch', 'pretraining by MAE beats the random encoder'),
+    # masks
+    _order(_MASKS, 'emae_w0', 'independent', 'parallel masks beat K independent ones', '+0.9 (63.4, 62.5)'),
+    _order(_MASKS, 'independent', 'complementary', 'independent masks beat complementary ones', '+15.8 (62.5, 46.7)'),
+    _order(_MASKS, 'mae', 'complementary', 'one random mask beats complementary ones', '+12.1 (58.8, 46.7)'),
+    # consistency
+    _order(_WEIGHT, 'emae_w003', 'emae_w0', 'weight 0.03 beats none', '+1.6 (65.0, 63.4), weight not known'),
+    _order(_WEIGHT, 'emae', 'emae_w0', 'weight 0.1 beats none'),
+    _order(_WEIGHT, 'emae_w03', 'emae_w0', 'weight 0.3 beats none'),
+    _order(_WEIGHT, 'emae_w05', 'emae_w0', 'weight 0.5 beats none (as 1 with the mean over all patches)'),
+    _order(_WEIGHT, 'emae_w1', 'emae_w0', 'weight 1 beats none'),
+    _order(_WEIGHT, 'emae_w1_ramp', 'emae_w0', 'weight 1 with a ramp beats none'),
+    _order(_WEIGHT, 'emae_w1_ramp', 'emae_w1', 'a ramp helps weight 1'),
+    _order(_WEIGHT, 'emae_w1_4x', 'emae_w0_4x', 'weight 1 beats none at four times the length'),
+    # salience
+    *(
+        _order(_SALIENCE, _sbam, _mae, f'SBAM beats random masks at ratio {_value}', _found)
+        for _sbam, _mae, _value, _found in (
+            ('sbam_r5', 'mae_r5', 0.5, None), ('sbam_r6', 'mae_r6', 0.6, None),
+            ('sbam', 'mae', 0.75, 'better at every ratio'), ('sbam_r9', 'mae_r9', 0.9, None),
+        )
+    ),
+    _order(_SALIENCE, 'sbam', 'sbam_at_once', 'a quarter of random epochs first helps SBAM'),
+    _order(_SALIENCE, 'amr', 'sbam', 'AMR (per image) helps SBAM'),
+    _order(_SALIENCE, 'amr', 'amr_batch', 'AMR per image beats AMR per batch'),
+    _order(_ALL, 'emae_sbam_amr', 'emae_w0', 'SBAM and AMR help EMAE'),
+]

@@ -73,6 +73,7 @@ class Chain:
     arms: list
     runs: list
     notes: list = field(default_factory=list)
+    orderings: list = field(default_factory=list)  # what the chain is to show, as its config says
     earlier: list = field(default_factory=list)  # superseded or no longer in the chain: no result counts them
 
     def of(self, kind: str, arm: str | None = None, done: bool = False) -> list:
@@ -175,7 +176,8 @@ def collect(work_dir: str | Path) -> Chain:
     arms = [arm for arm in chain.get('arms') or [] if isinstance(arm, str)]
     arms += [arm for arm in dict.fromkeys(seen) if arm not in arms]
     name = str(chain.get('name') or folder.name)
-    return Chain(name=name, folder=folder, arms=arms, runs=runs, notes=notes, earlier=earlier)
+    orderings = [item for item in chain.get('orderings') or [] if isinstance(item, dict)]
+    return Chain(name=name, folder=folder, arms=arms, runs=runs, notes=notes, orderings=orderings, earlier=earlier)
 
 
 def read_scalars(paths: list[Path]) -> dict:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ['Cell', 'Heading', 'Picture', 'Pre', 'Table', 'Text', 'to_html', 'to_markdown']
+__all__ = ['Cell', 'Heading', 'Picture', 'Pre', 'Table', 'Text', 'markdown_of', 'to_html', 'to_markdown']
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _md_cell(cell: Cell) -> str:
     return f'**{text}**' if cell.state in ('strong', 'good', 'bad') else text
 
 
-def _md_block(block, folder: Path) -> str:
+def markdown_of(block, folder: Path) -> str:
     if isinstance(block, Heading):
         return f'## {block.text}'
     if isinstance(block, Text):
@@ -159,4 +159,4 @@ def _md_block(block, folder: Path) -> str:
 
 def to_markdown(title: str, blocks: list, folder: str | Path) -> str:
     """The same page as Markdown; pictures are linked relative to ``folder``, where the file will lie."""
-    return f'# {title}\n\n' + '\n\n'.join(_md_block(block, Path(folder)) for block in blocks) + '\n'
+    return f'# {title}\n\n' + '\n\n'.join(markdown_of(block, Path(folder)) for block in blocks) + '\n'

@@ -11,6 +11,7 @@ from mim_mm.report.comparison import comparison_blocks, read_comparison
 from mim_mm.report.document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from mim_mm.report.figures import draw_curves
 from mim_mm.report.figures_quality import quality_curves
+from mim_mm.report.orderings import ordering_blocks
 from mim_mm.report.tables import (  # fmt: skip
     HEADLINE,
     METRICS,
@@ -202,6 +203,7 @@ def build_blocks(chain: Chain, figures: Path) -> list:
         blocks += comparison_blocks(chain, comparison, figures)
     else:
         blocks += _result(chain)
+    blocks += ordering_blocks(chain)
     blocks += filter(None, [probe_table(chain)])
     blocks += [Heading('What ran'), *_what_ran(chain)]
     blocks += _problems(chain) + _pictures(chain)

@@ -7,15 +7,15 @@ import json
 from mim_mm.report.collect import Chain, Run
 from mim_mm.report.document import Cell, Table
 
-__all__ = ['probe_table']
+__all__ = ['knn_top1', 'probe_table']
 
 
 def _per_cent(value) -> str:
     return f'{value:.1f}' if isinstance(value, (int, float)) and not isinstance(value, bool) else '–'
 
 
-def knn_text(run: Run) -> str | None:
-    """``class token 40.1, mean patch 52.3 (k = 20)`` from the run's ``knn.json``; None when there is none.
+def knn_top1(run: Run) -> tuple[int, dict] | None:
+    """``(k, {'cls': top-1, 'mean': top-1})`` in per cent, from the run's ``knn.json``; None when there is none.
 
     k is 20, DINO's, or the least measured where that is missing: nothing is chosen by the accuracies shown.
     """
@@ -24,11 +24,18 @@ def knn_text(run: Run) -> str | None:
         accuracy = json.loads(path.read_text(encoding='utf-8'))['accuracy']
         ks = [int(k) for k in next(iter(accuracy.values()))]
         k = 20 if 20 in ks else min(ks)
-        titles = dict(cls='class token', mean='mean patch')
-        parts = [f'{titles[name]} {accuracy[name][str(k)]["top1"]:.1f}' for name in titles if name in accuracy]
+        return k, {name: float(found[str(k)]['top1']) for name, found in accuracy.items()}
     except (AttributeError, OSError, ValueError, KeyError, TypeError, StopIteration):  # absent, damaged or another file
         return None
-    return f'{", ".join(parts)} (k = {k})'
+
+
+def knn_text(run: Run) -> str | None:
+    """``class token 40.1, mean patch 52.3 (k = 20)``; None where :func:`knn_top1` is."""
+    found = knn_top1(run)
+    if found is None:
+        return None
+    titles = dict(cls='class token', mean='mean patch')
+    return f'{", ".join(f"{titles[n]} {found[1][n]:.1f}" for n in titles if n in found[1])} (k = {found[0]})'
 
 
 def probe_table(chain: Chain) -> Table | None:

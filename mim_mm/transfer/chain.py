@@ -14,9 +14,10 @@ from mmengine.config import Config
 from mim_mm.compat.paths import repo_root
 
 KINDS = ('pretrain', 'probe', 'linear', 'finetune', 'coco', 'report')
-CHAIN_KEYS = ('name', 'work_dir', 'stages')
+CHAIN_KEYS = ('name', 'work_dir', 'stages', 'orderings')
 STAGE_KEYS = ('kind', 'config', 'checkpoint', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
 ARTIFACT_KEYS = ('name', 'command', 'path')
+ORDERING_KEYS = ('part', 'claim', 'better', 'worse', 'figures', 'published')
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -57,6 +58,7 @@ class Chain:
     work_dir: Path
     stages: tuple[Stage, ...]  # parents before children
     path: Path
+    orderings: tuple[dict[str, Any], ...] = ()  # what the chain is to show: see _ordering
 
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
@@ -82,7 +84,8 @@ class Chain:
         """``chain.json``: the order and the arms, for the report."""
         stages = [dict(name=s.name, base=s.base, kind=s.kind, arm=s.arm, seed=s.seed, init=s.init) for s in self.stages]
         arms = list(dict.fromkeys(s.arm for s in self.stages if s.kind != 'report'))
-        return dict(schema=1, name=self.name, config=str(self.path), stages=stages, arms=arms)
+        shown = dict(orderings=[dict(item) for item in self.orderings]) if self.orderings else {}
+        return dict(schema=1, name=self.name, config=str(self.path), stages=stages, arms=arms, **shown)
 
 
 def unknown(what: str, value: str, known: Iterable[str], where: str) -> ChainError:
@@ -134,7 +137,9 @@ def load_chain(path: str | Path, work_dir: str | Path | None = None) -> Chain:
     if 'report' in kinds[:-1]:
         raise ChainError(f'{where}: the report reads all other stages, so there is one and it is the last; got {kinds}')
     work_dir = Path(work_dir or content.get('work_dir') or f'work_dirs/{name}')
-    return Chain(name, work_dir, tuple(stage for group in expanded.values() for stage in group), path)
+    runs = tuple(stage for group in expanded.values() for stage in group)
+    orderings = tuple(_ordering(item, runs, where) for item in content.get('orderings') or ())
+    return Chain(name, work_dir, runs, path, orderings)
 
 
 def _expand(base: str, settings: Any, before: dict[str, list[Stage]], where: str) -> list[Stage]:
@@ -201,6 +206,27 @@ def _parent(init: str | None, seed: int, before: dict[str, list[Stage]], where: 
             return stage
     have = [stage.seed for stage in group]
     raise ChainError(f'{where}: seed {seed} needs {init!r} of seed {seed}, which has seeds {have}; add it there')
+
+
+def _ordering(item: Any, runs: tuple[Stage, ...], where: str) -> dict[str, Any]:
+    """A claim that the report judges: that the figures of arm ``better`` lie above those of ``worse``.
+
+    ``dict(claim=..., better=ARM, worse=ARM)``, with ``part`` (a heading), ``figures`` (default: all that both arms
+    have) and ``published`` (what the paper found, as text).
+
+    Raises:
+        ChainError: a key is unknown, one is missing, or an arm is not in the chain.
+    """
+    if not isinstance(item, dict) or not all(item.get(key) for key in ('claim', 'better', 'worse')):
+        raise ChainError(f'{where}: an ordering is dict(claim=..., better=ARM, worse=ARM), got {item!r}')
+    for key in item:
+        if key not in ORDERING_KEYS:
+            raise unknown('ordering key', key, ORDERING_KEYS, where)
+    arms = dict.fromkeys(stage.arm for stage in runs if stage.kind != 'report')
+    for side in ('better', 'worse'):
+        if item[side] not in arms:
+            raise unknown('arm', item[side], arms, f'{where}, ordering {item["claim"]!r}')
+    return dict(item)
 
 
 def _artifact(item: Any, where: str) -> Artifact:

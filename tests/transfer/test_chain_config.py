@@ -129,3 +129,31 @@ def test_shipped_chains_read_and_pass_on_the_encoder(path):
 
 def test_root_is_the_repository():
     assert (repo_root() / 'configs' / 'chains').is_dir()
+
+
+def test_orderings_are_checked_and_reach_the_report(tmp_path):
+    text = (
+        "stages = dict(a=dict(kind='pretrain', config='configs/mae/mae_vitb_800e.py'),\n"
+        "              b=dict(kind='pretrain', config='configs/mae/mae_vitb_800e.py'))\n"
+        'orderings = [dict({})]\n'
+    )
+    path = tmp_path / 'chain.py'
+    for given, message in (
+        ("claim='x', better='a'", 'an ordering is dict'),
+        ("claim='x', better='a', worse='bb'", "unknown arm 'bb'; did you mean 'b'"),
+        ("claim='x', better='a', worse='b', figure='knn'", "unknown ordering key 'figure'; did you mean 'figures'"),
+    ):
+        path.write_text(text.format(given))
+        with pytest.raises(ChainError, match=message):
+            load_chain(path)
+    path.write_text(text.format("claim='x', better='a', worse='b'"))
+    assert load_chain(path).summary()['orderings'] == [dict(claim='x', better='a', worse='b')]
+
+
+def test_every_ordering_of_the_evidence_chain_has_arms_with_common_seeds():
+    chain = load_chain('configs/chains/evidence.py')
+    seeds = {
+        arm: {s.seed for s in chain.stages if s.arm == arm and s.kind == 'probe'} for arm in chain.summary()['arms']
+    }
+    assert len(chain.orderings) > 20
+    assert all(len(seeds[item['better']] & seeds[item['worse']]) >= 3 for item in chain.orderings)

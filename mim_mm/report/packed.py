@@ -1,0 +1,99 @@
+"""The results of a chain as one compressed file: what the report reads, without weights, logs and machine paths.
+
+Packed, a study can be kept in a repository and its page written again anywhere: ``python -m mim_mm.report`` takes the
+file in place of a work dir.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from pathlib import Path, PurePosixPath
+
+from mim_mm.compat.paths import repo_root
+
+__all__ = ['pack', 'unpack']
+
+SCHEMA = 1
+SUFFIX = '.json.xz'
+
+
+def _kept(work_dir: Path) -> list[Path]:
+    """Of each run its run.json, the JSON files that run.json names, and mmengine's scalars; of the chain its facts."""
+    files = [path for name in ('chain.json', 'compare.json') if (path := work_dir / name).is_file()]
+    for record in sorted(work_dir.glob('*/run.json')):
+        content = json.loads(record.read_text(encoding='utf-8'))
+        named = [value for value in (content.get('artifacts') or {}).values() if str(value).endswith('.json')]
+        files += [record, *(record.parent / name for name in named if (record.parent / name).is_file())]
+        files += sorted(record.parent.glob('*/vis_data/scalars.json'))
+    return files
+
+
+def _without_paths(value, root: str):
+    """Paths inside the checkout become relative to it, all others lose their folder: they say nothing elsewhere."""
+    if isinstance(value, dict):
+        return {key: _without_paths(item, root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item, root) for item in value]
+    if not isinstance(value, str) or '/' not in value:
+        return value
+    text = value.replace(f'{root}/', '')
+    return PurePosixPath(text).name if text.startswith('/') else text
+
+
+def pack(work_dir: str | Path, target: str | Path, root: str | Path | None = None) -> Path:
+    """Write the results in ``work_dir`` to ``target`` (``*.json.xz``); the same results give the same bytes.
+
+    Args:
+        root: the checkout that the runs came from, if not this one: paths in it are written relative to it.
+
+    Raises:
+        FileNotFoundError: no run has left a run.json there.
+        ValueError: another suffix.
+    """
+    work_dir, target = Path(work_dir), Path(target)
+    if not target.name.endswith(SUFFIX):
+        raise ValueError(f'{target.name} must end in {SUFFIX}, which says what it is')
+    files = _kept(work_dir)
+    if not any(path.name == 'run.json' for path in files):
+        raise FileNotFoundError(f'{work_dir} holds no <stage>/run.json, so there is nothing to pack')
+    root = str(root or repo_root())
+    content = {}
+    for path in files:
+        text = path.read_text(encoding='utf-8')
+        whole = path.name != 'scalars.json'
+        found = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.endswith('}')]
+        content[path.relative_to(work_dir).as_posix()] = _without_paths(found, root)
+    text = json.dumps(dict(schema=SCHEMA, files=content), sort_keys=True, separators=(',', ':'))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f'.{target.name}.tmp')
+    temporary.write_bytes(lzma.compress(text.encode(), preset=9))
+    temporary.replace(target)
+    return target
+
+
+def unpack(source: str | Path, work_dir: str | Path) -> Path:
+    """Lay the files of :func:`pack` out in ``work_dir``; files that are there already stay.
+
+    Raises:
+        ValueError: not such a file, or a name in it that leads out of ``work_dir``.
+    """
+    work_dir = Path(work_dir)
+    try:
+        content = json.loads(lzma.decompress(Path(source).read_bytes()))
+        files = content['files'] if content['schema'] == SCHEMA else None
+    except (lzma.LZMAError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{source} is not a packed chain ({error}): give a file that --pack wrote') from error
+    if not isinstance(files, dict):
+        raise ValueError(f'{source} has schema {content["schema"]}, this version reads {SCHEMA}: update mim_mm')
+    for name, found in files.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or '..' in pure.parts:
+            raise ValueError(f'{source} names {name!r}, which lies outside of the folder it is unpacked to')
+        path = work_dir / pure
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = pure.name == 'scalars.json'
+        path.write_text('\n'.join(map(json.dumps, found)) + '\n' if lines else json.dumps(found, indent=1), 'utf-8')
+    return work_dir

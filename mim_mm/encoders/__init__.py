@@ -9,6 +9,7 @@ from mim_mm.encoders.base import (
     build_backbone,
     encoder_of,
     family_of,
+    grid_of,
     reader_of,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
     'build_backbone',
     'encoder_of',
     'family_of',
+    'grid_of',
     'reader_of',
 ]

@@ -356,6 +356,15 @@ def reader_of(backbone: nn.Module) -> Encoder:
     return family(backbone)
 
 
+def grid_of(backbone: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of a backbone's position table, for loading one of another size; None where it has no family."""
+    family = _nearest(type(backbone))
+    if family is None or not family.can('grid'):
+        return None
+    grid = family(backbone).grid
+    return grid.height, grid.width
+
+
 def build_backbone(config: dict, *needs: str) -> nn.Module:
     """Build a backbone of a config, once :func:`family_of` has not refused its class for lacking one of ``needs``."""
     with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:

@@ -18,6 +18,7 @@ from torch import Tensor
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.compat.internals import parse_option
 from mim_mm.data.decode import read_image
+from mim_mm.encoders import grid_of
 from mim_mm.evaluation.pictures.mask_diagnostics import MaskDiagnostics, hidden_foreground, hidden_ratios, square_crop
 from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS
@@ -108,7 +109,7 @@ class MaskView:
             raise ValueError(f'{config}: {cfg.model.type} has no masker; give the config of a pretraining')
         self.note = f'random patch embedding (seed {seed}), no checkpoint'
         if checkpoint is not None:
-            load_encoder(self.model.backbone, checkpoint)
+            load_encoder(self.model.backbone, checkpoint, grid=grid_of(self.model.backbone))
             self.note = f'patch embedding of {Path(checkpoint).name}'
         self.model.eval()
         self.value_range = cfg.get('value_range')

@@ -7,10 +7,12 @@ from mim_mm.encoders.base import (
     Grid,
     UnsupportedBackbone,
     build_backbone,
+    class_of,
     encoder_of,
     family_of,
     grid_of,
     reader_of,
+    sketch,
 )
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     'Grid',
     'UnsupportedBackbone',
     'build_backbone',
+    'class_of',
     'encoder_of',
     'family_of',
     'grid_of',
     'reader_of',
+    'sketch',
 ]

@@ -128,7 +128,17 @@ class Encoder:
     @property
     def depth(self) -> int:
         """How many blocks of that width there are."""
-        return len(self.blocks)
+        return self.stages[-1]
+
+    @property
+    def stages(self) -> list[int]:
+        """How many blocks each stage has, first to last; one stage where all blocks are equally wide."""
+        return [len(self.blocks)]
+
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of a block; None where they differ between blocks."""
+        return None
 
     @property
     def output(self) -> tuple[int, int]:
@@ -367,12 +377,28 @@ def grid_of(backbone: nn.Module) -> tuple[int, int] | None:
 
 def build_backbone(config: dict, *needs: str) -> nn.Module:
     """Build a backbone of a config, once :func:`family_of` has not refused its class for lacking one of ``needs``."""
+    kind = class_of(config)
+    if kind is not None:
+        family_of(kind, *needs)
+    return MODELS.build(config)
+
+
+def class_of(config: dict) -> type[nn.Module] | None:
+    """The class that a config names; None where it names none that is registered."""
     with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
         kind = config.get('type')
         kind = registry.get(kind) if isinstance(kind, str) else kind
-    if isinstance(kind, type):
-        family_of(kind, *needs)
-    return MODELS.build(config)
+    return kind if isinstance(kind, type) else None
+
+
+def sketch(config: dict) -> nn.Module:
+    """A backbone of a config to be asked for its sizes: without memory where it can be, and with no checkpoint read."""
+    settings = {key: value for key, value in config.items() if key != 'init_cfg'}
+    try:
+        with torch.device('meta'):
+            return MODELS.build(dict(settings))
+    except (RuntimeError, NotImplementedError):  # Swin and HiViT read values of tensors while they are built
+        return MODELS.build(dict(settings))
 
 
 def gather_parts(tokens: Tensor, ids: Tensor) -> Tensor:

@@ -40,6 +40,14 @@ class HiViTEncoder(Encoder):
     def blocks(self) -> list[nn.Module]:
         return list(self.backbone.blocks[-self.backbone.num_main_blocks :])
 
+    @property
+    def stages(self) -> list[int]:
+        return list(self.backbone.arch_settings['depths'])
+
+    @property
+    def heads(self) -> int:
+        return self.backbone.blocks[-1].attn.num_heads
+
     def prepare(self, pos_embed: str) -> None:
         backbone, grid = self.backbone, self.grid
         if backbone.rpe:

@@ -11,7 +11,7 @@ from mim_mm.encoders.base import Encoder, Grid
 
 
 class SwinEncoder(Encoder):
-    """A pyramid of four stages, no class token; depth is that of its last stage, which has the width at the end."""
+    """A pyramid of four stages, no class token, no blocks of one width that could be read one by one."""
 
     backbones = (SwinTransformer,)
     backbone: SwinTransformer
@@ -30,8 +30,8 @@ class SwinEncoder(Encoder):
         )
 
     @property
-    def depth(self) -> int:
-        return len(self.backbone.stages[-1].blocks)
+    def stages(self) -> list[int]:
+        return [len(stage.blocks) for stage in self.backbone.stages]
 
     @property
     def output(self) -> tuple[int, int]:

@@ -40,6 +40,10 @@ class ViTEncoder(Encoder):
         return list(self.backbone.layers)
 
     @property
+    def heads(self) -> int:
+        return self.backbone.layers[-1].attn.num_heads
+
+    @property
     def norm(self) -> nn.Module | None:
         return self.backbone.ln1 if self.backbone.final_norm else None
 

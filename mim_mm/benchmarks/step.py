@@ -68,9 +68,11 @@ def contenders(setting: Setting, compile_modes: Sequence[str | bool], with_peers
         found['naive EMAE on mmpretrain'] = naive_emae(cfg, weights, dtype, device)
         return found
     found["mmpretrain's MAE"] = mmpretrain_contender(cfg, weights, dtype, device)
+    known = next(iter(found.values())).model.encoder
+    dims = (known.width, known.depth, known.heads)
     for name, here in peers.available().items() if with_peers else ():
         if here:
-            found[name] = peers.build(name, peers.DIMS[setting.arch], setting.size, patch, dtype, device)
+            found[name] = peers.build(name, dims, setting.size, patch, dtype, device)
     return found
 
 

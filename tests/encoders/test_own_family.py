@@ -119,8 +119,8 @@ def test_a_copy_of_a_model_encodes_with_its_own_backbone(copied, backbone):
 FAMILIES = {
     'vit': VIT,
     'vit without class token': dict(VIT, with_cls_token=False),
-    # Five main blocks: with fewer, the index of the last one names an early block too, where mmpretrain's pass breaks.
-    'hivit': dict(HIVIT, arch=dict(embed_dims=32, depths=[1, 1, 5], num_heads=2), out_indices=[4]),
+    # Seven main blocks: with few, the index of the last one names an early block too, where mmpretrain's pass breaks.
+    'hivit': dict(HIVIT, arch=dict(embed_dims=32, depths=[1, 1, 7], num_heads=2), out_indices=[6]),
     'beit': dict(VIT, type='mmpretrain.BEiTViT', final_norm=True),
     'beit, masked': {**VIT, 'type': 'mmpretrain.BEiTPretrainViT'},
     'swin': dict(

@@ -221,6 +221,7 @@ class MultiProbe(BaseModel):
             raise ValueError(f"autocast={autocast!r}: use True, False or 'auto'")
         self.autocast = autocast
         encoder = reader_of(self.backbone)
+        depth = len(encoder.blocks)
         self.num_prefix = encoder.num_prefix
         self.head = ProbeGrid(encoder.width, **head)
         needs_cls = [p for _, p in self.head.features if p != 'mean']
@@ -230,9 +231,9 @@ class MultiProbe(BaseModel):
                 "set model.head.pooling=['mean']"
             )
         self.depth = max(blocks for blocks, _ in self.head.features)
-        if self.depth > len(encoder.blocks):
+        if self.depth > depth:
             raise ValueError(
-                f'head.blocks asks for the last {self.depth} blocks, the backbone has {len(encoder.blocks)}: '
+                f'head.blocks asks for the last {self.depth} blocks, the backbone has {depth}: '
                 'lower model.head.blocks'
             )
         self.train()

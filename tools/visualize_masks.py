@@ -15,7 +15,6 @@ import torch
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.data.unlabelled import list_images
-from mim_mm.encoders.attention import cls_attention
 from mim_mm.evaluation.pictures.mask_diagnostics import coco_foreground
 from mim_mm.evaluation.pictures.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
 from mim_mm.report.figures_masks import draw_gallery
@@ -51,7 +50,7 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(min(4, torch.get_num_threads()))
     try:
-        view = MaskView(args.config, args.checkpoint, cls_attention)
+        view = MaskView(args.config, args.checkpoint)
         if args.coco:
             items = list(coco_foreground(args.coco, args.images, (view.rows, view.columns), args.limit))
             text = foreground_table(compare_foreground(view, items, args.masker, args.seeds), view.note)

@@ -27,9 +27,7 @@ class BEiT(VisualTokens):
 
     def __init__(self, backbone: dict, masker: dict, vocabulary: int = 8192, **kwargs) -> None:
         super().__init__(backbone, masker, **kwargs)
-        if self.encoder.encode is None:
-            raise ValueError(f'{type(self.backbone).__name__} has no mask token: use mmpretrain.BEiTPretrainViT')
-        _, channels = self.encoder.output(self.backbone)
+        _, channels = self.encoder.output
         self.head = MODELS.build(
             dict(
                 type='mmpretrain.BEiTV1Head',
@@ -46,6 +44,6 @@ class BEiT(VisualTokens):
         wanted = self.token_logits(inputs)
         plan = self.plan_images(inputs[0], self.mask_generator)
         mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
-        tokens = self.backbone(images, self.units_of(*images.shape[-2:]).expand(mask))[-1]
+        tokens = self.encoder.encode_masked(images, self.units_of(*images.shape[-2:]).expand(mask))
         loss = {'loss_tokens': self.head.loss(tokens, wanted, mask)}
         return over_ranks(loss, lambda: {'loss_tokens': mask.sum()}, self.training)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.algorithms.visual_tokens import VisualTokens
+from mim_mm.encoders import encoder_of
 from mim_mm.encoders.initial import cut_normal_
 from mim_mm.encoders.positions import init_linears
 from mim_mm.masking import MaskPlan
@@ -34,13 +35,11 @@ class CAE(VisualTokens):
         **kwargs: ``tokenizer``, ``tokenizer_checkpoint`` and the others of :class:`VisualTokens`.
     """
 
+    needs = ('encode_visible',)
+
     def __init__(self, backbone: dict, masker: dict, neck: dict, align_weight: float = 2.0, **kwargs) -> None:
         super().__init__(backbone, masker, **kwargs)
-        if self.encoder.encode is not None:
-            raise ValueError(
-                f'{type(self.backbone).__name__} does not drop hidden patches: use mmpretrain.CAEPretrainViT'
-            )
-        _, channels = self.encoder.output(self.backbone)
+        _, channels = self.encoder.output
         self.neck = MODELS.build(
             dict(type='mmpretrain.CAENeck', embed_dims=channels, layer_scale_init_value=0.1) | neck
         )
@@ -68,9 +67,9 @@ class CAE(VisualTokens):
         plan = self.plan_images(inputs[0], self.mask_generator)
         self.neck.mask_token_num = self.count_hidden(plan)
         mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
-        latent = self.backbone(images, mask)[:, 1:]
+        latent = self.encoder.encode_visible(images, mask)[:, 1:]
         with torch.no_grad():
-            latent_target = self.teacher(images, ~mask)[:, 1:]
+            latent_target = encoder_of(self.teacher).encode_visible(images, ~mask)[:, 1:]
             self.renew_teacher()
         positions = self.backbone.pos_embed[:, 1:].expand(len(mask), -1, -1)
         hidden, visible = (positions[m].view(len(mask), -1, positions.shape[-1]) for m in (mask, ~mask))

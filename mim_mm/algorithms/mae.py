@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mim_mm.algorithms.global_mean import Counts, over_ranks
-from mim_mm.encoders import adapter_of, build_backbone
+from mim_mm.encoders import build_backbone, encoder_of
 from mim_mm.encoders.packed import pack_plan
 from mim_mm.losses import hidden_errors, mean_over_hidden, packed_errors
 from mim_mm.masking import MaskPlan
@@ -51,10 +51,10 @@ class MAE(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.backbone = build_backbone(backbone, adapter_of)
+        self.backbone = build_backbone(backbone, 'encode')
         self.masker = MODELS.build(masker)
-        self.encoder = adapter_of(self.backbone)
-        self.grid = self.encoder.describe(self.backbone)
+        self.encoder = encoder_of(self.backbone)
+        self.grid = self.encoder.grid
         values = self.grid.patch_size**2 * self.grid.in_channels
         self.decoder = MODELS.build(decoder).build_for(self.grid, values)
         self.norm_pix = norm_pix
@@ -68,14 +68,14 @@ class MAE(BaseModel):
         self.mask_generator: torch.Generator | None = None
         # CompileHook puts the compiled loss_under_plan here.
         self.captured: Callable | None = None
-        self.encoder.prepare(self.backbone, pos_embed)
+        self.encoder.prepare(pos_embed)
         self.decoder.init_weights()
 
     def init_weights(self) -> None:
         """MAE's initialisation, except for modules with an ``init_cfg`` of their own (a checkpoint to go on from)."""
         super().init_weights()
         if self.backbone.init_cfg is None:
-            self.encoder.prepare(self.backbone, self.pos_embed)
+            self.encoder.prepare(self.pos_embed)
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """``mode='loss'`` for training, ``'tensor'`` for the features of the whole, unmasked image."""
@@ -97,7 +97,7 @@ class MAE(BaseModel):
             mean of each patch would score. Scalars that stay on the device. In distributed training they are those of
             this rank's images, and gradients those of the mean over all ranks' (:mod:`mim_mm.algorithms.global_mean`).
         """
-        tokens = self.encoder.embed(self.backbone, inputs)
+        tokens = self.encoder.embed(inputs)
         plan = self.draw_plan(tokens, self.mask_generator)
         # Packed plans change their shapes from step to step, so they are never captured.
         captured = self.captured if plan.uniform else None
@@ -123,11 +123,7 @@ class MAE(BaseModel):
         tokens = tokens.detach()
         if not getattr(self.masker, 'needs_attention', False):
             return self.masker(tokens, generator)
-        from mim_mm.encoders.attention import cls_attention  # only these maskers need it
-
-        with torch.no_grad():
-            attention = cls_attention(self.backbone, tokens)
-        return self.masker(tokens, generator, attention=attention)
+        return self.masker(tokens, generator, attention=self.encoder.cls_attention(tokens))
 
     def grid_of(self, images: Tensor) -> tuple[int, int] | None:
         """Rows and columns of the patches of images (B, C, H, W); None where only the backbone's own are expected."""
@@ -147,7 +143,7 @@ class MAE(BaseModel):
         if not plan.uniform:
             return self.predict_packed(tokens, plan, grid)
         length = plan.num_visible[0]
-        latent = self.encoder.encode(self.backbone, tokens, plan.order[..., :length])
+        latent = self.encoder.encode(tokens, plan.order[..., :length])
         hidden = self.decoder(latent, plan.order.flatten(0, 1), length, plan.num_patches, grid)
         return hidden.unflatten(0, plan.order.shape[:2])
 
@@ -162,7 +158,7 @@ class MAE(BaseModel):
             (H, P), the hidden patches in the order of ``plan.hidden_index()``.
         """
         packing = pack_plan(plan, self.grid.num_prefix)
-        latent = self.encoder.encode_packed(self.backbone, tokens, packing)
+        latent = self.encoder.encode_packed(tokens, packing)
         return self.decoder.forward_packed(latent, packing, grid)
 
     def spread(self, predictions: Tensor, plan: MaskPlan) -> Tensor:
@@ -213,7 +209,7 @@ class MAE(BaseModel):
             ``plan``; ``pred`` (B, K, N, P) in target space, 0 at visible patches; ``target`` (B, N, P); ``mean`` and
             ``std`` (B, N, 1) which turn target space into normalised pixels (0 and 1 without ``norm_pix``); ``images``.
         """
-        tokens = self.encoder.embed(self.backbone, inputs)
+        tokens = self.encoder.embed(inputs)
         plan = self.draw_plan(tokens, generator)
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
         pred = self.spread(self.predict_hidden(tokens, plan, self.grid_of(inputs)), plan).to(target.dtype)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from torch import Tensor
 
-from mim_mm.encoders.base import Grid, build_backbone
-from mim_mm.encoders.input_tokens import InputAdapter, MaskUnits, input_adapter_of
+from mim_mm.encoders import Grid, build_backbone, encoder_of
+from mim_mm.encoders.mask_units import MaskUnits
 from mim_mm.encoders.positions import plain_drop_path
 from mim_mm.masking import MaskPlan
 from mim_mm.masking.plan import host_index
@@ -24,11 +24,14 @@ class MaskedInput(BaseModel):
     does, unless its config has an ``init_cfg`` (a checkpoint to go on from, or another start).
 
     Args:
-        backbone: config of a backbone that :mod:`mim_mm.encoders.input_tokens` knows. Saved as ``backbone.*``.
+        backbone: config of a backbone whose :class:`mim_mm.encoders.Encoder` has what the method ``needs``. Saved as
+            ``backbone.*``.
         masker: config of a masking strategy; its ratio and block sizes count units.
         mask_unit: side of the squares that are hidden, in pixels; None means one patch.
         data_preprocessor: as mmengine's models.
     """
+
+    needs = ('encode_masked',)  # what the Encoder of the backbone must have
 
     def __init__(
         self,
@@ -39,12 +42,12 @@ class MaskedInput(BaseModel):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.backbone = build_backbone(backbone, self.adapter_for)
+        self.backbone = build_backbone(backbone, *self.needs)
         self._own_start = backbone.get('init_cfg') is not None
         self.masker = MODELS.build(masker)
-        self.encoder = self.adapter_for(self.backbone)
+        self.encoder = encoder_of(self.backbone, *self.needs)
         plain_drop_path(self.backbone)
-        tokens = self.encoder.describe(self.backbone)
+        tokens = self.encoder.grid
         self.patch_size = tokens.patch_size
         self.mask_unit = mask_unit or tokens.patch_size
         units = self.units_of(tokens.height * tokens.patch_size, tokens.width * tokens.patch_size)
@@ -55,16 +58,11 @@ class MaskedInput(BaseModel):
         # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
         self.mask_generator: torch.Generator | None = None
 
-    @staticmethod
-    def adapter_for(backbone: nn.Module | type[nn.Module]) -> InputAdapter:
-        """The adapter of a backbone or of its class, which is asked before it is built; methods refuse more."""
-        return input_adapter_of(backbone)
-
     def init_weights(self) -> None:
         """As the release of the method; a backbone with an ``init_cfg`` in its config as that says."""
         super().init_weights()
-        if self.encoder.initialise is not None and not self._own_start:
-            self.encoder.initialise(self.backbone)
+        if not self._own_start:
+            self.encoder.initialise()
 
     def units_of(self, height: int, width: int) -> MaskUnits:
         """The mask units of an image of height x width px."""
@@ -92,14 +90,14 @@ class MaskedInput(BaseModel):
             ValueError: if the masker needs attention and the backbone has no class token, or throws patches away.
         """
         units = self.units_of(*images.shape[-2:])
-        tokens = self.encoder.embed(self.backbone, images)
+        tokens = self.encoder.embed(images)
         if getattr(self.masker, 'needs_attention', False):
-            if self.encoder.attention is None:
+            if not self.encoder.can('cls_attention'):
                 raise ValueError(
                     f'{type(self.masker).__name__} follows the class token, which {type(self.backbone).__name__} '
                     'lacks: use a ViT, or a masker that needs no attention (SalienceMasking)'
                 )
-            attention = units.pool(self.encoder.attention(self.backbone, tokens)[..., None])[..., 0]
+            attention = units.pool(self.encoder.cls_attention(tokens)[..., None])[..., 0]
             plan = self.masker(units.pool(tokens), generator, attention=attention)
         else:
             plan = self.masker(units.pool(tokens), generator)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mim_mm.algorithms.global_mean import over_ranks
 from mim_mm.algorithms.masked_input import MaskedInput
-from mim_mm.encoders.input_tokens import InputAdapter, input_adapter_of
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify
 
@@ -36,24 +35,12 @@ class SimMIM(MaskedInput):
         super().__init__(backbone, masker, mask_unit, **kwargs)
         if self.grid.in_channels != 3:
             raise ValueError(f'the backbone takes {self.grid.in_channels} channels: SimMIMLinearDecoder predicts 3')
-        stride, channels = self.encoder.output(self.backbone)
+        stride, channels = self.encoder.output
         self.neck = MODELS.build(
             dict(type='mmpretrain.SimMIMLinearDecoder', in_channels=channels, encoder_stride=stride)
         )
         penalty = dict(type='mmpretrain.PixelReconstructionLoss', criterion='L1', channel=self.grid.in_channels)
         self.head = MODELS.build(dict(type='mmpretrain.SimMIMHead', patch_size=self.mask_unit, loss=penalty))
-
-    @staticmethod
-    def adapter_for(backbone: nn.Module | type[nn.Module]) -> InputAdapter:
-        """Raises ValueError for a backbone that drops patches."""
-        adapter = input_adapter_of(backbone)
-        if adapter.encode is None:
-            kind = backbone if isinstance(backbone, type) else type(backbone)
-            raise ValueError(
-                f'{kind.__name__} drops hidden patches and returns no feature map: use '
-                'mmpretrain.BEiTPretrainViT or mmpretrain.SimMIMSwinTransformer'
-            )
-        return adapter
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """``loss_pixels`` of one step.
@@ -73,7 +60,9 @@ class SimMIM(MaskedInput):
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """The image (B, C, H, W) that the model sees behind a mask over units, bool (B, N)."""
         units = self.units_of(*images.shape[-2:])
-        return self.neck(self.encoder.encode(self.backbone, images, units.expand(mask)))
+        patches = self.encoder.encode_masked(images, units.expand(mask))[:, self.grid.num_prefix :]
+        rows, columns = (side // self.encoder.output[0] for side in images.shape[-2:])
+        return self.neck(patches.transpose(1, 2).unflatten(2, (rows, columns)))
 
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, generator: torch.Generator | None = None) -> dict:

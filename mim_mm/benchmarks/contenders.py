@@ -76,7 +76,7 @@ def ours(
             out = model.loss(inputs)
         else:
             plan = _given_plan(model, order)
-            tokens = model.encoder.embed(model.backbone, inputs)
+            tokens = model.encoder.embed(inputs)
             out = (model.captured or model.loss_under_plan)(inputs, tokens, plan)
         return sum(value for name, value in out.items() if name.startswith('loss'))
 

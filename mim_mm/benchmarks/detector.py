@@ -23,14 +23,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mim_mm.benchmarks.timing import synchronize
+from mim_mm.encoders import reader_of, sketch
 from mim_mm.registry import MODELS
 
 RECIPE = Path(__file__).resolve().parents[2] / 'configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py'
 ARCHS = {
-    'small': ('deit-small', 384),
-    'base': ('base', 768),
-    'large': ('large', 1024),
-    'tiny': (dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64), 32),  # for trying the tool
+    'small': 'deit-small',
+    'base': 'base',
+    'large': 'large',
+    'tiny': dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64),  # for trying the tool
 }
 # What a part is called, and which method of the detector is it. The inner ones are taken out of the outer ones.
 PARTS = {
@@ -65,10 +66,10 @@ def recipe(path: Path | str, arch: str | None, size: int, data: Path | str | Non
     side = cfg.model.backbone.img_size
     cfg.model.backbone.img_size = cfg.model.data_preprocessor.pad_size_divisor = size
     if arch:
-        cfg.model.backbone.arch, width = ARCHS[arch]
-        cfg.model.neck.in_channels = width
+        cfg.model.backbone.arch = ARCHS[arch]
         if arch == 'tiny':
             cfg.model.backbone.out_indices = (0, 1, 2, 3)
+        cfg.model.neck.in_channels = reader_of(sketch(cfg.model.backbone.to_dict())).width
     for step in cfg.train_dataloader.dataset.pipeline:
         for key in ('scale', 'crop_size'):
             if key in step:

@@ -25,36 +25,34 @@ from mim_mm.registry import MODELS
 
 def packed(name, model, tokens, plan):
     with attention_backend(name):
-        return model.encoder.encode_packed(model.backbone, tokens, pack_plan(plan, 1))
+        return model.encoder.encode_packed(tokens, pack_plan(plan, 1))
 
 
 def one_by_one(model, tokens, plan):
     """In the order of the packed sequences, by length."""
     rows = sorted((length, image) for image, length in enumerate(plan.rows()[1]))
-    latents = [
-        model.encoder.encode(model.backbone, tokens[i : i + 1], plan.order[i : i + 1, :, :length]) for length, i in rows
-    ]
+    latents = [model.encoder.encode(tokens[i : i + 1], plan.order[i : i + 1, :, :length]) for length, i in rows]
     return torch.cat([latent[0] for latent in latents])
 
 
 def padded_with_key_mask(model, tokens, plan):
     """Every sequence filled up to the longest, through every layer."""
-    backbone, packing = model.backbone, pack_plan(plan, 1)
+    encoder, packing = model.encoder, pack_plan(plan, 1)
     count, longest = len(packing.lengths), packing.lengths[-1]
-    x = pack_tokens(tokens, packing, backbone.cls_token + backbone.pos_embed[:, :1])
+    x = pack_tokens(tokens, packing, encoder.prefix)
     place = packing.sequence * longest + packing.place
     x = x.new_zeros(count * longest, x.shape[-1]).index_copy(0, place, x).view(count, longest, -1)
     real = (torch.arange(longest, device=x.device) < packing.starts.diff()[:, None])[:, None, None]
-    for layer in backbone.layers:
+    for layer in encoder.blocks:
         qkv = layer.attn.qkv(layer.ln1(x)).view(count, longest, 3, layer.attn.num_heads, -1)
         y = F.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4), attn_mask=real)
         x = x + layer.attn.proj(y.transpose(1, 2).flatten(2))
         x = layer.ffn(layer.ln2(x), identity=x)
-    return backbone.ln1(x).flatten(0, 1)[place]
+    return encoder.norm(x).flatten(0, 1)[place]
 
 
 def fixed_length(model, tokens, plan):
-    return model.encoder.encode(model.backbone, tokens, plan.order[..., : plan.num_visible[0]])
+    return model.encoder.encode(tokens, plan.order[..., : plan.num_visible[0]])
 
 
 def build(args):

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from mim_mm.benchmarks.contenders import ADAMW, MEAN, STD, Contender
 
-DIMS = {'S/16': (384, 12, 6), 'B/16': (768, 12, 12), 'L/16': (1024, 24, 16), 'H/14': (1280, 32, 16)}
-
 
 def available() -> dict[str, bool]:
     """Which peers can be imported here."""

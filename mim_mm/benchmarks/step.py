@@ -68,9 +68,11 @@ def contenders(setting: Setting, compile_modes: Sequence[str | bool], with_peers
         found['naive EMAE on mmpretrain'] = naive_emae(cfg, weights, dtype, device)
         return found
     found["mmpretrain's MAE"] = mmpretrain_contender(cfg, weights, dtype, device)
+    known = next(iter(found.values())).model.encoder
+    dims = (known.width, known.depth, known.heads)
     for name, here in peers.available().items() if with_peers else ():
         if here:
-            found[name] = peers.build(name, peers.DIMS[setting.arch], setting.size, patch, dtype, device)
+            found[name] = peers.build(name, dims, setting.size, patch, dtype, device)
     return found
 
 
@@ -112,10 +114,10 @@ def shares(contender: Contender, images: torch.Tensor, rounds: int = 3) -> dict[
     for _ in range(rounds + 1):
         with torch.autocast(device.type, torch.bfloat16, enabled=contender.dtype == torch.bfloat16):
             inputs = timed('preprocess', model.data_preprocessor, dict(inputs=images), True)['inputs']
-            tokens = timed('patch embedding', model.encoder.embed, model.backbone, inputs)
+            tokens = timed('patch embedding', model.encoder.embed, inputs)
             plan = timed('masker', model.draw_plan, tokens)
             length = plan.num_visible[0]
-            latent = timed('encoder', model.encoder.encode, model.backbone, tokens, plan.order[..., :length])
+            latent = timed('encoder', model.encoder.encode, tokens, plan.order[..., :length])
             pred = timed('decoder', model.decoder, latent, plan.order.flatten(0, 1), length)
             target = timed('target', pixel_target, inputs, model.grid.patch_size, model.norm_pix, model.norm_eps)
             losses = timed('loss', model.compare, pred.unflatten(0, plan.order.shape[:2]), target, plan)

@@ -103,15 +103,6 @@ def resize_positions(
     return torch.cat((first.to(patches), patches), dim=1)
 
 
-def _grid_of(module: nn.Module) -> tuple[int, int] | None:
-    """Token grid (H, W) of a backbone: ``patch_resolution`` (VisionTransformer) or its patch embedding (HiViT)."""
-    for owner in (module, getattr(module, 'patch_embed', None)):
-        for name in ('patch_resolution', 'patches_resolution', 'init_out_size'):
-            if getattr(owner, name, None) is not None:
-                return tuple(getattr(owner, name))
-    return None
-
-
 def load_encoder(
     module: nn.Module,
     checkpoint: str | os.PathLike,
@@ -123,6 +114,7 @@ def load_encoder(
     resample_patches: bool = False,
     entry: str | None = None,
     cut_depth: bool = False,
+    grid: tuple[int, int] | None = None,
 ) -> LoadReport:
     """Copy the encoder of a checkpoint into ``module``: the one way for recipes, tools, probes and detectors.
 
@@ -141,6 +133,8 @@ def load_encoder(
         resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
         entry (str, optional): Which model of a file with several: ``'model_ema'``, ``'student'``.
         cut_depth (bool): Take the first blocks of a deeper encoder (BootMAE's probe).
+        grid (tuple, optional): Rows and columns of the module's position table, as :func:`mim_mm.encoders.grid_of`
+            knows them; by default its ``patch_resolution``, which HiViT has under another name.
 
     Returns:
         LoadReport: what was loaded. The module is changed only if no error is raised.
@@ -173,7 +167,8 @@ def load_encoder(
     report.moved = {n: source for n, source in moved.items() if n in taken}
     report.resized = {n: change for n, change in resized.items() if n in taken}
     wanted = {k: v for k, v in own.items() if k not in skipped}
-    accepted, mismatched = _match(module, wanted, state, report)
+    grid = grid or getattr(module, 'patch_resolution', None)
+    accepted, mismatched = _match(module, wanted, state, report, grid)
     report.random = [n for n in parameters if n not in accepted and n not in report.by_design]
     # A detector reads maps that the pretraining did not put out, and normalises them anew (Swin, ConvNeXt).
     new_norms = MAP_NORM if any(MAP_NORM.match(n) for n in state) else DERIVED_BUFFERS
@@ -200,7 +195,9 @@ def _packed(state: Mapping[str, Tensor], mismatched: Mapping[str, str]) -> list[
     return found
 
 
-def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _match(
+    module: nn.Module, own: dict, state: dict, report: LoadReport, grid: tuple[int, int] | None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Sort the file's tensors into ``report``; return those that can be copied, and why others cannot."""
     accepted: dict[str, Tensor] = {}
     mismatched: dict[str, str] = {}
@@ -224,9 +221,9 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
         if DERIVED_BUFFERS.search(name):
             continue
         source = state[name]
-        if name == 'pos_embed' and _grid_of(module):
+        if name == 'pos_embed' and grid:
             try:
-                accepted[name] = _positions(module, source, target, state)
+                accepted[name] = _positions(module, source, target, state, grid)
             except LoadError as error:
                 mismatched[name] = str(error)
             else:
@@ -241,7 +238,9 @@ def _match(module: nn.Module, own: dict, state: dict, report: LoadReport) -> tup
     return accepted, mismatched
 
 
-def _positions(module: nn.Module, source: Tensor, target: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+def _positions(
+    module: nn.Module, source: Tensor, target: Tensor, state: Mapping[str, Tensor], grid: tuple[int, int]
+) -> Tensor:
     """The file's position table in the shape of ``target``; LoadError where rows would be cut."""
     extra = extra_tokens(state) if 'dist_token' not in module.state_dict() else 0
     if extra and source.ndim == 3:
@@ -254,7 +253,7 @@ def _positions(module: nn.Module, source: Tensor, target: Tensor, state: Mapping
     if source.shape == target.shape:
         return source
     mode = getattr(module, 'interpolate_mode', 'bicubic')
-    return resize_positions(source, target, _grid_of(module), mode, bare_class='cls_token' in state)
+    return resize_positions(source, target, grid, mode, bare_class='cls_token' in state)
 
 
 def _refuse(

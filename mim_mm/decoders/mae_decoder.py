@@ -12,11 +12,10 @@ from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
-from mim_mm.decoders.positions import table_for
 from mim_mm.encoders.base import Grid
 from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing
-from mim_mm.encoders.positions import init_linears, sincos_table
+from mim_mm.encoders.positions import init_linears, sincos_table, table_for
 from mim_mm.registry import MODELS
 
 

@@ -1,6 +1,30 @@
-"""Adapters that let an mmpretrain backbone encode under a MaskPlan."""
+"""One Encoder class for each family of backbones: what algorithms, probes and tools ask of any of them."""
 
-from mim_mm.encoders import hivit, vit  # noqa: F401  (they add their backbones to ADAPTERS)
-from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, adapter_of, build_backbone
+from mim_mm.encoders import beit, hivit, swin, vit  # noqa: F401  (their classes enter FAMILIES)
+from mim_mm.encoders.base import (
+    FAMILIES,
+    Encoder,
+    Grid,
+    UnsupportedBackbone,
+    build_backbone,
+    class_of,
+    encoder_of,
+    family_of,
+    grid_of,
+    reader_of,
+    sketch,
+)
 
-__all__ = ['ADAPTERS', 'Adapter', 'Grid', 'adapter_of', 'build_backbone']
+__all__ = [
+    'FAMILIES',
+    'Encoder',
+    'Grid',
+    'UnsupportedBackbone',
+    'build_backbone',
+    'class_of',
+    'encoder_of',
+    'family_of',
+    'grid_of',
+    'reader_of',
+    'sketch',
+]

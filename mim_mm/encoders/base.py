@@ -1,16 +1,23 @@
-"""What an algorithm may ask of a backbone, whichever class it is: a few functions, one file per class.
+"""What anybody may ask of a backbone, whichever class it is: methods of one :class:`Encoder`, a subclass a family.
 
-The backbone stays the plain mmpretrain module, so its weights load elsewhere without this package. A further backbone
-is supported by a file beside ``vit.py`` that adds its class to ``ADAPTERS``. (A table looked up once, and not
-``functools.singledispatch``: that cannot be captured by torch.compile.)
+The backbone stays the plain mmpretrain module, so its weights load elsewhere without this package, and the Encoder
+beside it is no module and owns no parameter. A further family is one subclass that names its backbones, in this room or
+in a module of your own (``custom_imports`` of a config):
+
+    class MyEncoder(Encoder):
+        backbones = (MyViT,)
+
+        def embed(self, images): ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from mim_mm.encoders.packed import Packing
@@ -55,68 +62,343 @@ class Grid:
         return height // self.patch_size, width // self.patch_size
 
 
-def _cannot_pack(backbone: nn.Module, tokens: Tensor, packing: Packing) -> Tensor:
-    raise NotImplementedError(
-        f'the adapter of {type(backbone).__name__} has no encode_packed, which parts of unequal length need: add it '
-        '(see mim_mm/encoders/vit.py), or use a masker with one number of visible patches for all images and parts'
-    )
+class UnsupportedBackbone(NotImplementedError, ValueError):
+    """A backbone cannot do what is asked of it. (A ValueError too: what is wrong is the config that names it.)"""
 
 
-class Adapter(NamedTuple):
-    """What an algorithm may ask of a backbone, as functions of it.
+FAMILIES: dict[type[nn.Module], type[Encoder]] = {}  # filled by the subclasses of Encoder
+
+
+class Encoder:
+    """A backbone as algorithms, probes and tools use it. A family implements what its backbones can do.
+
+    What it cannot do raises :class:`UnsupportedBackbone`, which says what to do instead; :meth:`can` asks beforehand.
+    Nothing is stored between calls, and images may have any size that is whole patches: positions are resampled.
+
+    B images, N patches, V visible, K parts, P prefix tokens, D width.
 
     Attributes:
-        describe: ``(backbone) -> Grid``.
-        prepare: ``(backbone, pos_embed) -> None``; initialise as MAE does: xavier linears and patch projection, cls
-            N(0, 0.02), positions 'sincos' (fixed) or 'learned' (truncated normal, std 0.02).
-        embed: ``(backbone, images (B, C, H, W)) -> tokens (B, N, D)`` with position embedding, before any attention and
-            without class token.
-        encode: ``(backbone, tokens (B, N, D), visible long (B, K, V)) -> (B*K, P+V, D)``; all parts in one batch,
-            prefix tokens first, the patches in the order of ``visible``.
-        encode_packed: ``(backbone, tokens (B, N, D), packing) -> (T, D)``; the same for sequences of any lengths, laid
-            end to end as :class:`mim_mm.encoders.packed.Packing` says. Optional.
+        backbones: the classes that this family is for, exactly these (see :func:`family_of`).
+        backbone: the module that is asked.
     """
 
-    describe: Callable[[nn.Module], Grid]
-    prepare: Callable[[nn.Module, str], None]
-    embed: Callable[[nn.Module, Tensor], Tensor]
-    encode: Callable[[nn.Module, Tensor, Tensor], Tensor]
-    encode_packed: Callable[[nn.Module, Tensor, Packing], Tensor] = _cannot_pack
+    backbones: ClassVar[tuple[type[nn.Module], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        for kind in cls.__dict__.get('backbones', ()):  # its own, not those of the family it derives from
+            FAMILIES[kind] = cls
+
+    def __init__(self, backbone: nn.Module) -> None:
+        # A plain reference: copied or pickled with its model, an Encoder refers to the copy of the backbone.
+        self.backbone = backbone
+
+    @classmethod
+    def can(cls, name: str) -> bool:
+        """Whether the family implements the method or property ``name``."""
+        return getattr(cls, name) is not getattr(Encoder, name)
+
+    # ---- what it is made of
+
+    @property
+    def grid(self) -> Grid:
+        """Geometry at the input, for images of the size that the backbone was built for."""
+        raise refusal(type(self.backbone), 'grid')
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks whose outputs are tokens (B, P+N, D), first to last."""
+        raise refusal(type(self.backbone), 'blocks')
+
+    @property
+    def norm(self) -> nn.Module | None:
+        """The final norm, or None where the backbone has none."""
+        return None
+
+    @property
+    def num_prefix(self) -> int:
+        """P, tokens in front of the patches; the first is the class token."""
+        return self.grid.num_prefix
+
+    @property
+    def width(self) -> int:
+        """D of the tokens at the end."""
+        return self.output[1]
+
+    @property
+    def depth(self) -> int:
+        """How many blocks of that width there are."""
+        return self.stages[-1]
+
+    @property
+    def stages(self) -> list[int]:
+        """How many blocks each stage has, first to last; one stage where all blocks are equally wide."""
+        return [len(self.blocks)]
+
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of a block; None where they differ between blocks."""
+        return None
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Stride in pixels and channels of the feature map at the end."""
+        return self.grid.patch_size, self.grid.embed_dims
+
+    # ---- how it starts
+
+    def prepare(self, pos_embed: str) -> None:
+        """Initialise as MAE does: xavier linears and patch projection, class token N(0, 0.02), attention fused.
+
+        Args:
+            pos_embed: 'sincos' (fixed) or 'learned' (truncated normal, std 0.02).
+
+        Raises:
+            ValueError: an option of the backbone would show hidden patches or lose where patches are.
+        """
+        raise refusal(type(self.backbone), 'prepare')
+
+    def initialise(self) -> None:
+        """Initialise as the release of the method does that masks at the input; as it is where that is mmpretrain's."""
+
+    # ---- what it computes
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> tokens (B, N, D) before any attention, without prefix.
+
+        With position embedding where the backbone adds one at its input. (SimMIM's and BEiT's ViT and Swin know
+        positions only as biases inside attention: there a masker sees appearance alone.)
+        """
+        raise refusal(type(self.backbone), 'embed')
+
+    def encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        """What the visible patches alone give.
+
+        Args:
+            tokens: (B, N, D) from :meth:`embed`.
+            visible: long (B, K, V), places of the visible patches of each part.
+
+        Returns:
+            (B*K, P+V, D); all parts in one batch, prefix tokens first, patches in the order of ``visible``.
+        """
+        raise refusal(type(self.backbone), 'encode')
+
+    def encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        """:meth:`encode` for sequences of any lengths: tokens (B, N, D) -> (T, D), laid end to end as ``packing`` says.
+
+        Raises:
+            UnsupportedBackbone: also where an option of the backbone does not work token by token.
+        """
+        raise refusal(type(self.backbone), 'encode_packed')
+
+    def encode_masked(self, images: Tensor, mask: Tensor) -> Tensor:
+        """All patches, with mask tokens in place of the hidden ones; the sequence keeps its length.
+
+        It takes images and not the tokens of :meth:`embed`: the mask token enters before positions are added, and so
+        the pass is mmpretrain's own, bit for bit.
+
+        Args:
+            images: (B, C, H, W).
+            mask: bool (B, h, w) over patches, True where hidden; each image may hide its own number.
+
+        Returns:
+            (B, P+N', D'), prefix tokens first, then the map of :attr:`output`, row by row.
+        """
+        raise refusal(type(self.backbone), 'encode_masked')
+
+    def encode_visible(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The visible patches in the order of the image, as CAE's encoder picks them.
+
+        Args:
+            images: (B, C, H, W).
+            mask: bool (B, N), True where hidden, the same number in every image.
+
+        Returns:
+            (B, P+V, D), prefix tokens first.
+        """
+        raise refusal(type(self.backbone), 'encode_visible')
+
+    def encode_whole(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Nothing hidden: images (B, C, H, W) -> prefix tokens (B, P, D') and patches (B, N', D') of the map at the
+        end, after the final norm."""
+        raise refusal(type(self.backbone), 'encode_whole')
+
+    def cls_attention(self, tokens: Tensor, minmax_heads: bool = False) -> Tensor:
+        """How much the class token attends to each patch in the last block, without gradient and dropout.
+
+        ``softmax(q_cls k^T / sqrt(d))`` over all tokens, its patch entries averaged over heads. A backbone without
+        class token asks with the mean of all queries instead. All blocks but the last are run in full; of the last one
+        only this row is computed.
+
+        Args:
+            tokens: (B, N, D) from :meth:`embed`.
+            minmax_heads: rescale each head's patch entries to [0, 1] before averaging, as AMT's code does.
+
+        Returns:
+            (B, N), fp32, >= 0; without ``minmax_heads`` a row sums to at most 1, what is missing being the class
+            token's attention to itself.
+        """
+        raise refusal(type(self.backbone), 'cls_attention')
+
+    def read(self, images: Tensor, blocks: Sequence[int], norm: bool = True) -> list[Tensor]:
+        """Tokens of chosen blocks from one forward pass of the backbone's own, without gradient: what probes read.
+
+        They are read where they arise, whatever ``out_indices`` and ``out_type`` the backbone was built with. Backbones
+        that mask unless told otherwise (``MAEViT``, ``BEiTPretrainViT``) are told so.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            blocks: which of :attr:`blocks`, counted from 0.
+            norm: apply the final norm to each; False: the blocks' bare outputs.
+
+        Returns:
+            A tensor (B, P + N, D) for each block, in the order of ``blocks``.
+
+        Raises:
+            UnsupportedBackbone: there is no stack of equally wide blocks.
+        """
+        backbone, all_blocks = self.backbone, self.blocks
+        found: dict[int, Tensor] = {}
+
+        def keep(index: int):
+            def hook(module, inputs, output):
+                if not isinstance(output, Tensor):
+                    raise refusal(type(backbone), 'blocks', f'its blocks put out a {type(output).__name__}, no tokens')
+                found[index] = output
+
+            return hook
+
+        handles = [all_blocks[index].register_forward_hook(keep(index)) for index in blocks]
+        options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
+        try:
+            with torch.no_grad():
+                backbone(images, **options)
+                tokens = [found[index] for index in blocks]
+                return [self.norm(t) for t in tokens] if norm and self.norm is not None else tokens
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
-ADAPTERS: dict[type[nn.Module], Adapter] = {}
-EXACTLY = (
-    'these classes exactly: a subclass may embed, order or attend otherwise, and nothing would notice; one that does '
-    'not is added as ADAPTERS[YourClass] = ADAPTERS[ItsBase]'
-)
+# What a family may lack: how a refusal puts it, and what to do instead.
+_LACKS = {
+    'grid': ('has no grid of patches that is known', 'use a backbone that embeds patches'),
+    'prepare': ("has no start as MAE's", "use mmpretrain's VisionTransformer or HiViT"),
+    'embed': ('has no patch embedding that is known', 'use a backbone that embeds patches'),
+    'encode': ('cannot encode visible patches only', 'use a method with mask tokens, such as SimMIM'),
+    'encode_packed': (
+        'has no encode_packed, which parts of unequal length need',
+        'use a masker with one number of visible patches for all images and parts',
+    ),
+    'encode_masked': (
+        'has no place for mask tokens at its input',
+        'use mmpretrain.BEiTPretrainViT or mmpretrain.SimMIMSwinTransformer, or MAE, which drops patches',
+    ),
+    'encode_visible': ('does not drop hidden patches by a mask', 'use mmpretrain.CAEPretrainViT'),
+    'encode_whole': ('has no pass over whole images that is known', 'use a ViT, HiViT or Swin'),
+    'cls_attention': ('shows no class-token attention', 'use a masker that needs none (SalienceMasking)'),
+    'blocks': (
+        'cannot be probed by block: a stack of equally wide blocks is needed',
+        "use mmpretrain's VisionTransformer, BEiTViT or HiViT, or configs/linear/vitb_linear_90e.py with its own "
+        'backbone',
+    ),
+}
 
 
-def adapter_of(backbone: nn.Module | type[nn.Module]) -> Adapter:
-    """The adapter of a backbone, or of a class of backbones.
-
-    Of exactly this class. By inheritance mmpretrain's DeiT3 (positions without class token), its
-    DistilledVisionTransformer (a second prefix token) and ViTEVA02 (rotary positions) would be encoded wrongly.
-
-    Raises:
-        NotImplementedError: if there is none.
-    """
-    kind = backbone if isinstance(backbone, type) else type(backbone)
-    if kind in ADAPTERS:
-        return ADAPTERS[kind]
-    raise NotImplementedError(
-        f'{kind.__name__} cannot encode visible patches only: supported are the mmpretrain backbones '
-        f'{" and ".join(k.__name__ for k in ADAPTERS)} ({EXACTLY}). Add yours to mim_mm.encoders.ADAPTERS'
+def refusal(kind: type[nn.Module], name: str, why: str = '') -> UnsupportedBackbone:
+    """The error for a class of backbones whose family lacks ``name``, or that has no family."""
+    lack, instead = _LACKS[name]
+    able = ' and '.join(known.__name__ for known, family in FAMILIES.items() if family.can(name))
+    text = f'{kind.__name__} {lack}' + (f' ({why})' if why else '') + f'; these can: {able}'
+    instead = f'{instead[0].upper()}{instead[1:]}'
+    if kind in FAMILIES:
+        return UnsupportedBackbone(f'{text}. {instead}, or add {name} to {FAMILIES[kind].__name__}')
+    near = _nearest(kind) or Encoder
+    if name != 'blocks':  # see reader_of
+        text += ', and no subclass of them, which may embed, order or attend otherwise without anything noticing'
+    return UnsupportedBackbone(
+        f'{text}. {instead}, or register an Encoder for it: '
+        f'class {kind.__name__}Encoder({near.__name__}): backbones = ({kind.__name__},)'
     )
 
 
-def build_backbone(config: dict, adapter: Callable[[type[nn.Module]], object]) -> nn.Module:
-    """Build a backbone of a config, once ``adapter`` (:func:`adapter_of` or its like) has not refused its class."""
+def _nearest(kind: type[nn.Module]) -> type[Encoder] | None:
+    """The family of the nearest class that ``kind`` inherits from, itself included."""
+    return next((FAMILIES[parent] for parent in kind.__mro__ if parent in FAMILIES), None)
+
+
+def family_of(kind: type[nn.Module], *needs: str) -> type[Encoder]:
+    """The family of a class of backbones, of exactly this class.
+
+    By inheritance mmpretrain's DeiT3 (positions without class token), its DistilledVisionTransformer (a second prefix
+    token) and ViTEVA02 (rotary positions) would be encoded wrongly.
+
+    Args:
+        needs: methods of :class:`Encoder` that the family must have.
+
+    Raises:
+        UnsupportedBackbone: there is none, or it lacks one of ``needs``.
+    """
+    family = FAMILIES.get(kind)
+    for name in needs or ('grid',):
+        if family is None or not family.can(name):
+            raise refusal(kind, name)
+    return family
+
+
+def encoder_of(backbone: nn.Module, *needs: str) -> Encoder:
+    """The Encoder of a backbone; see :func:`family_of`, which refuses."""
+    return family_of(type(backbone), *needs)(backbone)
+
+
+def reader_of(backbone: nn.Module) -> Encoder:
+    """An Encoder to *read* a backbone with, also one of a class derived from a family's.
+
+    Reading (blocks, norm, prefix, grid and :meth:`Encoder.read`) runs the backbone's own pass, so that a subclass which
+    embeds or attends otherwise is read rightly. Do not encode with it: that is what :func:`encoder_of` is strict for.
+
+    Raises:
+        UnsupportedBackbone: neither the class nor one that it derives from has a family.
+    """
+    family = _nearest(type(backbone))
+    if family is None:
+        raise refusal(type(backbone), 'blocks')
+    return family(backbone)
+
+
+def grid_of(backbone: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of a backbone's position table, for loading one of another size; None where it has no family."""
+    family = _nearest(type(backbone))
+    if family is None or not family.can('grid'):
+        return None
+    grid = family(backbone).grid
+    return grid.height, grid.width
+
+
+def build_backbone(config: dict, *needs: str) -> nn.Module:
+    """Build a backbone of a config, once :func:`family_of` has not refused its class for lacking one of ``needs``."""
+    kind = class_of(config)
+    if kind is not None:
+        family_of(kind, *needs)
+    return MODELS.build(config)
+
+
+def class_of(config: dict) -> type[nn.Module] | None:
+    """The class that a config names; None where it names none that is registered."""
     with MODELS.switch_scope_and_registry(config.get('_scope_')) as registry:
         kind = config.get('type')
         kind = registry.get(kind) if isinstance(kind, str) else kind
-    if isinstance(kind, type):
-        adapter(kind)
-    return MODELS.build(config)
+    return kind if isinstance(kind, type) else None
+
+
+def sketch(config: dict) -> nn.Module:
+    """A backbone of a config to be asked for its sizes: without memory where it can be, and with no checkpoint read."""
+    settings = {key: value for key, value in config.items() if key != 'init_cfg'}
+    try:
+        with torch.device('meta'):
+            return MODELS.build(dict(settings))
+    except (RuntimeError, NotImplementedError):  # Swin and HiViT read values of tensors while they are built
+        return MODELS.build(dict(settings))
 
 
 def gather_parts(tokens: Tensor, ids: Tensor) -> Tensor:

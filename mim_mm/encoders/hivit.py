@@ -6,67 +6,109 @@ Dropping therefore happens after the position embedding, as iTPN's pixel branch 
 
 from __future__ import annotations
 
+import torch
 from mmpretrain.models import HiViT
 from mmpretrain.models.backbones.hivit import BlockWithRPE
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
+from mim_mm.encoders.base import Encoder, Grid, gather_parts
+from mim_mm.encoders.class_attention import project_row, row_of, without_dropout
 from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 
 
-def describe(backbone: HiViT) -> Grid:
-    height, width = backbone.patch_embed.patches_resolution
-    return Grid(
-        height=height,
-        width=width,
-        patch_size=backbone.patch_size,
-        in_channels=backbone.patch_embed.proj.in_channels,
-        embed_dims=backbone.embed_dims,
-        num_prefix=0,
-    )
+class HiViTEncoder(Encoder):
+    """HiViT without relative positions: no class token, no final norm; blocks are those of the main stage."""
 
+    backbones = (HiViT,)
+    backbone: HiViT
 
-def _check(backbone: HiViT) -> None:
-    if backbone.rpe:
-        raise ValueError(
-            'HiViT has rpe=True: its relative position bias is a full N x N table, which fits no subset of patches; '
-            'set rpe=False (and ape=True) for pretraining'
+    @property
+    def grid(self) -> Grid:
+        height, width = self.backbone.patch_embed.patches_resolution
+        return Grid(
+            height=height,
+            width=width,
+            patch_size=self.backbone.patch_size,
+            in_channels=self.backbone.patch_embed.proj.in_channels,
+            embed_dims=self.backbone.embed_dims,
+            num_prefix=0,
         )
-    projection = backbone.patch_embed.proj
-    if projection.kernel_size != projection.stride or any(projection.padding):
-        raise ValueError(
-            f'HiViT has kernel_size {projection.kernel_size} over stride {projection.stride}: overlapping kernels '
-            'would show pixels of hidden patches; leave kernel_size and pad_size at their defaults'
-        )
-    if not backbone.ape:
-        raise ValueError('HiViT has ape=False: without positions visible patches cannot be told apart; set ape=True')
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.backbone.blocks[-self.backbone.num_main_blocks :])
 
-def prepare(backbone: HiViT, pos_embed: str) -> None:
-    _check(backbone)
-    grid = describe(backbone)
-    plain_drop_path(backbone)
-    fuse_attention(backbone)
-    init_linears(backbone)
-    nn.init.xavier_uniform_(backbone.patch_embed.proj.weight.data.flatten(1))
-    set_positions(backbone, pos_embed, grid.height, grid.width, 0)
+    @property
+    def stages(self) -> list[int]:
+        return list(self.backbone.arch_settings['depths'])
 
+    @property
+    def heads(self) -> int:
+        return self.backbone.blocks[-1].attn.num_heads
 
-def embed(backbone: HiViT, images: Tensor) -> Tensor:
-    x = backbone.patch_embed(images)
-    for block in backbone.blocks[: -backbone.num_main_blocks]:
-        x = block(x)
-    x = x[..., 0, 0, :]
-    return x + backbone.interpolate_pos_encoding(x, *images.shape[-2:])
+    def prepare(self, pos_embed: str) -> None:
+        backbone, grid = self.backbone, self.grid
+        if backbone.rpe:
+            raise ValueError(
+                'HiViT has rpe=True: its relative position bias is a full N x N table, which fits no subset of '
+                'patches; set rpe=False (and ape=True) for pretraining'
+            )
+        projection = backbone.patch_embed.proj
+        if projection.kernel_size != projection.stride or any(projection.padding):
+            raise ValueError(
+                f'HiViT has kernel_size {projection.kernel_size} over stride {projection.stride}: overlapping kernels '
+                'would show pixels of hidden patches; leave kernel_size and pad_size at their defaults'
+            )
+        if not backbone.ape:
+            raise ValueError(
+                'HiViT has ape=False: without positions visible patches cannot be told apart; set ape=True'
+            )
+        plain_drop_path(backbone)
+        fuse_attention(backbone)
+        init_linears(backbone)
+        nn.init.xavier_uniform_(projection.weight.data.flatten(1))
+        set_positions(backbone, pos_embed, grid.height, grid.width, 0)
 
+    def embed(self, images: Tensor) -> Tensor:
+        backbone = self.backbone
+        x = backbone.patch_embed(images)
+        for block in backbone.blocks[: -backbone.num_main_blocks]:
+            x = block(x)
+        x = x[..., 0, 0, :]
+        return x + backbone.interpolate_pos_encoding(x, *images.shape[-2:])
 
-def encode(backbone: HiViT, tokens: Tensor, visible: Tensor) -> Tensor:
-    x = backbone.pos_drop(gather_parts(tokens, visible))
-    for block in backbone.blocks[-backbone.num_main_blocks :]:
-        x = block(x)
-    return x
+    def encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        return self._run(gather_parts(tokens, visible))
+
+    def encode_whole(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._run(self.embed(images))
+        return x[:, :0], x
+
+    def _run(self, x: Tensor) -> Tensor:
+        """The main stage, (B, L, D) to the same."""
+        x = self.backbone.pos_drop(x)
+        for block in self.backbone.blocks[-self.backbone.num_main_blocks :]:
+            x = block(x)
+        return x
+
+    def encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        x = self.backbone.pos_drop(pack_tokens(tokens, packing))
+        for block in self.backbone.blocks[-self.backbone.num_main_blocks :]:
+            x = _packed_block(block, x, packing)
+        return x
+
+    @torch.no_grad()
+    def cls_attention(self, tokens: Tensor, minmax_heads: bool = False) -> Tensor:
+        *before, last = self.blocks
+        with without_dropout(self.backbone):
+            x = self.backbone.pos_drop(tokens)
+            for block in before:
+                x = block(x)
+            x = last.norm1(x)
+        query, keys = project_row(x, last.attn.qkv, 0)
+        return row_of(query, keys, last.attn.num_heads, 0, minmax_heads)
 
 
 def _packed_block(block: BlockWithRPE, x: Tensor, packing: Packing) -> Tensor:
@@ -78,13 +120,3 @@ def _packed_block(block: BlockWithRPE, x: Tensor, packing: Packing) -> Tensor:
     x = x + drop_path(y if block.gamma_1 is None else block.gamma_1 * y, block.drop_path, packing)
     y = block.mlp(block.norm2(x))
     return x + drop_path(y if block.gamma_2 is None else block.gamma_2 * y, block.drop_path, packing)
-
-
-def encode_packed(backbone: HiViT, tokens: Tensor, packing: Packing) -> Tensor:
-    x = backbone.pos_drop(pack_tokens(tokens, packing))
-    for block in backbone.blocks[-backbone.num_main_blocks :]:
-        x = _packed_block(block, x, packing)
-    return x
-
-
-ADAPTERS[HiViT] = Adapter(describe, prepare, embed, encode, encode_packed)

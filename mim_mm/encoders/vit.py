@@ -9,71 +9,118 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import ADAPTERS, Adapter, Grid, gather_parts
+from mim_mm.encoders.base import Encoder, Grid, gather_parts, refusal
+from mim_mm.encoders.class_attention import project_row, row_of, without_dropout
 from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 
 
-def describe(backbone: VisionTransformer) -> Grid:
-    height, width = backbone.patch_resolution
-    projection = backbone.patch_embed.projection
-    return Grid(
-        height=height,
-        width=width,
-        patch_size=projection.kernel_size[0],
-        in_channels=projection.in_channels,
-        embed_dims=backbone.embed_dims,
-        num_prefix=backbone.num_extra_tokens,
-    )
+class ViTEncoder(Encoder):
+    """MAE's, MoCo v3's and DeiT's ViT: absolute positions at the input, a class token or none."""
 
+    backbones = (VisionTransformer,)
+    backbone: VisionTransformer
 
-def _check(backbone: VisionTransformer) -> None:
-    projection = backbone.patch_embed.projection
-    if projection.kernel_size != projection.stride or any(projection.padding):
-        raise ValueError(
-            f'VisionTransformer has kernel_size {projection.kernel_size} over stride {projection.stride} (patch_cfg): '
-            'overlapping kernels would show pixels of hidden patches; leave patch_cfg at its default'
+    @property
+    def grid(self) -> Grid:
+        height, width = self.backbone.patch_resolution
+        projection = self.backbone.patch_embed.projection
+        return Grid(
+            height=height,
+            width=width,
+            patch_size=projection.kernel_size[0],
+            in_channels=projection.in_channels,
+            embed_dims=self.backbone.embed_dims,
+            num_prefix=self.backbone.num_extra_tokens,
         )
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.backbone.layers)
 
-def prepare(backbone: VisionTransformer, pos_embed: str) -> None:
-    _check(backbone)
-    grid = describe(backbone)
-    plain_drop_path(backbone)
-    fuse_attention(backbone)
-    init_linears(backbone)
-    projection = backbone.patch_embed.projection
-    nn.init.xavier_uniform_(projection.weight.data.flatten(1))
-    if backbone.cls_token is not None:
-        nn.init.normal_(backbone.cls_token, std=0.02)
-    set_positions(backbone, pos_embed, grid.height, grid.width, grid.num_prefix)
+    @property
+    def heads(self) -> int:
+        return self.backbone.layers[-1].attn.num_heads
 
+    @property
+    def norm(self) -> nn.Module | None:
+        return self.backbone.ln1 if self.backbone.final_norm else None
 
-def embed(backbone: VisionTransformer, images: Tensor) -> Tensor:
-    tokens, size = backbone.patch_embed(images)
-    positions = backbone.pos_embed[:, backbone.num_extra_tokens :]
-    return tokens + resize_pos_embed(
-        positions, backbone.patch_resolution, size, mode=backbone.interpolate_mode, num_extra_tokens=0
-    )
+    @property
+    def prefix(self) -> Tensor | None:
+        """The prefix tokens (1, P, D) with their positions."""
+        if self.backbone.cls_token is None:
+            return None
+        return self.backbone.cls_token + self.backbone.pos_embed[:, : self.backbone.num_extra_tokens]
 
+    def prepare(self, pos_embed: str) -> None:
+        backbone, grid = self.backbone, self.grid
+        projection = backbone.patch_embed.projection
+        if projection.kernel_size != projection.stride or any(projection.padding):
+            raise ValueError(
+                f'VisionTransformer has kernel_size {projection.kernel_size} over stride {projection.stride} '
+                '(patch_cfg): overlapping kernels would show pixels of hidden patches; leave patch_cfg at its default'
+            )
+        plain_drop_path(backbone)
+        fuse_attention(backbone)
+        init_linears(backbone)
+        nn.init.xavier_uniform_(projection.weight.data.flatten(1))
+        if backbone.cls_token is not None:
+            nn.init.normal_(backbone.cls_token, std=0.02)
+        set_positions(backbone, pos_embed, grid.height, grid.width, grid.num_prefix)
 
-def _prefix(backbone: VisionTransformer) -> Tensor | None:
-    """The prefix tokens (1, P, D) with their positions."""
-    if backbone.cls_token is None:
-        return None
-    return backbone.cls_token + backbone.pos_embed[:, : backbone.num_extra_tokens]
+    def embed(self, images: Tensor) -> Tensor:
+        backbone = self.backbone
+        tokens, size = backbone.patch_embed(images)
+        positions = backbone.pos_embed[:, backbone.num_extra_tokens :]
+        return tokens + resize_pos_embed(
+            positions, backbone.patch_resolution, size, mode=backbone.interpolate_mode, num_extra_tokens=0
+        )
 
+    def encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        return self._finish(self._enter(gather_parts(tokens, visible)))
 
-def encode(backbone: VisionTransformer, tokens: Tensor, visible: Tensor) -> Tensor:
-    x = gather_parts(tokens, visible)
-    prefix = _prefix(backbone)
-    if prefix is not None:
-        x = torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
-    x = backbone.pre_norm(backbone.drop_after_pos(x))
-    for layer in backbone.layers:
-        x = layer(x)
-    return backbone.ln1(x) if backbone.final_norm else x
+    def encode_whole(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self._finish(self._enter(self.embed(images)))
+        return x[:, : self.num_prefix], x[:, self.num_prefix :]
+
+    def _enter(self, x: Tensor) -> Tensor:
+        """Patches (B, L, D) behind the prefix tokens (B, P+L, D), as the first block takes them."""
+        prefix = self.prefix
+        if prefix is not None:
+            x = torch.cat([prefix.expand(len(x), -1, -1), x], dim=1)
+        return self.backbone.pre_norm(self.backbone.drop_after_pos(x))
+
+    def _finish(self, x: Tensor) -> Tensor:
+        """All blocks and the final norm."""
+        for layer in self.backbone.layers:
+            x = layer(x)
+        return self.backbone.ln1(x) if self.backbone.final_norm else x
+
+    def encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        backbone = self.backbone
+        other = next((layer for layer in backbone.layers if type(layer) is not TransformerEncoderLayer), None)
+        if other is not None:
+            raise refusal(
+                type(backbone), 'encode_packed', f'its layers of type {type(other).__name__} cannot run packed'
+            )
+        x = pack_tokens(tokens, packing, self.prefix)
+        x = backbone.pre_norm(backbone.drop_after_pos(x))
+        for layer in backbone.layers:
+            x = _packed_layer(layer, x, packing)
+        return backbone.ln1(x) if backbone.final_norm else x
+
+    @torch.no_grad()
+    def cls_attention(self, tokens: Tensor, minmax_heads: bool = False) -> Tensor:
+        *before, last = self.backbone.layers
+        with without_dropout(self.backbone):
+            x = self._enter(tokens)
+            for layer in before:
+                x = layer(x)
+            x = last.ln1(x)
+        query, keys = project_row(x, last.attn.qkv, self.num_prefix)
+        return row_of(query, keys, last.attn.num_heads, self.num_prefix, minmax_heads)
 
 
 def _packed_layer(layer: TransformerEncoderLayer, x: Tensor, packing: Packing) -> Tensor:
@@ -85,20 +132,3 @@ def _packed_layer(layer: TransformerEncoderLayer, x: Tensor, packing: Packing) -
     if isinstance(ffn, FFN):
         return x + drop_path(ffn.gamma2(ffn.layers(layer.ln2(x))), ffn.dropout_layer, packing)
     return ffn(layer.ln2(x), identity=x)  # SwiGLU as mmpretrain builds it: every step works token by token
-
-
-def encode_packed(backbone: VisionTransformer, tokens: Tensor, packing: Packing) -> Tensor:
-    other = next((layer for layer in backbone.layers if type(layer) is not TransformerEncoderLayer), None)
-    if other is not None:
-        raise NotImplementedError(
-            f'{type(backbone).__name__} has layers of type {type(other).__name__}, which cannot run packed: use a '
-            'masker with one number of visible patches for all images and parts, or a plain VisionTransformer'
-        )
-    x = pack_tokens(tokens, packing, _prefix(backbone))
-    x = backbone.pre_norm(backbone.drop_after_pos(x))
-    for layer in backbone.layers:
-        x = _packed_layer(layer, x, packing)
-    return backbone.ln1(x) if backbone.final_norm else x
-
-
-ADAPTERS[VisionTransformer] = Adapter(describe, prepare, embed, encode, encode_packed)

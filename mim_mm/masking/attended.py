@@ -4,7 +4,7 @@ AM / AMT: Gui et al., Good Helper Is around You: Attention-Driven Masked Image M
 AttMask: Kakogeorgiou et al., What to Hide from Your Students, ECCV 2022, arXiv 2203.12719.
 
 All need ``attention`` (B, N), the class token's row of the last block's attention averaged over heads, which
-``mim_mm.encoders.attention.cls_attention`` computes; algorithms pass it to maskers whose ``needs_attention`` is true.
+``mim_mm.encoders.Encoder.cls_attention`` computes; algorithms pass it to maskers whose ``needs_attention`` is true.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def check_attention(attention: Tensor | None, tokens: Tensor, masker: object) ->
     """
     if attention is None:
         raise ValueError(
-            f'{type(masker).__name__} needs attention=(B, N): the algorithm provides it as mim_mm.encoders.attention.'
-            'cls_attention(backbone, tokens), for a masker whose needs_attention is true'
+            f'{type(masker).__name__} needs attention=(B, N): the algorithm provides it as '
+            'mim_mm.encoders.encoder_of(backbone).cls_attention(tokens), for a masker whose needs_attention is true'
         )
     if attention.shape != tokens.shape[:2]:
         raise ValueError(

@@ -9,7 +9,6 @@ from test_losses import naive_consistency
 from tiny import HIVIT, VIT, build, images, total_loss
 
 from mim_mm.checkpoint.mae_release import convert_file, from_mae_release
-from mim_mm.encoders.attention import cls_attention
 from mim_mm.losses import reconstruction_loss
 from mim_mm.masking import MaskPlan
 from mim_mm.targets import patchify, pixel_target, unpatchify
@@ -88,8 +87,8 @@ def test_a_masker_that_asks_for_attention_gets_that_of_the_class_token(kind, bac
     model = build(kind, backbone=backbone)
     model.masker = HideTheAttended()
     out = model.loss(images())
-    tokens = model.encoder.embed(model.backbone, images())
-    torch.testing.assert_close(model.masker.attention, cls_attention(model.backbone, tokens))
+    tokens = model.encoder.embed(images())
+    torch.testing.assert_close(model.masker.attention, model.encoder.cls_attention(tokens))
     assert model.masker.attention.shape == (3, 16)
     plan = model.reconstruct(images())['plan']
     shown = model.masker.attention.masked_fill(plan.mask[:, 0], -1).amax(dim=1)
@@ -162,12 +161,12 @@ def test_masks_that_never_overlap_are_named_once(masker, says, monkeypatch):
 def test_hidden_pixels_cannot_reach_the_latent(backbone):
     model = build('EMAE', backbone=backbone).eval()
     x = images()
-    plan = model.masker(model.encoder.embed(model.backbone, x), torch.Generator().manual_seed(0))
-    latent = model.encoder.encode(model.backbone, model.encoder.embed(model.backbone, x), plan.visible)
+    plan = model.masker(model.encoder.embed(x), torch.Generator().manual_seed(0))
+    latent = model.encoder.encode(model.encoder.embed(x), plan.visible)
     for part in range(4):
         noise = patchify(x, 8).masked_fill(plan.mask[:, part, :, None], 7.0)
-        tokens = model.encoder.embed(model.backbone, unpatchify(noise, 8, (4, 4)))
-        changed = model.encoder.encode(model.backbone, tokens, plan.visible)
+        tokens = model.encoder.embed(unpatchify(noise, 8, (4, 4)))
+        changed = model.encoder.encode(tokens, plan.visible)
         torch.testing.assert_close(changed.unflatten(0, (3, 4))[:, part], latent.unflatten(0, (3, 4))[:, part])
 
 
@@ -175,14 +174,14 @@ def test_encoding_all_patches_is_the_plain_backbone():
     model = build('MAE').eval()
     x = images()
     everything = torch.arange(16).expand(3, 1, 16)
-    latent = model.encoder.encode(model.backbone, model.encoder.embed(model.backbone, x), everything)
+    latent = model.encoder.encode(model.encoder.embed(x), everything)
     torch.testing.assert_close(latent, model.backbone(x)[0])
 
 
 def test_the_parts_of_a_batch_do_not_see_each_other():
     model = build('EMAE').eval()
     x = images()
-    tokens = model.encoder.embed(model.backbone, x)
+    tokens = model.encoder.embed(x)
     plan = model.masker(tokens, torch.Generator().manual_seed(0))
     together = model.predict_hidden(tokens, plan)
     for part in range(4):
@@ -192,7 +191,7 @@ def test_the_parts_of_a_batch_do_not_see_each_other():
 
 def test_the_order_of_hidden_patches_does_not_matter():
     model = build('MAE').eval()
-    tokens = model.encoder.embed(model.backbone, images())
+    tokens = model.encoder.embed(images())
     plan = model.masker(tokens, torch.Generator().manual_seed(0))
     flipped = MaskPlan(torch.cat([plan.order[..., :4], plan.order[..., 4:].flip(-1)], dim=-1), plan.num_visible)
     torch.testing.assert_close(
@@ -273,8 +272,8 @@ def test_images_of_another_size_are_refused_by_the_decoder():
         build('MAE').loss(images(2, size=64))
 
 
-def test_backbones_without_an_adapter_are_refused():
-    with pytest.raises(NotImplementedError, match='ResNet.*HiViT and VisionTransformer'):
+def test_backbones_without_an_encoder_are_refused():
+    with pytest.raises(NotImplementedError, match='ResNet cannot encode visible .*HiViT and VisionTransformer'):
         build('MAE', backbone=dict(type='mmpretrain.ResNet', depth=18))
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from mim_mm.checkpoint.keymap import rename_key
 from mim_mm.checkpoint.load import LoadError, load_encoder, read_checkpoint, resize_positions
+from mim_mm.encoders import grid_of
 
 ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
 
@@ -136,8 +137,8 @@ def test_split_query_and_value_biases_become_one(tmp_path):
 def test_hivit_keeps_its_own_block_names(tmp_path):
     arch = dict(embed_dims=32, depths=[1, 1, 2], num_heads=2)
     source, target = HiViT(arch=arch, img_size=32), HiViT(arch=arch, img_size=64)
-    report = load_encoder(target, pretraining_file(tmp_path / 'hivit.pth', source))
-    assert report.fraction == 1.0 and list(report.resized) == ['pos_embed']
+    report = load_encoder(target, pretraining_file(tmp_path / 'hivit.pth', source), grid=grid_of(target))
+    assert grid_of(target) == (4, 4) and report.fraction == 1.0 and list(report.resized) == ['pos_embed']
     assert torch.equal(target.blocks[0].mlp.fc1.weight, source.blocks[0].mlp.fc1.weight)
 
 

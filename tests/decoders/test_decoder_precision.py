@@ -23,7 +23,7 @@ def built(fp32_head, masker=PARALLEL):
 
 def predictions(model, batch):
     with torch.autocast('cpu', torch.bfloat16):
-        tokens = model.encoder.embed(model.backbone, batch)
+        tokens = model.encoder.embed(batch)
         plan = model.draw_plan(tokens, torch.Generator().manual_seed(0))
         return model.predict_hidden(tokens, plan), plan
 

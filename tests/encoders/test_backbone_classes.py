@@ -12,11 +12,10 @@ from test_input_tokens import SWIN, VIT
 from tiny import DECODER, HIVIT, images
 from tiny import VIT as PLAIN_VIT
 
-from mim_mm.encoders import ADAPTERS, adapter_of
-from mim_mm.encoders.attention import cls_attention
-from mim_mm.encoders.input_tokens import INPUT_ADAPTERS, input_adapter_of
+from mim_mm.encoders import FAMILIES, encoder_of, family_of, reader_of
+from mim_mm.encoders.beit import BEiTPretrainEncoder
+from mim_mm.encoders.vit import ViTEncoder
 from mim_mm.evaluation.frozen.features import encode
-from mim_mm.evaluation.probes.probe_features import anatomy, read_tokens
 from mim_mm.registry import MODELS
 
 CLASSES = sorted(
@@ -31,7 +30,8 @@ TRAINS = {
     'EMAE': {'VisionTransformer': PLAIN_VIT, 'HiViT': HIVIT},
     'SimMIM': {'BEiTPretrainViT': VIT, 'SimMIMSwinTransformer': SWIN},
 }
-REFUSED = 'cannot encode visible patches only|has no place for mask tokens|drops hidden patches'
+REFUSED = 'cannot encode visible patches only|has no place for mask tokens'
+NEEDS = {'EMAE': 'encode', 'SimMIM': 'encode_masked'}
 
 
 def build(method, backbone):
@@ -59,7 +59,7 @@ def test_each_class_trains_or_is_refused(method):
             with pytest.raises((NotImplementedError, ValueError), match=REFUSED) as error:
                 build(method, dict(type=f'mmpretrain.{name}'))
             assert str(error.value).startswith(name)
-    assert {k.__name__ for k in (ADAPTERS if method == 'EMAE' else INPUT_ADAPTERS)} >= set(TRAINS[method])
+    assert {kind.__name__ for kind, family in FAMILIES.items() if family.can(NEEDS[method])} == set(TRAINS[method])
 
 
 def test_a_subclass_is_refused_until_it_is_added(monkeypatch):
@@ -69,18 +69,29 @@ def test_a_subclass_is_refused_until_it_is_added(monkeypatch):
     class Masked(MMPRETRAIN.get('BEiTPretrainViT')):
         pass
 
-    with pytest.raises(NotImplementedError, match=r'^Mine cannot .* ADAPTERS\[YourClass\] = ADAPTERS\[ItsBase\]'):
+    advice = r'class MineEncoder\(ViTEncoder\): backbones = \(Mine,\)'
+    with pytest.raises(NotImplementedError, match=f'^Mine cannot encode .* no subclass of them.*{advice}'):
         build('EMAE', dict(PLAIN_VIT, type=Mine))
-    with pytest.raises(NotImplementedError, match=r'^Masked has no place .* ADAPTERS\[YourClass\]'):
+    with pytest.raises(
+        NotImplementedError, match=r'^Masked has no place .* class MaskedEncoder\(BEiTPretrainEncoder\)'
+    ):
         build('SimMIM', dict(VIT, type=Masked))
     backbone = Mine(**{k: v for k, v in PLAIN_VIT.items() if k != 'type'})
     with pytest.raises(NotImplementedError, match='^Mine shows no class-token attention'):
-        cls_attention(backbone, torch.zeros(1, 16, 32))
-    monkeypatch.setitem(ADAPTERS, Mine, ADAPTERS[Mine.__base__])
-    monkeypatch.setitem(INPUT_ADAPTERS, Masked, INPUT_ADAPTERS[Masked.__base__])
-    assert type(build('EMAE', dict(PLAIN_VIT, type=Mine)).backbone) is Mine
-    assert adapter_of(backbone) is adapter_of(Mine) is ADAPTERS[Mine.__base__]
-    assert input_adapter_of(Masked) is INPUT_ADAPTERS[Masked.__base__]
+        encoder_of(backbone, 'cls_attention')
+    assert type(reader_of(backbone)) is ViTEncoder  # to read: its own pass
+
+    monkeypatch.setattr('mim_mm.encoders.base.FAMILIES', dict(FAMILIES))
+
+    class MineEncoder(ViTEncoder):
+        backbones = (Mine,)
+
+    class MaskedEncoder(BEiTPretrainEncoder):
+        backbones = (Masked,)
+
+    assert type(build('EMAE', dict(PLAIN_VIT, type=Mine)).encoder) is MineEncoder
+    assert type(encoder_of(backbone)) is family_of(Mine) is MineEncoder
+    assert type(build('SimMIM', dict(VIT, type=Masked)).encoder) is MaskedEncoder
     with pytest.raises(KeyError, match='NoSuchViT'):
         build('EMAE', dict(type='mmpretrain.NoSuchViT'))
 
@@ -117,8 +128,9 @@ def test_frozen_features_of_relatives_take_their_own_prefix_away(name):
     torch.testing.assert_close(encode(backbone, images(2))['mean'], wanted.flatten(2).mean(2))
     if name in ('RevVisionTransformer', 'ViTSAM'):
         with pytest.raises(ValueError, match=f'{name} cannot be probed by block'):
-            anatomy(backbone)
-            read_tokens(backbone, images(2), [1])
+            reader_of(backbone).read(images(2), [1])
         return
-    tokens = read_tokens(backbone.eval() or backbone, images(2), [1])[0]
-    torch.testing.assert_close(tokens[:, anatomy(backbone).num_prefix :].mean(1), wanted.flatten(2).mean(2))
+    backbone.eval()
+    encoder = reader_of(backbone)
+    tokens = encoder.read(images(2), [1])[0]
+    torch.testing.assert_close(tokens[:, encoder.num_prefix :].mean(1), wanted.flatten(2).mean(2))

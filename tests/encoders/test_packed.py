@@ -8,8 +8,7 @@ from test_losses import naive_consistency
 from tiny import HIVIT, VIT, build, images, total_loss
 from torch import nn
 
-from mim_mm.encoders import packed
-from mim_mm.encoders.base import ADAPTERS, Adapter, adapter_of
+from mim_mm.encoders import encoder_of, packed
 from mim_mm.encoders.packed import BACKENDS, attend, attention_backend, drop_path, pack_plan, pack_tokens
 from mim_mm.losses import reconstruction_loss
 from mim_mm.masking import MaskPlan
@@ -59,7 +58,7 @@ def test_every_image_gets_what_it_would_get_alone(backbone, attention):
     model, plan, x = with_layer_scale(backbone), ragged_plan(), images()
     weights = torch.randn(3, 3, 16, 192)
     with attention_backend(attention):
-        together = model.spread(model.predict_hidden(model.encoder.embed(model.backbone, x), plan), plan)
+        together = model.spread(model.predict_hidden(model.encoder.embed(x), plan), plan)
     total, seen = 0.0, 0
     for b, image_lengths in enumerate(LENGTHS):
         for k, length in enumerate(image_lengths):
@@ -67,7 +66,7 @@ def test_every_image_gets_what_it_would_get_alone(backbone, attention):
                 assert (together[b, k] == 0).all()
                 continue
             alone = MaskPlan(plan.order[b : b + 1, k : k + 1], (length,))
-            tokens = model.encoder.embed(model.backbone, x[b : b + 1])
+            tokens = model.encoder.embed(x[b : b + 1])
             pred = model.predict_hidden(tokens, alone)
             assert pred.shape == (1, 1, 16 - length, 192)
             hidden = plan.order[b, k, length:]
@@ -81,10 +80,10 @@ def test_every_image_gets_what_it_would_get_alone(backbone, attention):
 @BACKBONES
 def test_pixels_that_only_other_images_or_no_part_sees_do_not_matter(backbone):
     model, plan, x = build('MAE', backbone=backbone), ragged_plan(), images()
-    first = model.predict_hidden(model.encoder.embed(model.backbone, x), plan)
+    first = model.predict_hidden(model.encoder.embed(x), plan)
     changed = x.clone()
     changed[0] = 9.0
-    second = model.predict_hidden(model.encoder.embed(model.backbone, changed), plan)
+    second = model.predict_hidden(model.encoder.embed(changed), plan)
     of_first_image = int((plan.hidden_index() < 3 * 16).sum())
     assert not torch.allclose(first[:of_first_image], second[:of_first_image])
     torch.testing.assert_close(first[of_first_image:], second[of_first_image:])
@@ -96,7 +95,7 @@ def test_pixels_that_only_other_images_or_no_part_sees_do_not_matter(backbone):
 def test_a_uniform_plan_gives_the_same_packed_and_dense(backbone, attention, masker):
     # Drop path too: it draws once a sequence on either path, so the same seed drops the same ones.
     model = build('MAE', dict(type=masker), dict(backbone, drop_path_rate=0.4)).train()
-    tokens = model.encoder.embed(model.backbone, images()).detach()
+    tokens = model.encoder.embed(images()).detach()
     plan = model.masker(tokens, torch.Generator().manual_seed(0))
     torch.manual_seed(1)
     dense = model.predict_hidden(tokens, plan)
@@ -120,10 +119,10 @@ def test_a_uniform_plan_gives_the_same_packed_and_dense(backbone, attention, mas
 )
 def test_options_of_the_backbones_are_respected(backbone):
     model = build('MAE', backbone=backbone)
-    tokens = model.encoder.embed(model.backbone, images())
+    tokens = model.encoder.embed(images())
     plan = model.masker(tokens)
-    dense = model.encoder.encode(model.backbone, tokens, plan.visible)
-    flat = model.encoder.encode_packed(model.backbone, tokens, pack_plan(plan, model.grid.num_prefix))
+    dense = model.encoder.encode(tokens, plan.visible)
+    flat = model.encoder.encode_packed(tokens, pack_plan(plan, model.grid.num_prefix))
     torch.testing.assert_close(flat, dense.flatten(0, 1), rtol=1e-5, atol=1e-5)
 
 
@@ -131,10 +130,10 @@ def test_options_of_the_backbones_are_respected(backbone):
 def test_dropout_of_tokens_and_attention_is_live_in_training_only(backbone):
     rates = dict(attn_drop_rate=0.5) if 'HiViT' in backbone['type'] else dict(layer_cfgs=dict(attn_drop_rate=0.5))
     model = build('MAE', backbone=dict(backbone, **rates))
-    tokens, packing = model.encoder.embed(model.backbone, images()), pack_plan(ragged_plan(), model.grid.num_prefix)
+    tokens, packing = model.encoder.embed(images()), pack_plan(ragged_plan(), model.grid.num_prefix)
 
     def encode():
-        return model.encoder.encode_packed(model.backbone, tokens, packing)
+        return model.encoder.encode_packed(tokens, packing)
 
     model.train()
     assert not torch.allclose(encode(), encode())
@@ -246,7 +245,7 @@ def test_emae_takes_any_lengths(normalizer):
 
 def test_the_gradient_of_emae_with_five_parts_is_that_of_the_plain_definitions():
     model = build('EMAE', dict(type='ParallelMasking', num_parts=5))
-    tokens = model.encoder.embed(model.backbone, images())
+    tokens = model.encoder.embed(images())
     plan = model.masker(tokens, torch.Generator().manual_seed(0))
     model.masker = fixed(plan)
     target = model.reconstruct(images())['target']
@@ -291,10 +290,10 @@ def test_what_cannot_run_packed_is_refused():
     packing = pack_plan(ragged_plan(), 1)
     model.backbone.layers[1] = nn.Identity()
     with pytest.raises(NotImplementedError, match='layers of type Identity'):
-        adapter_of(model.backbone).encode_packed(model.backbone, torch.zeros(3, 16, 32), packing)
-    old = Adapter(*ADAPTERS[MODELS.get('mmpretrain.VisionTransformer')][:4])
-    with pytest.raises(NotImplementedError, match='no encode_packed'):
-        old.encode_packed(model.backbone, torch.zeros(3, 16, 32), packing)
+        model.encoder.encode_packed(torch.zeros(3, 16, 32), packing)
+    beit = MODELS.build(dict(VIT, type='mmpretrain.BEiTViT'))
+    with pytest.raises(NotImplementedError, match='BEiTViT has no encode_packed'):
+        encoder_of(beit).encode_packed(torch.zeros(3, 16, 32), packing)
     with pytest.raises(ValueError, match='img_size'):
         wide = MaskPlan(torch.arange(64).expand(1, 1, 64), (16,))
         model.decoder.forward_packed(torch.zeros(17, 32), pack_plan(wide, 1))

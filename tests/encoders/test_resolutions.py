@@ -8,8 +8,7 @@ from masker_table import table as maskers
 from tiny import HIVIT, VIT, build, images, total_loss
 from torch.nn import functional as F
 
-from mim_mm.decoders.positions import table_for
-from mim_mm.encoders.positions import sincos_table
+from mim_mm.encoders.positions import sincos_table, table_for
 
 CROSS = dict(type='CrossAttentionDecoder', embed_dims=24, depth=2, num_heads=2)
 

@@ -113,11 +113,10 @@ def test_a_checkpoint_changes_salience_and_the_caption(place, files):
     assert np.allclose(contents[1]['rows'][0]['salience'].ravel(), expected[0])
 
 
-def test_attention_maskers_need_attention(place, files):
-    with pytest.raises(ValueError, match='needs attention'):
-        gallery(MaskView(place / 'config.py'), files, ['AttMask'])
+def test_attention_maskers_get_that_of_the_class_token(place, files):
     # attention that rises with the patch number: "high" hides the last patches, AMT's thrown ones are neither
-    view = MaskView(place / 'config.py', attention=lambda backbone, tokens: torch.arange(16.0).expand(len(tokens), -1))
+    view = MaskView(place / 'config.py')
+    view.model.encoder.cls_attention = lambda tokens: torch.arange(16.0).expand(len(tokens), -1)
     high, amt = gallery(
         view, files, ['AttMask:ratio=0.5', 'AttentionMasking:mask_ratio=0.25,throw_ratio=0.5'], seeds=1
     )['rows'][0]['masks']

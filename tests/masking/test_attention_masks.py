@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from tiny import HIVIT, VIT, build, images
 
-from mim_mm.encoders.attention import cls_attention
+from mim_mm.encoders import encoder_of
 from mim_mm.masking import AttentionMasking, AttMask
 from mim_mm.masking.attended import crop_map
 from mim_mm.masking.plan import ThrowingPlan
@@ -28,6 +28,10 @@ def no_tokens(batch=3, patches=16):
 # --- the attention itself ---
 
 
+def cls_attention(backbone, tokens, **options):
+    return encoder_of(backbone, 'cls_attention').cls_attention(tokens, **options)
+
+
 def direct(x, qkv, heads):
     """All attention weights (B, H, T, T) of tokens (B, T, D), by the textbook."""
     batch, length, width = x.shape
@@ -41,7 +45,7 @@ def embedded(backbone=VIT, **options):
     for parameter in model.backbone.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator(9))
     with torch.no_grad():
-        return model.backbone, model.encoder.embed(model.backbone, images())
+        return model.backbone, model.encoder.embed(images())
 
 
 @torch.no_grad()
@@ -102,14 +106,14 @@ def test_cls_attention_under_autocast_is_fp32_and_near():
 
 
 def test_other_backbones_are_refused_by_name():
-    with pytest.raises(NotImplementedError, match='Linear.*VisionTransformer and HiViT'):
+    with pytest.raises(NotImplementedError, match='Linear shows no class-token attention.*VisionTransformer'):
         cls_attention(torch.nn.Linear(4, 4), no_tokens())
 
 
 @pytest.mark.parametrize('masker', [AttentionMasking(), AttMask()], ids=lambda m: type(m).__name__)
 def test_missing_or_foreign_attention_is_refused(masker):
     assert masker.needs_attention and type(masker).needs_attention
-    with pytest.raises(ValueError, match=r'cls_attention\(backbone, tokens\)'):
+    with pytest.raises(ValueError, match=r'encoder_of\(backbone\)\.cls_attention\(tokens\)'):
         masker(no_tokens())
     with pytest.raises(ValueError, match=r'attention is \(3, 17\)'):
         masker(no_tokens(), attention=attention_of(3, 17))

@@ -42,7 +42,7 @@ def test_thrown_patches_take_part_nowhere():
     """Neither their pixels nor their positions reach the loss; and the loss is over hidden patches alone."""
     model = build('MAE', MASKERS['amt']).eval()
     x = images()
-    plan = model.draw_plan(model.encoder.embed(model.backbone, x), torch.Generator().manual_seed(2))
+    plan = model.draw_plan(model.encoder.embed(x), torch.Generator().manual_seed(2))
     model.draw_plan = lambda tokens, generator=None: plan
     before = model.loss(x)['loss_whole']
     pixels = patchify(x, 8)

@@ -33,10 +33,20 @@ ABOVE = {
     'checkpoint': set(),
     # data: one decoder, and annotations are checked first
     'engine': {'registry', 'compat', 'encoders', 'checkpoint', 'data', 'resolution', 'folders'},
-    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
+    'evaluation': {'registry', 'compat', 'masking', 'encoders', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    # engine: the guards; data: surveys
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'recipe_facts', 'runs', 'version'},
+    # engine: the guards; data: surveys; encoders: what sizes a recipe's backbone has
+    'transfer': {
+        'checkpoint',
+        'compat',
+        'data',
+        'encoders',
+        'engine',
+        'folders',
+        'recipe_facts',
+        'runs',
+        'version',
+    },  # fmt: skip
     'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {

@@ -11,6 +11,7 @@ from torch import nn
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
 from mim_mm.checkpoint.whole import check_whole
+from mim_mm.encoders import grid_of
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS
 
@@ -102,9 +103,10 @@ class LoadPretrainedHook(Hook):
                 f'Both load_from={load_from} and LoadPretrainedHook.checkpoint={self.checkpoint} give weights for the '
                 f'encoder: set one of them to None.'
             )
+        backbone = self._backbone(model)
         report = load_encoder(
-            self._backbone(model), self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust,
-            **self.options,
+            backbone, self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust,
+            grid=grid_of(backbone), **self.options,
         )  # fmt: skip
         if is_main_process():
             report.save(runner.work_dir)

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
 from mim_mm.data.class_dataset import ClassFolders
 from mim_mm.data.unlabelled import NoImages
+from mim_mm.encoders import grid_of
 from mim_mm.folders import subfolders
 from mim_mm.registry import MODELS
 
@@ -233,7 +234,7 @@ def build_encoder(source: Source) -> tuple[nn.Module, LoadReport | None]:
             backbone.init_weights()
     report = None
     if source.checkpoint is not None:
-        options = dict(skip=source.skip, entry=source.entry)
+        options = dict(skip=source.skip, entry=source.entry, grid=grid_of(backbone))
         report = load_encoder(backbone, source.checkpoint, source.prefix, source.min_loaded, **options)
     backbone.eval()  # mmpretrain's returns None
     return backbone.requires_grad_(False), report

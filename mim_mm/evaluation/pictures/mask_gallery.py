@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.compat.internals import parse_option
 from mim_mm.data.decode import read_image
+from mim_mm.encoders import grid_of
 from mim_mm.evaluation.pictures.mask_diagnostics import MaskDiagnostics, hidden_foreground, hidden_ratios, square_crop
 from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS
@@ -86,7 +87,6 @@ class MaskView:
     Args:
         config: pretraining config; None takes MAE's ViT-B/16 at 224 px.
         checkpoint: whose encoder is loaded; None leaves the weights at random, and ``note`` says so.
-        attention: ``(backbone, tokens) -> (B, N)``, :func:`mim_mm.encoders.attention.cls_attention`.
         seed: of the random weights.
 
     Attributes:
@@ -97,7 +97,6 @@ class MaskView:
         self,
         config: str | Path | None = None,
         checkpoint: str | Path | None = None,
-        attention: Callable[[nn.Module, Tensor], Tensor] | None = None,
         seed: int = 0,
     ) -> None:
         cfg = Config(dict(model=DEFAULT)) if config is None else Config.fromfile(str(config))
@@ -110,11 +109,10 @@ class MaskView:
             raise ValueError(f'{config}: {cfg.model.type} has no masker; give the config of a pretraining')
         self.note = f'random patch embedding (seed {seed}), no checkpoint'
         if checkpoint is not None:
-            load_encoder(self.model.backbone, checkpoint)
+            load_encoder(self.model.backbone, checkpoint, grid=grid_of(self.model.backbone))
             self.note = f'patch embedding of {Path(checkpoint).name}'
         self.model.eval()
         self.value_range = cfg.get('value_range')
-        self.attention = attention
         self._attended: tuple[Tensor, Tensor] | None = None  # tokens of the last call that asked, and their attention
         self.rows, self.columns = self.model.grid.height, self.model.grid.width
         self.height, self.width = (side * self.model.grid.patch_size for side in (self.rows, self.columns))
@@ -137,7 +135,7 @@ class MaskView:
     def tokens(self, images: Tensor) -> Tensor:
         """What a masker of this model gets: tokens (B, N, D) of uint8 images, pooled to mask units where it has any."""
         inputs = self.model.data_preprocessor(dict(inputs=images), False)['inputs']
-        tokens = self.model.encoder.embed(self.model.backbone, inputs)
+        tokens = self.model.encoder.embed(inputs)
         return self.model.units_of(*inputs.shape[-2:]).pool(tokens) if hasattr(self.model, 'units_of') else tokens
 
     @torch.no_grad()
@@ -146,10 +144,13 @@ class MaskView:
         generator = torch.Generator().manual_seed(seed)
         if not getattr(masker, 'needs_attention', False):
             return masker(tokens, generator)
-        if self.attention is None:
-            raise ValueError(f'{type(masker).__name__} needs attention: give MaskView(attention=cls_attention)')
+        if getattr(self.model, 'mask_unit', patch := self.model.encoder.grid.patch_size) != patch:
+            raise ValueError(
+                f'{type(masker).__name__} follows attention between patches of {patch} px, and this model masks units '
+                f'of {self.model.mask_unit} px: give the config of a method that hides single patches, such as MAE'
+            )
         if self._attended is None or self._attended[0] is not tokens:
-            self._attended = tokens, self.attention(self.model.backbone, tokens)
+            self._attended = tokens, self.model.encoder.cls_attention(tokens)
         return masker(tokens, generator, attention=self._attended[1])
 
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from mmpretrain.models import ImageClassifier
 from torch import Tensor
 
-from mim_mm.evaluation.probes.probe_features import POOLINGS, anatomy, pool, pooled_width, read_tokens
+from mim_mm.encoders import reader_of
+from mim_mm.evaluation.probes.probe_features import POOLINGS, pool, pooled_width
 from mim_mm.registry import MODELS
 
 
@@ -55,20 +56,20 @@ class FrozenProbe(ImageClassifier):
         **kwargs,
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
-        parts = anatomy(self.backbone)
-        depth, name = len(parts.blocks), type(self.backbone).__name__
+        encoder = reader_of(self.backbone)
+        depth, name = len(encoder.blocks), type(self.backbone).__name__
         self.blocks = [index + depth if index < 0 else index for index in blocks]
         inside = all(0 <= index < depth for index in self.blocks)
         if not self.blocks or self.blocks != sorted(set(self.blocks)) or not inside:
             raise ValueError(f'blocks={list(blocks)} must be ascending, each once, within the {depth} of the {name}')
         if pool not in (*POOLINGS, 'tokens') or (pool == 'tokens' and len(self.blocks) > 1):
             raise ValueError(f"pool={pool!r} on {len(self.blocks)} block(s): use one of {POOLINGS}, or 'tokens' on one")
-        if 'cls' in pool and not parts.num_prefix:
+        if 'cls' in pool and not encoder.num_prefix:
             raise ValueError(f"pool={pool!r} needs a class token, which this {name} lacks: use pool='mean'")
-        if norm and parts.norm is None:
+        if norm and encoder.norm is None:
             raise ValueError(f'norm=True, but this {name} has no final norm: set model.norm=False or final_norm=True')
-        self.norm, self.pool, self.num_prefix = norm, pool, parts.num_prefix
-        width = parts.width if pool == 'tokens' else pooled_width(parts.width, len(self.blocks), pool)
+        self.norm, self.pool, self.num_prefix = norm, pool, encoder.num_prefix
+        width = encoder.width if pool == 'tokens' else pooled_width(encoder.width, len(self.blocks), pool)
         if getattr(self.head, 'in_channels', width) != width:
             raise ValueError(f'head.in_channels={self.head.in_channels}, the feature has {width}: set it to {width}')
         self.backbone.requires_grad_(False)
@@ -89,7 +90,7 @@ class FrozenProbe(ImageClassifier):
         Returns:
             (B, width) in fp32, or (B, P + N, D) for ``pool='tokens'``; without gradient.
         """
-        tokens = read_tokens(self.backbone, inputs, self.blocks, self.norm)
+        tokens = reader_of(self.backbone).read(inputs, self.blocks, self.norm)
         return tokens[-1] if self.pool == 'tokens' else pool(tokens, len(tokens), self.pool, self.num_prefix)
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> tuple[Tensor, ...] | Tensor:

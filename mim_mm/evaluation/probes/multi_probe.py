@@ -18,7 +18,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mim_mm.evaluation.probes.probe_features import POOLINGS, anatomy, pool, pooled_width, read_blocks
+from mim_mm.encoders import reader_of
+from mim_mm.evaluation.probes.probe_features import POOLINGS, pool, pooled_width, read_blocks
 from mim_mm.registry import MODELS
 
 # DINOv2's rates for a batch of 256 images.
@@ -219,19 +220,20 @@ class MultiProbe(BaseModel):
         if autocast not in (True, False, 'auto'):
             raise ValueError(f"autocast={autocast!r}: use True, False or 'auto'")
         self.autocast = autocast
-        parts = anatomy(self.backbone)
-        self.num_prefix = parts.num_prefix
-        self.head = ProbeGrid(parts.width, **head)
+        encoder = reader_of(self.backbone)
+        depth = len(encoder.blocks)
+        self.num_prefix = encoder.num_prefix
+        self.head = ProbeGrid(encoder.width, **head)
         needs_cls = [p for _, p in self.head.features if p != 'mean']
-        if needs_cls and not parts.num_prefix:
+        if needs_cls and not encoder.num_prefix:
             raise ValueError(
                 f'head.pooling={needs_cls[0]!r} needs a class token, which this {type(self.backbone).__name__} lacks: '
                 "set model.head.pooling=['mean']"
             )
         self.depth = max(blocks for blocks, _ in self.head.features)
-        if self.depth > len(parts.blocks):
+        if self.depth > depth:
             raise ValueError(
-                f'head.blocks asks for the last {self.depth} blocks, the backbone has {len(parts.blocks)}: '
+                f'head.blocks asks for the last {self.depth} blocks, the backbone has {depth}: '
                 'lower model.head.blocks'
             )
         self.train()

@@ -9,8 +9,9 @@ from mmengine.dist import all_gather, all_reduce, get_dist_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from mim_mm.encoders import UnsupportedBackbone, reader_of
 from mim_mm.evaluation.frozen.features import AMP, Preprocess, encode, evaluating
-from mim_mm.evaluation.probes.probe_features import anatomy, read_blocks
+from mim_mm.evaluation.probes.probe_features import read_blocks
 
 __all__ = ['compact_tokens', 'extract_tokens']
 
@@ -27,15 +28,16 @@ def compact_tokens(backbone: nn.Module, images: Tensor, blocks: int, amp: str | 
         Backbones that are no stack of equal blocks (Swin, ConvNeXt) give their last map: (B, 1, 1, D).
     """
     try:
-        parts = anatomy(backbone)
-    except ValueError:
+        encoder = reader_of(backbone)
+        blocks = min(blocks, len(encoder.blocks))
+    except UnsupportedBackbone:
         pooled = encode(backbone, images, amp)
         return torch.stack([pooled[name] for name in ('cls', 'mean') if name in pooled], 1)[:, None]
     autocast = torch.autocast(images.device.type, AMP[amp]) if amp else nullcontext()
     with evaluating(backbone), torch.no_grad(), autocast:
-        tokens = read_blocks(backbone, images, min(blocks, len(parts.blocks)))
-    means = [t[:, parts.num_prefix :].mean(1, dtype=torch.float32) for t in tokens]
-    if not parts.num_prefix:
+        tokens = read_blocks(backbone, images, blocks)
+    means = [t[:, encoder.num_prefix :].mean(1, dtype=torch.float32) for t in tokens]
+    if not encoder.num_prefix:
         return torch.stack(means, 1)[:, :, None]
     return torch.stack([torch.stack([t[:, 0].float(), mean], 1) for t, mean in zip(tokens, means)], 1)
 

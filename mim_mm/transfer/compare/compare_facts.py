@@ -22,40 +22,34 @@ ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'layers.', 'ln1.', 'ln
 def encoder(config: Config) -> dict[str, Any]:
     """Type, name, width, depth, heads, patch_size, img_size and parameters of ``model.backbone``; {} without one.
 
-    The backbone is built without memory where it can be (ViTs), so that the numbers are those of the real module.
+    Width is that of the first tokens, depth the number of blocks, as text of a list where there are stages. Of
+    backbones without an Encoder (ConvNeXt) type and parameters alone are known.
 
     Raises:
         ChainError: the backbone cannot be built.
     """
-    from mmengine.registry import MODELS, DefaultScope
-    from torch import device, nn
+    from mmengine.registry import DefaultScope
+
+    from mim_mm.encoders import UnsupportedBackbone, reader_of, sketch
 
     settings = (config.get('model') or {}).get('backbone')
     if not settings:
         return {}
     settings = settings.to_dict() if hasattr(settings, 'to_dict') else dict(settings)
-    settings.pop('init_cfg', None)
-
-    def build(where: str) -> nn.Module:
-        with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mim_mm'), device(where):
-            return MODELS.build(dict(settings))
-
     try:
-        try:
-            module = build('meta')
-        except (RuntimeError, NotImplementedError):  # Swin and HiViT read values of tensors while they are built
-            module = build('cpu')
+        with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mim_mm'):
+            module = sketch(settings)
     except Exception as error:
         what = f'{config.filename}: model.backbone cannot be built'
         raise ChainError(f'{what}: {type(error).__name__}: {error}') from error
-    arch = getattr(module, 'arch_settings', None) or {}
-    projection = getattr(getattr(module, 'patch_embed', None), 'projection', None)
-    patch = square(getattr(projection, 'kernel_size', None))
-    depth = getattr(module, 'num_layers', None)
-    if not isinstance(depth, int):
-        depth = str(arch.get('depths') or depth)
-    kind, width = type(module).__name__, getattr(module, 'embed_dims', None)
-    heads = arch.get('num_heads') if isinstance(arch.get('num_heads'), int) else None
+    width = depth = heads = patch = None
+    try:
+        known = reader_of(module)
+        width, heads, patch = known.grid.embed_dims, known.heads, known.grid.patch_size
+        depth = known.depth if len(known.stages) == 1 else str(known.stages)
+    except UnsupportedBackbone:
+        pass
+    kind = type(module).__name__
     return dict(
         type=kind,
         name=backbone_name(kind, width, depth, patch, heads),

@@ -149,7 +149,8 @@ def read_method(path: str, image_size: int | None = None, small: bool = False) -
     if not str(loader).endswith('LoadImageFromFile') and not str(loader).endswith('LoadAnyImage'):
         raise ChainError(f'--method {path}: its pipeline begins with {loader}; it must begin with LoadImageFromFile')
     kind, arch = str(backbone.type).split('.')[-1], backbone.get('arch')
-    arch, width, depth = _architecture(kind, arch, path)
+    arch = SHORT.get(arch, arch) if isinstance(arch, str) or arch is None else arch.to_dict()
+    width, depth = _sizes(backbone.to_dict(), path)
     norm = cfg.model.get('data_preprocessor') or {}
     mean, std = (list(norm[key]) if norm.get(key) else None for key in ('mean', 'std'))
     encoder = Encoder(
@@ -161,24 +162,17 @@ def read_method(path: str, image_size: int | None = None, small: bool = False) -
     return str(file), cfg, encoder
 
 
-def _architecture(kind: str, arch: Any, path: str) -> tuple[Any, int, int]:
-    """Name or dict, width and depth; 0 where the kind is not known here."""
-    from mmpretrain.models import backbones
+def _sizes(backbone: dict[str, Any], path: str) -> tuple[int, int]:
+    """Width of the last tokens and number of blocks of that width; 0 where the kind of backbone is not known."""
+    from mim_mm.encoders import FAMILIES, class_of, encoder_of, sketch
 
-    arch = SHORT.get(arch, arch) if isinstance(arch, str) or arch is None else arch.to_dict()
-    known = dict(
-        VisionTransformer=backbones.VisionTransformer, BEiTPretrainViT=backbones.BEiTViT,
-        CAEPretrainViT=backbones.BEiTViT,
-        HiViT=backbones.HiViT, SimMIMSwinTransformer=backbones.SwinTransformer,
-    )  # fmt: skip
-    if kind not in known:
-        return arch, 0, 0
-    settings = arch if isinstance(arch, dict) else known[kind].arch_zoo.get(arch)
-    if not settings:
-        raise ChainError(f'--method {path}: mmpretrain has no architecture {arch!r}')
-    if kind == 'SimMIMSwinTransformer':
-        return arch, settings['embed_dims'] * 2 ** (len(settings['depths']) - 1), settings['depths'][-1]
-    return arch, settings['embed_dims'], settings['depths'][-1] if 'depths' in settings else settings['num_layers']
+    if class_of(backbone) not in FAMILIES:
+        return 0, 0
+    try:
+        known = encoder_of(sketch(backbone))
+    except Exception as error:  # an architecture that mmpretrain does not have, an option that it does not know
+        raise ChainError(f'--method {path}: its backbone cannot be built: {type(error).__name__}: {error}') from error
+    return known.width, known.depth
 
 
 def _resized(encoder: Encoder, cfg: Config, size: int | None, path: str) -> Encoder:

@@ -141,14 +141,14 @@ class MAE(BaseModel):
             grid: rows and columns of the patches, where they are not those of the backbone.
 
         Returns:
-            Under a uniform plan (B, K, M, P), the patches in the order of ``plan.order[..., V:]``; under any other
+            Under a uniform plan (B, K, M, P), the patches in the order of ``plan.hidden``; under any other
             what :meth:`predict_packed` returns.
         """
         if not plan.uniform:
             return self.predict_packed(tokens, plan, grid)
         length = plan.num_visible[0]
         latent = self.encoder.encode(self.backbone, tokens, plan.order[..., :length])
-        hidden = self.decoder(latent, plan.order.flatten(0, 1), length, plan.num_patches, grid)
+        hidden = self.decoder(latent, plan.kept.flatten(0, 1), length, plan.num_patches, grid)
         return hidden.unflatten(0, plan.order.shape[:2])
 
     def predict_packed(self, tokens: Tensor, plan: MaskPlan, grid: tuple[int, int] | None = None) -> Tensor:
@@ -170,7 +170,7 @@ class MAE(BaseModel):
         values = predictions.shape[-1]
         if plan.uniform:
             dense = predictions.new_zeros(*plan.order.shape[:2], plan.num_patches, values)
-            index = plan.order[..., plan.num_visible[0] :, None].expand_as(predictions)
+            index = plan.hidden[..., None].expand_as(predictions)
             return dense.scatter(2, index, predictions)
         dense = predictions.new_zeros(plan.order.numel(), values)
         return dense.index_copy(0, plan.hidden_index(), predictions).view(*plan.order.shape, values)
@@ -185,7 +185,7 @@ class MAE(BaseModel):
         # An image's patch mean is what it would take to look right without knowing any detail.
         flat = target.var(dim=-1, correction=0, keepdim=True)
         if plan.uniform:
-            hidden = plan.order[..., plan.num_visible[0] :]
+            hidden = plan.hidden
             mse = hidden_errors(predictions, target, hidden).mean()
             trivial = flat.gather(1, hidden.flatten(1)[..., None]).mean()
         else:

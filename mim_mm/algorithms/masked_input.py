@@ -103,7 +103,7 @@ class MaskedInput(BaseModel):
             plan = self.masker(units.pool(tokens), generator, attention=attention)
         else:
             plan = self.masker(units.pool(tokens), generator)
-        if getattr(plan, 'num_thrown', 0):
+        if plan.num_thrown:
             raise ValueError(
                 f'{type(self.masker).__name__} throws {plan.num_thrown} patches away, but this backbone keeps its '
                 'whole sequence: set throw_ratio=0, or use MAE'

@@ -18,8 +18,9 @@ ABOVE = {
     'registry': set(),
     'utils': {'registry'},
     'compat': {'version', 'folders'},
+    'clock': set(),
     'folders': set(),  # what counts below a data root: a leaf that any room may ask
-    'masking': {'registry'},
+    'masking': {'registry', 'clock'},
     'encoders': {'registry', 'compat', 'masking'},
     'targets': set(),
     'losses': {'masking'},
@@ -27,13 +28,13 @@ ABOVE = {
     'runs': set(),
     'recipe_facts': set(),
     'decoders': {'registry', 'masking', 'encoders'},
-    'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
+    'algorithms': {'registry', 'clock', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'encoders', 'checkpoint'},
     'data': {'registry', 'folders'},
     'checkpoint': set(),
     # data: one decoder, and annotations are checked first
-    'engine': {'registry', 'compat', 'encoders', 'checkpoint', 'data', 'resolution', 'folders'},
-    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
+    'engine': {'registry', 'clock', 'compat', 'encoders', 'masking', 'checkpoint', 'data', 'resolution', 'folders'},
+    'evaluation': {'registry', 'clock', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'recipe_facts', 'runs', 'version'},

@@ -86,7 +86,8 @@ class Pretraining(BaseModel):
         gradient without a word.
 
         Args:
-            count_terms: returns how many terms each loss is the mean of.
+            count_terms: returns how many terms each loss is the mean of; one that it leaves out is averaged over the
+                ranks as it is.
 
         Raises:
             ValueError: a loss without 'loss' in its name, which would not be optimised, or a metric with it.

@@ -5,8 +5,8 @@ import types
 
 import pytest
 import torch
-from mmengine.runner import Runner
 from tiny import build, images
+from toy_run import run
 
 from mim_mm.algorithms.base import Pretraining, Terms
 from mim_mm.clock import Clock, mask_seed
@@ -19,7 +19,7 @@ class Watching(Pretraining):
     """Writes down what it is told, and the masks it draws."""
 
     def __init__(self, masker=None):
-        super().__init__(dict(type='RandomMasking', ratio=0.5))
+        super().__init__(dict(type='mim_mm.RandomMasking', ratio=0.5))
         self.masker = masker or self.masker
         self.backbone = torch.nn.Linear(4, 4)
         self.told, self.masks, self.ended = [], [], []
@@ -37,37 +37,6 @@ class Watching(Pretraining):
         self.masks.append(plan.mask)
         value = (self.backbone(inputs) * plan.mask[:, 0, :, None]).square().mean()
         return self.outcome(Terms({'loss': value}, {}), dict)
-
-
-class Images(torch.utils.data.Dataset):
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, index):
-        return dict(inputs=torch.randn(4, 4, generator=torch.Generator().manual_seed(index)))
-
-
-def run(work_dir, model, loop, hooks=None, accumulate=1, **options):
-    runner = Runner(
-        model,
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            batch_size=2, num_workers=0, dataset=Images(), sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-        ),
-        train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01), accumulative_counts=accumulate),
-        default_hooks=dict(
-            checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1), logger=None, runtime_info=None
-        ),
-        custom_hooks=[ClockHook()] if hooks is None else hooks,
-        default_scope='mmengine',
-        experiment_name=f'{work_dir.name}-{id(model)}',
-        randomness=dict(seed=7),
-        **options,
-    )  # fmt: skip
-    runner.train()
-    return runner
 
 
 def test_every_step_is_told_also_after_a_resume(tmp_path):

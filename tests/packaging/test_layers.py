@@ -37,7 +37,7 @@ ABOVE = {
     'evaluation': {'registry', 'clock', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'recipe_facts', 'runs', 'version'},
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'masking', 'recipe_facts', 'runs', 'version'},
     'report': {'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {

@@ -17,7 +17,7 @@ class MaskedInput(Pretraining):
 
     The masker is called exactly as by MAE: with the tokens of the units, (B, N, D), and a generator, after one more
     embedding of the patches (0.2 % of the FLOPs of a ViT-B step; mmpretrain's backbones stay as they are). A plan of K
-    parts is run as B*K images; ratios that differ between images cost nothing here, since the sequence keeps its length.
+    parts is run as B*K images; ratios that differ between images cost nothing here: the sequence keeps its length.
 
     Weights are initialised by ``init_weights``, which mmengine's Runner calls: the encoder as the method's release
     does, unless its config has an ``init_cfg`` (a checkpoint to go on from, or another start).

@@ -29,7 +29,7 @@ NECK_HEADS = {'AttentivePool': 'attentive'}
 # How the published methods are set, where a config states it; what a config leaves out is our default, which is this.
 PUBLISHED_SETTINGS = {
     'norm_pix': True, 'norm_eps': 1e-6, 'pos_embed': 'sincos', 'per_image_mean': False,
-    'whole_weight': 1.0, 'consistency_weight': 1.0, 'normalizer': 'overlap',
+    'whole_weight': 1.0, 'consistency_weight': 1.0, 'normalizer': 'overlap', 'consistency_ramp': 0,
     'decoder.embed_dims': 512, 'decoder.depth': 8, 'decoder.num_heads': 16, 'mask_unit': 32,
 }  # fmt: skip
 # Masks of methods whose rows in the table do not state them, and SBAM's ratio, which goes without saying.

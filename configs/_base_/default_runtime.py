@@ -13,6 +13,8 @@ default_hooks = dict(
     # Atomic, tensors only; the newest three are kept.
     checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Masks, ramps and teachers of pretraining follow from seed, step and epoch.
+    clock=dict(type='mim_mm.ClockHook'),
     # A resumed run follows the schedule and rates of its own config, not those of its checkpoint.
     resume_schedule=dict(type='mim_mm.ResumeScheduleHook'),
 )

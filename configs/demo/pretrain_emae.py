@@ -51,7 +51,7 @@ param_scheduler = [
 ]
 log_processor = dict(by_epoch=False)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
-custom_hooks = [dict(type='MaskSeedHook'), dict(type='AgreementWatchHook')]
+custom_hooks = [dict(type='AgreementWatchHook')]
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False),
     checkpoint=dict(interval=max_iters, by_epoch=False),

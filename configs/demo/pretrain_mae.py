@@ -22,4 +22,4 @@ model = dict(
     decoder=dict(type='MAEDecoder', embed_dims=64, depth=2, num_heads=4),
     norm_eps=0.02,
 )
-custom_hooks = [dict(type='MaskSeedHook')]
+custom_hooks = []

@@ -6,10 +6,4 @@ Last run: never in full.
 """
 
 _base_ = './pretrain_emae.py'
-model = dict(consistency_weight=1.0)
-custom_hooks = [
-    dict(type='MaskSeedHook'),
-    dict(type='FiniteLossHook', interval=50),
-    dict(type='AgreementWatchHook'),
-    dict(type='ConsistencyRampHook', epochs=2),
-]
+model = dict(consistency_weight=1.0, consistency_ramp=2)

@@ -14,9 +14,3 @@ model = dict(
         random_epochs=1,
     )
 )
-custom_hooks = [
-    dict(type='MaskSeedHook'),
-    dict(type='FiniteLossHook', interval=50),
-    dict(type='AgreementWatchHook'),
-    dict(type='MaskerEpochHook'),
-]

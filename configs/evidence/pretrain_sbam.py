@@ -7,4 +7,3 @@ Last run: never in full.
 
 _base_ = './pretrain_mae.py'
 model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.75, random_epochs=1))
-custom_hooks = [dict(type='MaskSeedHook'), dict(type='FiniteLossHook', interval=50), dict(type='MaskerEpochHook')]

@@ -15,8 +15,6 @@ _base_ = '../mae/mae_vitb_800e.py'
 train_cfg = dict(max_epochs=400)
 model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.75, noise=0.5, random_epochs=100))
 custom_hooks = [
-    dict(type='MaskSeedHook'),
     dict(type='FiniteLossHook', interval=50),
-    dict(type='MaskerEpochHook'),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

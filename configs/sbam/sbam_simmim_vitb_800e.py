@@ -14,8 +14,6 @@ Last run: never at full size; two steps of a shrunken model by tests/recipes/tes
 _base_ = '../simmim/simmim_vitb_800e.py'
 model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.6, noise=0.5, random_epochs=100))
 custom_hooks = [
-    dict(type='MaskSeedHook'),
     dict(type='FiniteLossHook', interval=50),
-    dict(type='MaskerEpochHook'),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mim_mm.algorithms.global_mean import over_ranks
+from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.visual_tokens import VisualTokens
 from mim_mm.encoders.initial import STD
 from mim_mm.registry import MODELS
@@ -42,8 +42,8 @@ class BEiT(VisualTokens):
     def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """``loss_tokens`` of one step; ``inputs`` as in :meth:`VisualTokens.token_logits`."""
         wanted = self.token_logits(inputs)
-        plan = self.plan_images(inputs[0], self.mask_generator)
+        plan = self.plan(inputs[0], self.mask_generator)
         mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
         tokens = self.encoder.encode_masked(images, self.units_of(*images.shape[-2:]).expand(mask))
-        loss = {'loss_tokens': self.head.loss(tokens, wanted, mask)}
-        return over_ranks(loss, lambda: {'loss_tokens': mask.sum()}, self.training)
+        losses = {'loss_tokens': self.head.loss(tokens, wanted, mask)}
+        return self.outcome(Terms(losses, {}), lambda: {'loss_tokens': mask.sum()})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
-from mim_mm.algorithms.global_mean import over_ranks
+from mim_mm.algorithms.base import Terms
+from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.algorithms.visual_tokens import VisualTokens
 from mim_mm.encoders import encoder_of
 from mim_mm.encoders.initial import cut_normal_
@@ -46,31 +45,26 @@ class CAE(VisualTokens):
         self.head = MODELS.build(
             dict(type='mmpretrain.CAEHead', loss=dict(type='mmpretrain.CAELoss', lambd=align_weight))
         )
-        self.teacher = copy.deepcopy(self.backbone).requires_grad_(False)
+        self.teacher = frozen_copy(self.backbone)
+        self.teachers = [Teacher({'backbone': 'teacher'}, momentum=0.0, buffers='own', after_optimizer=False)]
 
     def init_weights(self) -> None:
         """As the release: Xavier linears, also the head, mask token cut normal; the teacher copies the encoder."""
         super().init_weights()
         init_linears(self.neck)
         cut_normal_(self.neck.mask_token)
-        self.renew_teacher()
-
-    @torch.no_grad()
-    def renew_teacher(self) -> None:
-        """Copy the encoder's weights."""
-        for own, encoder in zip(self.teacher.parameters(), self.backbone.parameters(), strict=True):
-            own.copy_(encoder)
+        self.renew_teachers()
 
     def loss(self, inputs: list[Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """``loss_tokens`` and ``loss_align`` (weighted); ``inputs`` as in :meth:`VisualTokens.token_logits`."""
         wanted = self.token_logits(inputs)
-        plan = self.plan_images(inputs[0], self.mask_generator)
+        plan = self.plan(inputs[0], self.mask_generator)
         self.neck.mask_token_num = self.count_hidden(plan)
         mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
         latent = self.encoder.encode_visible(images, mask)[:, 1:]
         with torch.no_grad():
             latent_target = encoder_of(self.teacher).encode_visible(images, ~mask)[:, 1:]
-            self.renew_teacher()
+            self.teachers[0].update(self, self.clock)
         positions = self.backbone.pos_embed[:, 1:].expand(len(mask), -1, -1)
         hidden, visible = (positions[m].view(len(mask), -1, positions.shape[-1]) for m in (mask, ~mask))
         logits, latent_pred = self.neck(latent, hidden, visible)
@@ -79,7 +73,7 @@ class CAE(VisualTokens):
                 logits.float().flatten(0, 1), wanted, latent_pred.float(), latent_target.float(), mask
             )
         losses = {'loss_tokens': tokens, 'loss_align': align}
-        return over_ranks(losses, lambda: dict.fromkeys(losses, mask.sum()), self.training)
+        return self.outcome(Terms(losses, {}), lambda: dict.fromkeys(losses, mask.sum()))
 
     @staticmethod
     def count_hidden(plan: MaskPlan) -> int:

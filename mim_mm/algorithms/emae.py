@@ -8,8 +8,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.global_mean import Counts
 from mim_mm.algorithms.mae import MAE
+from mim_mm.clock import Clock
+from mim_mm.encoders.mask_units import MaskUnits
 from mim_mm.losses import agreement_loss, consistency_terms, self_consistency_loss
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS
@@ -26,7 +29,7 @@ class EMAE(MAE):
     ``normalizer='all'``, the second reading, which with K = 4 is half the weight.
 
     At small scale (CIFAR-10, 4 epochs) weight 1 undoes what the parts gain over MAE and 0.1 does not, so until a study
-    at scale decides, ``consistency_weight=0.1`` or a ``ConsistencyRampHook`` is the cautious choice.
+    at scale decides, ``consistency_weight=0.1`` or a ``consistency_ramp`` is the cautious choice.
 
     Any masker works; ``ParallelMasking(num_parts=4)`` is EMAE, ``IndependentMasking`` and ``ComplementaryMasking`` are
     rows of its ablation. Where no patch is hidden in two parts (K = 2, complementary masks) there is no consistency
@@ -42,11 +45,13 @@ class EMAE(MAE):
         whole_weight: weight of the reconstruction; 0 is refused without ``allow_collapse``.
         consistency_weight: weight of the consistency term; 0 gives the row "pixel reconstruction" and skips its cost.
         normalizer: 'overlap' or 'all', the denominator of the consistency term.
+        consistency_ramp: epochs (fractions allowed) over which the consistency term rises linearly from 0 to its
+            weight, step by step; 0 for none.
         allow_collapse: permit ``whole_weight=0``, to look at the collapse.
         **kwargs: as :class:`MAE`.
 
     Raises:
-        ValueError: a weight is negative, both are 0, or ``whole_weight`` is 0 without ``allow_collapse``.
+        ValueError: a weight or the ramp is negative, both are 0, or ``whole_weight`` is 0 without ``allow_collapse``.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class EMAE(MAE):
         whole_weight: float = 1.0,
         consistency_weight: float = 1.0,
         normalizer: str = 'overlap',
+        consistency_ramp: float = 0,
         allow_collapse: bool = False,
         **kwargs,
     ) -> None:
@@ -70,16 +76,29 @@ class EMAE(MAE):
             )
         if normalizer not in ('overlap', 'all'):
             raise ValueError(f"normalizer is '{normalizer}': use 'overlap' or 'all'")
+        if consistency_ramp < 0:
+            raise ValueError(
+                f'consistency_ramp is {consistency_ramp}: a ramp needs a positive length in epochs, 0 is none'
+            )
         self.whole_weight = whole_weight
         self.consistency_weight = consistency_weight
         self.normalizer = normalizer
-        # ConsistencyRampHook fills this in; a tensor, so that changing it neither syncs nor recompiles.
+        self.consistency_ramp = consistency_ramp
+        # How far the ramp has come; a tensor, so that changing it neither syncs nor recompiles.
         self.register_buffer('consistency_scale', torch.ones(()), persistent=False)
         self.looked_for_overlap = False
 
-    def draw_plan(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
-        """As :meth:`MAE.draw_plan`; in the first training step it says where the masks leave no consistency term."""
-        plan = super().draw_plan(tokens, generator)
+    def begin_step(self, clock: Clock) -> None:
+        """The consistency term goes up its ramp."""
+        super().begin_step(clock)
+        if self.consistency_ramp:
+            self.consistency_scale.fill_(clock.ramp(self.consistency_ramp))
+
+    def draw_plan(
+        self, tokens: Tensor, generator: torch.Generator | None = None, units: MaskUnits | None = None
+    ) -> MaskPlan:
+        """As every method's; in the first training step it says where the masks leave no consistency term."""
+        plan = super().draw_plan(tokens, generator, units)
         first = self.training and not self.looked_for_overlap and not torch.compiler.is_compiling()
         if first and self.consistency_weight:
             self.looked_for_overlap = True
@@ -109,15 +128,15 @@ class EMAE(MAE):
             overlap = self.count_overlap(plan)
         return {**super().count_terms(plan), 'loss_consistency': overlap}
 
-    def compare(self, predictions: Tensor, target: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
+    def compare(self, predictions: Tensor, target: Tensor, plan: MaskPlan) -> Terms:
         """Adds ``loss_consistency`` (weighted) and ``consistency`` (the bare term) to what :class:`MAE` returns."""
-        out = super().compare(predictions, target, plan)
-        out['loss_whole'] = self.whole_weight * out['loss_whole']
+        losses, metrics = super().compare(predictions, target, plan)
+        losses['loss_whole'] = self.whole_weight * losses['loss_whole']
         if self.consistency_weight:
             consistency = self.consistency(predictions, plan)
-            out['loss_consistency'] = self.consistency_weight * self.consistency_scale * consistency
-            out['consistency'] = consistency
-        return out
+            losses['loss_consistency'] = self.consistency_weight * self.consistency_scale * consistency
+            metrics['consistency'] = consistency
+        return Terms(losses, metrics)
 
     def consistency(self, predictions: Tensor, plan: MaskPlan) -> Tensor:
         """The bare consistency term: static slices for equal parallel masks, the general form for others."""

@@ -51,6 +51,8 @@ def over_ranks(losses: dict[str, Tensor], count_terms: Callable[[], Counts], tra
     if not training or not torch.is_grad_enabled() or get_world_size() == 1:
         return losses
     terms = {name: count for name, count in count_terms().items() if name in losses}
+    if not terms:
+        return losses
     device = next(iter(losses.values())).device
     own = [n if isinstance(n, Tensor) else host_index([n], device) for n in terms.values()]
     weights = rank_weights(torch.cat([n.reshape(1) for n in own]))

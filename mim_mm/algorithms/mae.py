@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor
 
-from mim_mm.algorithms.global_mean import Counts, over_ranks
+from mim_mm.algorithms.base import Pretraining, Terms
+from mim_mm.algorithms.global_mean import Counts
 from mim_mm.encoders import build_backbone, encoder_of
 from mim_mm.encoders.packed import pack_plan
 from mim_mm.losses import hidden_errors, mean_over_hidden, packed_errors
@@ -18,7 +16,7 @@ from mim_mm.targets import patch_statistics, patchify, pixel_target
 
 
 @MODELS.register_module()
-class MAE(BaseModel):
+class MAE(Pretraining):
     """Encode the visible patches, predict the pixels of the hidden ones.
 
     With ``RandomMasking`` (K = 1) this is MAE; with a masker of K parts all parts run as one batch of B*K images and
@@ -35,8 +33,10 @@ class MAE(BaseModel):
         pos_embed: 'sincos' (fixed, as MAE) or 'learned'.
         per_image_mean: average the errors within each image first; only with ragged plans does that differ from the
             default, see :func:`mim_mm.losses.reconstruction_loss`.
-        data_preprocessor: config of mmengine's or mmpretrain's preprocessor; normalises uint8 batches on the device.
+        data_preprocessor: as :class:`Pretraining`.
     """
+
+    drops_tokens = True
 
     def __init__(
         self,
@@ -50,9 +50,8 @@ class MAE(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+        super().__init__(masker, data_preprocessor, init_cfg)
         self.backbone = build_backbone(backbone, 'encode')
-        self.masker = MODELS.build(masker)
         self.encoder = encoder_of(self.backbone)
         self.grid = self.encoder.grid
         values = self.grid.patch_size**2 * self.grid.in_channels
@@ -64,10 +63,6 @@ class MAE(BaseModel):
         # Images of another size than the backbone was built for are a mistake, unless ProgressiveResolutionHook, which
         # sets this, feeds them on purpose.
         self.sizes_vary = False
-        # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
-        self.mask_generator: torch.Generator | None = None
-        # CompileHook puts the compiled loss_under_plan here.
-        self.captured: Callable | None = None
         self.encoder.prepare(pos_embed)
         self.decoder.init_weights()
 
@@ -76,14 +71,6 @@ class MAE(BaseModel):
         super().init_weights()
         if self.backbone.init_cfg is None:
             self.encoder.prepare(self.pos_embed)
-
-    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
-        """``mode='loss'`` for training, ``'tensor'`` for the features of the whole, unmasked image."""
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'tensor':
-            return self.backbone(inputs)
-        raise ValueError(f"mode is '{mode}': pretraining has 'loss' and 'tensor'; evaluate the encoder by transfer")
 
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses and metrics of one step.
@@ -94,36 +81,21 @@ class MAE(BaseModel):
 
         Returns:
             ``loss_whole`` (optimised), ``mse`` (the same without weight) and ``mse_patch_mean``, what predicting the
-            mean of each patch would score. Scalars that stay on the device. In distributed training they are those of
-            this rank's images, and gradients those of the mean over all ranks' (:mod:`mim_mm.algorithms.global_mean`).
+            mean of each patch would score.
         """
         tokens = self.encoder.embed(inputs)
         plan = self.draw_plan(tokens, self.mask_generator)
         # Packed plans change their shapes from step to step, so they are never captured.
         captured = self.captured if plan.uniform else None
-        out = (captured or self.loss_under_plan)(inputs, tokens, plan)
-        out = over_ranks(out, lambda: self.count_terms(plan), self.training)
-        # Metrics are detached here and not inside: inductor (torch 2.14) merges a value that is returned twice, once
-        # detached, and the loss loses its gradient without a word.
-        return {name: value if name.startswith('loss') else value.detach() for name, value in out.items()}
+        terms = (captured or self.loss_under_plan)(inputs, tokens, plan)
+        return self.outcome(terms, lambda: self.count_terms(plan))
 
-    def loss_under_plan(self, inputs: Tensor, tokens: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
+    def loss_under_plan(self, inputs: Tensor, tokens: Tensor, plan: MaskPlan) -> Terms:
         """The step from the mask on, a function of its arguments alone: nothing is drawn here and nothing synchronises,
         so that it can be captured as one graph (``CompileHook``)."""
         predictions = self.predict_hidden(tokens, plan, self.grid_of(inputs))
         target = pixel_target(inputs, self.grid.patch_size, self.norm_pix, self.norm_eps)
         return self.compare(predictions, target, plan)
-
-    def draw_plan(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
-        """What the masker hides of images with the embedded patches ``tokens`` (B, N, D); no gradient flows into it.
-
-        A masker with ``needs_attention`` gets the attention of the class token too, from a pass of the whole image
-        through the backbone.
-        """
-        tokens = tokens.detach()
-        if not getattr(self.masker, 'needs_attention', False):
-            return self.masker(tokens, generator)
-        return self.masker(tokens, generator, attention=self.encoder.cls_attention(tokens))
 
     def grid_of(self, images: Tensor) -> tuple[int, int] | None:
         """Rows and columns of the patches of images (B, C, H, W); None where only the backbone's own are expected."""
@@ -137,14 +109,14 @@ class MAE(BaseModel):
             grid: rows and columns of the patches, where they are not those of the backbone.
 
         Returns:
-            Under a uniform plan (B, K, M, P), the patches in the order of ``plan.order[..., V:]``; under any other
+            Under a uniform plan (B, K, M, P), the patches in the order of ``plan.hidden``; under any other
             what :meth:`predict_packed` returns.
         """
         if not plan.uniform:
             return self.predict_packed(tokens, plan, grid)
         length = plan.num_visible[0]
         latent = self.encoder.encode(tokens, plan.order[..., :length])
-        hidden = self.decoder(latent, plan.order.flatten(0, 1), length, plan.num_patches, grid)
+        hidden = self.decoder(latent, plan.kept.flatten(0, 1), length, plan.num_patches, grid)
         return hidden.unflatten(0, plan.order.shape[:2])
 
     def predict_packed(self, tokens: Tensor, plan: MaskPlan, grid: tuple[int, int] | None = None) -> Tensor:
@@ -166,12 +138,12 @@ class MAE(BaseModel):
         values = predictions.shape[-1]
         if plan.uniform:
             dense = predictions.new_zeros(*plan.order.shape[:2], plan.num_patches, values)
-            index = plan.order[..., plan.num_visible[0] :, None].expand_as(predictions)
+            index = plan.hidden[..., None].expand_as(predictions)
             return dense.scatter(2, index, predictions)
         dense = predictions.new_zeros(plan.order.numel(), values)
         return dense.index_copy(0, plan.hidden_index(), predictions).view(*plan.order.shape, values)
 
-    def compare(self, predictions: Tensor, target: Tensor, plan: MaskPlan) -> dict[str, Tensor]:
+    def compare(self, predictions: Tensor, target: Tensor, plan: MaskPlan) -> Terms:
         """Mean squared error over all hidden (image, part, patch) triples of the batch.
 
         Args:
@@ -181,7 +153,7 @@ class MAE(BaseModel):
         # An image's patch mean is what it would take to look right without knowing any detail.
         flat = target.var(dim=-1, correction=0, keepdim=True)
         if plan.uniform:
-            hidden = plan.order[..., plan.num_visible[0] :]
+            hidden = plan.hidden
             mse = hidden_errors(predictions, target, hidden).mean()
             trivial = flat.gather(1, hidden.flatten(1)[..., None]).mean()
         else:
@@ -191,7 +163,7 @@ class MAE(BaseModel):
             errors = packed_errors(predictions, target, place)
             mse = mean_over_hidden(errors, image, len(target), self.per_image_mean)
             trivial = mean_over_hidden(flat.flatten()[place], image, len(target), self.per_image_mean)
-        return {'loss_whole': mse, 'mse': mse, 'mse_patch_mean': trivial}
+        return Terms({'loss_whole': mse}, {'mse': mse, 'mse_patch_mean': trivial})
 
     def count_terms(self, plan: MaskPlan) -> Counts:
         """How many terms each loss of :meth:`compare` is the mean of."""

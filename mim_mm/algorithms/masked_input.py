@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-from mmengine.model import BaseModel
 from torch import Tensor
 
+from mim_mm.algorithms.base import Pretraining
 from mim_mm.encoders import Grid, build_backbone, encoder_of
 from mim_mm.encoders.mask_units import MaskUnits
 from mim_mm.encoders.positions import plain_drop_path
 from mim_mm.masking import MaskPlan
 from mim_mm.masking.plan import host_index
-from mim_mm.registry import MODELS
 
 
-class MaskedInput(BaseModel):
+class MaskedInput(Pretraining):
     """A backbone with mask tokens and any masker. Methods derive from it and add target and loss.
 
-    The masker is called exactly as by MAE: with the tokens of the units, (B, N, D), and a generator. A plan of K parts
-    is run as B*K images; ratios that differ between images cost nothing here, since the sequence keeps its length.
+    The masker is called exactly as by MAE: with the tokens of the units, (B, N, D), and a generator, after one more
+    embedding of the patches (0.2 % of the FLOPs of a ViT-B step; mmpretrain's backbones stay as they are). A plan of K
+    parts is run as B*K images; ratios that differ between images cost nothing here: the sequence keeps its length.
 
     Weights are initialised by ``init_weights``, which mmengine's Runner calls: the encoder as the method's release
     does, unless its config has an ``init_cfg`` (a checkpoint to go on from, or another start).
@@ -28,7 +27,7 @@ class MaskedInput(BaseModel):
             ``backbone.*``.
         masker: config of a masking strategy; its ratio and block sizes count units.
         mask_unit: side of the squares that are hidden, in pixels; None means one patch.
-        data_preprocessor: as mmengine's models.
+        data_preprocessor: as :class:`Pretraining`.
     """
 
     needs = ('encode_masked',)  # what the Encoder of the backbone must have
@@ -41,10 +40,9 @@ class MaskedInput(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+        super().__init__(masker, data_preprocessor, init_cfg)
         self.backbone = build_backbone(backbone, *self.needs)
         self._own_start = backbone.get('init_cfg') is not None
-        self.masker = MODELS.build(masker)
         self.encoder = encoder_of(self.backbone, *self.needs)
         plain_drop_path(self.backbone)
         tokens = self.encoder.grid
@@ -55,8 +53,6 @@ class MaskedInput(BaseModel):
         self.grid = Grid(
             units.rows, units.columns, self.mask_unit, tokens.in_channels, tokens.embed_dims, tokens.num_prefix
         )
-        # None draws masks from torch's global generator; MaskSeedHook puts one here that is a function of the step.
-        self.mask_generator: torch.Generator | None = None
 
     def init_weights(self) -> None:
         """As the release of the method; a backbone with an ``init_cfg`` in its config as that says."""
@@ -68,45 +64,26 @@ class MaskedInput(BaseModel):
         """The mask units of an image of height x width px."""
         return MaskUnits.cover(height, width, self.patch_size, self.mask_unit)
 
-    def forward(self, inputs, data_samples: list | None = None, mode: str = 'tensor'):
-        """``mode='loss'`` for training, ``'tensor'`` for the features of the whole, unmasked image."""
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'tensor':
-            return self.backbone(inputs, None)
-        raise ValueError(
-            f"mode is '{mode}': a pretraining model has 'loss' and 'tensor'; evaluate its encoder by transfer"
-        )
+    def features(self, images: Tensor):
+        """What the backbone makes of whole images, without a mask."""
+        return self.backbone(images, None)
 
-    @torch.no_grad()
-    def plan_images(self, images: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
-        """The masks of a batch of images (B, C, H, W), over units.
+    def mask_units(self, images: Tensor) -> MaskUnits:
+        """Plans are over units."""
+        return self.units_of(*images.shape[-2:])
 
-        The patch embedding is run for it once more, without gradient: that is 0.2 % of the FLOPs of a ViT-B step, and
-        mmpretrain's backbones stay as they are. Maskers with ``needs_attention`` get the class token's attention
-        to the whole image, averaged over each unit.
+    def attention(self, tokens: Tensor) -> Tensor:
+        """The class token's attention (B, N) to the patches ``tokens`` (B, N, D) of whole images.
 
         Raises:
-            ValueError: if the masker needs attention and the backbone has no class token, or throws patches away.
+            ValueError: the backbone has no class token.
         """
-        units = self.units_of(*images.shape[-2:])
-        tokens = self.encoder.embed(images)
-        if getattr(self.masker, 'needs_attention', False):
-            if not self.encoder.can('cls_attention'):
-                raise ValueError(
-                    f'{type(self.masker).__name__} follows the class token, which {type(self.backbone).__name__} '
-                    'lacks: use a ViT, or a masker that needs no attention (SalienceMasking)'
-                )
-            attention = units.pool(self.encoder.cls_attention(tokens)[..., None])[..., 0]
-            plan = self.masker(units.pool(tokens), generator, attention=attention)
-        else:
-            plan = self.masker(units.pool(tokens), generator)
-        if getattr(plan, 'num_thrown', 0):
+        if not self.encoder.can('cls_attention'):
             raise ValueError(
-                f'{type(self.masker).__name__} throws {plan.num_thrown} patches away, but this backbone keeps its '
-                'whole sequence: set throw_ratio=0, or use MAE'
+                f'{type(self.masker).__name__} follows the class token, which {type(self.backbone).__name__} '
+                'lacks: use a ViT, or a masker that needs no attention (SalienceMasking)'
             )
-        return plan
+        return super().attention(tokens)
 
     @staticmethod
     def masked_parts(plan: MaskPlan, *per_image: Tensor) -> tuple[Tensor, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mim_mm.algorithms.global_mean import over_ranks
+from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.masked_input import MaskedInput
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify
@@ -49,13 +49,13 @@ class SimMIM(MaskedInput):
             inputs: normalised images (B, C, H, W).
             data_samples: ignored; unlabelled images have none.
         """
-        plan = self.plan_images(inputs, self.mask_generator)
+        plan = self.plan(inputs, self.mask_generator)
         mask, images = self.masked_parts(plan, inputs)
         pred = self.predict(images, mask)
         units = self.units_of(*inputs.shape[-2:])
         with torch.autocast(inputs.device.type, enabled=False):
             value = self.head.loss(pred.float(), images.float(), mask.view(-1, units.rows, units.columns).float())
-        return over_ranks({'loss_pixels': value}, lambda: {'loss_pixels': mask.sum()}, self.training)
+        return self.outcome(Terms({'loss_pixels': value}, {}), lambda: {'loss_pixels': mask.sum()})
 
     def predict(self, images: Tensor, mask: Tensor) -> Tensor:
         """The image (B, C, H, W) that the model sees behind a mask over units, bool (B, N)."""
@@ -67,7 +67,7 @@ class SimMIM(MaskedInput):
     @torch.no_grad()
     def reconstruct(self, inputs: Tensor, generator: torch.Generator | None = None) -> dict:
         """Predictions in unit order, for figures; the dict of :meth:`mim_mm.algorithms.mae.MAE.reconstruct`."""
-        plan = self.plan_images(inputs, generator)
+        plan = self.plan(inputs, generator)
         mask, images = self.masked_parts(plan, inputs)
         target = patchify(inputs.float(), self.mask_unit)
         pred = target.new_zeros(*plan.order.shape, target.shape[-1])

@@ -77,7 +77,7 @@ def ours(
         else:
             plan = _given_plan(model, order)
             tokens = model.encoder.embed(inputs)
-            out = (model.captured or model.loss_under_plan)(inputs, tokens, plan)
+            out = (model.captured or model.loss_under_plan)(inputs, tokens, plan).losses
         return sum(value for name, value in out.items() if name.startswith('loss'))
 
     wrapper = dict(

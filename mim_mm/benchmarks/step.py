@@ -120,8 +120,8 @@ def shares(contender: Contender, images: torch.Tensor, rounds: int = 3) -> dict[
             latent = timed('encoder', model.encoder.encode, tokens, plan.order[..., :length])
             pred = timed('decoder', model.decoder, latent, plan.order.flatten(0, 1), length)
             target = timed('target', pixel_target, inputs, model.grid.patch_size, model.norm_pix, model.norm_eps)
-            losses = timed('loss', model.compare, pred.unflatten(0, plan.order.shape[:2]), target, plan)
-        total = sum(value for name, value in losses.items() if name.startswith('loss'))
+            terms = timed('loss', model.compare, pred.unflatten(0, plan.order.shape[:2]), target, plan)
+        total = sum(terms.losses.values())
         timed('backward', total.backward)
         timed('optimizer', optimize)
     return {name: min(values[1:]) for name, values in clock.items()}

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mim_mm.masking.base import Masker
 from mim_mm.masking.plan import exact_ratio
 from mim_mm.registry import MODELS
 
@@ -152,8 +153,8 @@ def build_ratio(ratio: float | dict | AdaptiveRatio) -> float | AdaptiveRatio:
     return ratio if callable(ratio) else one_ratio(ratio)
 
 
-class RandomWarmUp:
-    """Mixin: random masks for the first epochs, because a guide that has learnt nothing guides nowhere.
+class RandomWarmUp(Masker):
+    """A masker whose masks are random for the first epochs, because a guide that has learnt nothing guides nowhere.
 
     Args:
         random_epochs: how many epochs; epochs 0 .. random_epochs - 1 are random.
@@ -163,11 +164,6 @@ class RandomWarmUp:
         if random_epochs < 0:
             raise ValueError(f'random_epochs is {random_epochs}: give the number of epochs of random masks, 0 for none')
         self.random_epochs = random_epochs
-        self.epoch: int | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        """Tell the current epoch, counted from 0; ``MaskerEpochHook`` does."""
-        self.epoch = epoch
 
     @property
     def warming_up(self) -> bool:
@@ -178,10 +174,11 @@ class RandomWarmUp:
         """
         if not self.random_epochs:
             return False
-        if self.epoch is None:
+        if self.clock is None or self.clock.epoch is None:
             raise RuntimeError(
                 f'{type(self).__name__} has random_epochs={self.random_epochs} and does not know the epoch: add '
-                "dict(type='mim_mm.MaskerEpochHook') to custom_hooks; outside training call masker.set_epoch"
-                f'({self.random_epochs}) for the masks after the warm-up'
+                "dict(type='mim_mm.ClockHook') to custom_hooks (tools/train.py does), with training data that has a "
+                f'length; outside training call masker.set_clock(Clock.at_epoch({self.random_epochs})), of mim_mm.clock'
+                ', for the masks after the warm-up'
             )
-        return self.epoch < self.random_epochs
+        return self.clock.epoch < self.random_epochs

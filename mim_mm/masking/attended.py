@@ -9,13 +9,16 @@ All need ``attention`` (B, N), the class token's row of the last block's attenti
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
+from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, exact_ratio, num_hidden, patches_of
+from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -57,7 +60,7 @@ class AttentionMasking(RandomWarmUp):
     Args:
         mask_ratio: share of hidden patches; 0.75 (AM), 0.45 (AMT).
         throw_ratio: share of thrown patches; 0 (AM), 0.40 (AMT): 89 hidden, 77 thrown, 30 visible of 196 (the source
-            rounds down: 88 and 78). Above 0 the plan is a :class:`ThrowingPlan`.
+            rounds down: 88 and 78).
         random_epochs: epochs of random masks first; 41 in the source, which stores its first maps after epoch 40
             (counted from 0).
         random_ratio: share of hidden patches in those epochs; nothing is thrown.
@@ -67,7 +70,6 @@ class AttentionMasking(RandomWarmUp):
         grid: rows and columns, for ``as_released``; None takes the square.
     """
 
-    # All images of a step hide the same number of patches, on every rank and in every micro-batch.
     fixed_count = True
 
     def __init__(
@@ -80,20 +82,33 @@ class AttentionMasking(RandomWarmUp):
         grid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(random_epochs)
+        if not _is_number(mask_ratio) or not _is_number(throw_ratio):
+            raise ValueError(
+                f'mask_ratio={mask_ratio!r}, throw_ratio={throw_ratio!r}: this strategy has one number each, e.g. 0.75 '
+                'and 0 (AM); a ratio drawn from a range is an option of AttMask and BlockMasking'
+            )
         if not 0 < mask_ratio < 1 or not 0 <= throw_ratio < 1 - mask_ratio:
             raise ValueError(
                 f'mask_ratio={mask_ratio}, throw_ratio={throw_ratio}: mask_ratio must lie between 0 and 1 and the two '
                 'together stay below 1, e.g. 0.75 and 0 (AM) or 0.45 and 0.40 (AMT)'
             )
-        if not 0 < random_ratio < 1:
+        if not _is_number(random_ratio) or not 0 < random_ratio < 1:
             raise ValueError(f'random_ratio is {random_ratio}: it must lie between 0 and 1, e.g. 0.75')
         self.mask_ratio, self.throw_ratio, self.random_ratio = mask_ratio, throw_ratio, random_ratio
         self.as_released, self.grid = as_released, grid
 
     @property
     def needs_attention(self) -> bool:
-        """Whether to compute attention for the next call: not during the warm-up, which would waste it."""
+        """Not during the warm-up, which would waste it."""
         return not self.warming_up
+
+    @property
+    def published(self) -> str:
+        return 'attention'
+
+    def counts(self, num_patches: int) -> list[PartCount]:
+        hidden, thrown = self._counts(num_patches)
+        return [PartCount(num_patches - hidden - thrown, hidden, thrown)]
 
     def __call__(
         self, tokens: Tensor, generator: torch.Generator | None = None, attention: Tensor | None = None
@@ -112,9 +127,8 @@ class AttentionMasking(RandomWarmUp):
         times = -torch.log1p(-drawn) / share.clamp(min=SMALLEST_WEIGHT)
         ranks = times.argsort(dim=1)
         hidden, thrown = self._counts(patches)
-        order = torch.cat([ranks[:, hidden + thrown :], ranks[:, :hidden]], dim=1)[:, None]
-        visible = (patches - hidden - thrown,)
-        return ThrowingPlan(order, visible, all_patches=patches) if thrown else MaskPlan(order, visible)
+        order = torch.cat([ranks[:, hidden + thrown :], ranks[:, : hidden + thrown]], dim=1)[:, None]
+        return MaskPlan(order, (patches - hidden - thrown,), num_thrown=thrown)
 
     def _counts(self, patches: int) -> tuple[int, int]:
         """How many patches are hidden and thrown; hidden by the rule of the project, both together rounded down."""
@@ -126,7 +140,7 @@ class AttentionMasking(RandomWarmUp):
 
 
 @MODELS.register_module()
-class AttMask:
+class AttMask(Masker):
     """Hide what the class token attends to most (high), least (low), or most but for some hints; one part an image.
 
     Args:
@@ -141,11 +155,6 @@ class AttMask:
     """
 
     needs_attention = True
-
-    @property
-    def fixed_count(self) -> bool:
-        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
-        return self.ratio[0] == self.ratio[1] and self.masking_prob == 1
 
     def __init__(
         self,
@@ -162,6 +171,21 @@ class AttMask:
         self.variant, self.ratio = variant, (low, high)
         self.masking_prob, self.show_max = masking_prob, show_max
 
+    @property
+    def fixed_count(self) -> bool:
+        return self.ratio[0] == self.ratio[1] and self.masking_prob == 1
+
+    @property
+    def published(self) -> str:
+        return f'att mask {ratio_text(self.ratio)}'
+
+    def counts(self, num_patches: int) -> list[PartCount]:
+        ratio = sum(map(exact_ratio, self.ratio)) / 2
+        hidden = num_hidden(num_patches, ratio)
+        if self.variant == 'hint':
+            hidden -= self._hints(num_patches, hidden, ratio)[1]
+        return [PartCount(num_patches - hidden, hidden)]
+
     def __call__(
         self, tokens: Tensor, generator: torch.Generator | None = None, attention: Tensor | None = None
     ) -> MaskPlan:
@@ -172,10 +196,7 @@ class AttMask:
         # Visible first: the patches to hide last.
         order = attention.argsort(dim=1, descending=self.variant == 'low')
         if self.variant == 'hint':
-            share = exact_ratio(self.show_max)
-            pool = min(patches_of(patches, share, down=True), hidden - 1)
-            shown = share * exact_ratio(self._draw_ratio(tokens, generator))
-            shown = min(patches_of(patches, shown, down=True), pool)
+            pool, shown = self._hints(patches, hidden, self._draw_ratio(tokens, generator))
             mixed = draw_uniform((batch, pool), tokens, generator).argsort(dim=1)
             top = order[:, patches - pool :].gather(1, mixed)
             order = torch.cat([top[:, :shown], order[:, : patches - pool], top[:, shown:]], dim=1)
@@ -186,9 +207,19 @@ class AttMask:
         masked = (gate < self.masking_prob) | (gate == gate.min())
         return MaskPlan.from_lengths(order[:, None], torch.where(masked, patches - hidden, patches))
 
+    def _hints(self, patches: int, hidden: int, ratio: float | Fraction) -> tuple[int, int]:
+        """How many of the most attended patches hints come from, and how many of them are shown."""
+        share = exact_ratio(self.show_max)
+        pool = min(patches_of(patches, share, down=True), hidden - 1)
+        return pool, min(patches_of(patches, share * exact_ratio(ratio), down=True), pool)
+
     def _draw_ratio(self, tokens: Tensor, generator: torch.Generator | None) -> float:
         low, high = self.ratio
         return low if low == high else low + (high - low) * draw_uniform((1,), tokens, generator).item()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _resized(maps: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mim_mm.masking.adaptive import check_ratio
+from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
+from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden
 from mim_mm.registry import MODELS
 
 FILLS = ('random', 'blocks', 'none')
@@ -21,7 +22,7 @@ PATIENCE = {'random': 10, 'none': 10, 'blocks': 500}
 
 
 @MODELS.register_module()
-class BlockMasking:
+class BlockMasking(Masker):
     """Hide rectangles until ``ceil(N * ratio)`` patches are hidden; one part an image.
 
     With a range as ratio every image draws its own, uniformly, and the plan is ragged.
@@ -68,8 +69,16 @@ class BlockMasking:
 
     @property
     def fixed_count(self) -> bool:
-        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
         return self.ratio[0] == self.ratio[1] and self.fill != 'none'
+
+    @property
+    def published(self) -> str:
+        return f'block {ratio_text(self.ratio)}'
+
+    def counts(self, num_patches: int) -> list[PartCount]:
+        """What is aimed at: ``fill='none'`` stays a little below."""
+        hidden = num_hidden(num_patches, sum(map(exact_ratio, self.ratio)) / 2)
+        return [PartCount(num_patches - hidden, hidden)]
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1.

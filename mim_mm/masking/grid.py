@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from mim_mm.masking.base import Masker, PartCount
 from mim_mm.masking.plan import MaskPlan, draw_uniform
 from mim_mm.registry import MODELS
 
@@ -27,7 +28,7 @@ def grid_shape(num_patches: int, grid: tuple[int, int] | None = None) -> tuple[i
 
 
 @MODELS.register_module()
-class GridMasking:
+class GridMasking(Masker):
     """Keep one patch of every ``stride x stride`` cell and hide the others: a ratio of ``1 - 1 / stride**2``.
 
     The paper names the pattern and shows a picture; no code was released.
@@ -47,6 +48,14 @@ class GridMasking:
         if place not in ('image', 'fixed', 'cell'):
             raise ValueError(f"place is '{place}': use 'image', 'fixed' or 'cell'")
         self.stride, self.place, self.grid = stride, place, grid
+
+    @property
+    def published(self) -> str:
+        return 'grid'
+
+    def counts(self, num_patches: int) -> list[PartCount]:
+        visible = num_patches // self.stride**2
+        return [PartCount(visible, num_patches - visible)]
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1."""

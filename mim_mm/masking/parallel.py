@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mim_mm.masking.base import Masker
 from mim_mm.masking.plan import MaskPlan, draw_uniform
 from mim_mm.registry import MODELS
 
@@ -25,7 +26,7 @@ def _permute(tokens: Tensor, generator: torch.Generator | None, num_parts: int) 
 
 
 @MODELS.register_module()
-class ParallelMasking:
+class ParallelMasking(Masker):
     """Cut each image into K disjoint parts of N/K random patches; part i sees ``ids[i*N/K:(i+1)*N/K]``.
 
     The K visible sets cover the image, so every patch is encoded once a step and predicted K-1 times. The paper takes
@@ -45,6 +46,10 @@ class ParallelMasking:
             raise ValueError(f'num_parts is {num_parts}: one part alone hides nothing; use 4, or RandomMasking')
         self.num_parts = num_parts
 
+    @property
+    def published(self) -> str:
+        return f'parallel K={self.num_parts}'
+
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K parts."""
         ids, parts = _permute(tokens, generator, self.num_parts), self.num_parts
@@ -55,7 +60,7 @@ class ParallelMasking:
 
 
 @MODELS.register_module()
-class ComplementaryMasking:
+class ComplementaryMasking(Masker):
     """Two parts: the first sees N/K random patches, the second all the others (an ablation row of EMAE).
 
     N/K is rounded down. The parts differ in length, so they are encoded packed.
@@ -70,6 +75,10 @@ class ComplementaryMasking:
         if num_parts < 2:
             raise ValueError(f'num_parts is {num_parts}: the first part would see every patch; use 4')
         self.num_parts = num_parts
+
+    @property
+    def published(self) -> str:
+        return 'complementary'
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D); returns a plan with 2 parts of N/K and N - N/K visible patches."""

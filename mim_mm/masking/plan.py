@@ -55,10 +55,14 @@ def num_hidden(num_patches: int, ratio: float | Fraction) -> int:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """K views of each image, every patch being visible or hidden in each view.
+    """K views of each image, every patch being visible, hidden or thrown away in each view.
+
+    What holds for every plan: a line of ``order`` is a permutation of the N patches, ``[visible | hidden | thrown]``.
+    Hidden ones are predicted. Thrown ones are nobody's: not encoded, not decoded, not predicted, in no mean; only
+    methods that drop tokens can throw any, and only where all parts of all images are equally long.
 
     Attributes:
-        order: long (B, K, N), for every part a permutation of 0..N-1 whose first entries are the visible patches.
+        order: long (B, K, N), see above.
         num_visible: how many patches each of the K parts sees. A tuple of Python ints, equal for all images of the
             batch, so that shapes stay static. In a ragged plan the largest number among the images.
         partition: True when the parts were cut from one permutation (parallel masking): then every patch is visible
@@ -68,12 +72,14 @@ class MaskPlan:
             says it all. 0 means that the image does not have that part: nothing of it is visible or hidden, and what
             stands in ``order`` there is ignored. On the host, so that shapes are known without waiting for the device.
             Made by :meth:`from_lengths`.
+        num_thrown: T, how many patches at the end of each line of ``order`` are thrown away.
     """
 
     order: Tensor
     num_visible: tuple[int, ...]
     partition: bool = False
     per_image: Tensor | None = None
+    num_thrown: int = 0
 
     def __post_init__(self) -> None:
         if self.order.dim() != 3 or self.order.dtype != torch.long:
@@ -87,6 +93,8 @@ class MaskPlan:
             _check_per_image(self.per_image, self.order, self.num_visible)
         elif not all(0 < v <= patches for v in self.num_visible):
             raise ValueError(f'num_visible is {self.num_visible}: every part must see between 1 and {patches} patches')
+        if self.num_thrown:
+            _check_thrown(self, patches)
 
     @classmethod
     def from_scores(cls, scores: Tensor, num_visible: int) -> MaskPlan:
@@ -146,6 +154,16 @@ class MaskPlan:
         return not self.ragged and len(set(self.num_visible)) == 1
 
     @property
+    def kept(self) -> Tensor:
+        """Long (B, K, N-T), ``order`` without the thrown patches: visible and then hidden ones."""
+        return self.order[..., : self.num_patches - self.num_thrown]
+
+    @property
+    def hidden(self) -> Tensor:
+        """Long (B, K, N-T-V), the hidden patches in the order of ``order``, of a uniform plan."""
+        return self.kept[..., self.num_visible[0] :]
+
+    @property
     def visible(self) -> Tensor:
         """Long (B, K, V), the visible patches; parts that see fewer than the longest are filled up with -1."""
         longest = max(self.num_visible)
@@ -167,16 +185,26 @@ class MaskPlan:
     def mask(self) -> Tensor:
         """Bool (B, K, N) in patch order, True = hidden; all False in an absent part."""
         lengths = self.lengths[..., None]
-        hidden = torch.arange(self.num_patches, device=self.order.device) >= lengths
+        rank = torch.arange(self.num_patches, device=self.order.device)
+        hidden = rank >= lengths
         if self.ragged:
             hidden = hidden & (lengths > 0)
+        if self.num_thrown:
+            hidden = hidden & (rank < self.num_patches - self.num_thrown)
         return torch.zeros_like(self.order, dtype=torch.bool).scatter_(2, self.order, hidden.expand_as(self.order))
+
+    @property
+    def thrown(self) -> Tensor:
+        """Bool (B, K, N) in patch order, True = thrown away."""
+        gone = self.order[..., self.num_patches - self.num_thrown :]
+        return torch.zeros_like(self.order, dtype=torch.bool).scatter_(2, gone, True)
 
     def hidden_per_image(self) -> Tensor:
         """Long (B,) on the CPU, how many (part, patch) pairs of each image are hidden."""
         batch, _, patches = self.order.shape
         if self.per_image is None:
-            return torch.tensor(sum(patches - visible for visible in self.num_visible)).expand(batch)
+            kept = patches - self.num_thrown
+            return torch.tensor(sum(kept - visible for visible in self.num_visible)).expand(batch)
         return (patches - self.per_image).masked_fill(self.per_image == 0, 0).sum(dim=1)
 
     def rows(self) -> tuple[list[int], list[int]]:
@@ -195,45 +223,22 @@ class MaskPlan:
         """
         rows, visible = self.rows()
         patches, device = self.num_patches, self.order.device
-        row, place = ragged_places([patches - v for v in visible], device)
+        row, place = ragged_places([patches - self.num_thrown - v for v in visible], device)
         base = host_index([r * patches for r in rows], device)[row]
         start = host_index(visible, device)[row]
         return base + self.order.flatten()[base + start + place]
 
 
-@dataclass(frozen=True)
-class ThrowingPlan(MaskPlan):
-    """A plan in which some patches are neither visible nor hidden: nobody encodes, decodes or predicts them.
-
-    ``order`` is long (B, K, N-T) here, visible and then hidden patches only, so that whatever follows it never meets a
-    thrown patch. ``mask`` (B, K, N) is False at thrown patches: losses over it leave them out. Only methods that drop
-    tokens can throw any.
-
-    Attributes:
-        all_patches: N.
-    """
-
-    all_patches: int = 0
-
-    @property
-    def num_patches(self) -> int:
-        return self.all_patches
-
-    @property
-    def num_thrown(self) -> int:
-        """T."""
-        return self.all_patches - self.order.shape[2]
-
-    @property
-    def mask(self) -> Tensor:
-        hidden = self.order[..., self.num_visible[0] :]
-        return self.order.new_zeros(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(2, hidden, True)
-
-    @property
-    def thrown(self) -> Tensor:
-        """Bool (B, K, N) in patch order, True = thrown."""
-        return self.order.new_ones(*self.order.shape[:2], self.all_patches, dtype=torch.bool).scatter_(
-            2, self.order, False
+def _check_thrown(plan: MaskPlan, patches: int) -> None:
+    if not plan.uniform or plan.partition:
+        raise ValueError(
+            f'num_thrown is {plan.num_thrown}, but parts differ in length or share out the image: patches are thrown '
+            'away only where all parts of all images see the same number of them and no part needs what another has'
+        )
+    if not 0 < plan.num_thrown < patches - plan.num_visible[0]:
+        raise ValueError(
+            f'{plan.num_thrown} of {patches} patches are thrown away and {plan.num_visible[0]} visible: at least one '
+            'must be left to be hidden'
         )
 
 

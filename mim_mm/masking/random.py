@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from mim_mm.masking.adaptive import one_ratio
-from mim_mm.masking.plan import MaskPlan, ThrowingPlan, draw_uniform, num_hidden
+from mim_mm.masking.base import Masker, ratio_text
+from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
 from mim_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class RandomMasking:
+class RandomMasking(Masker):
     """Hide ``ceil(N * ratio)`` patches chosen uniformly without replacement; one part an image.
 
     Args:
@@ -20,7 +23,6 @@ class RandomMasking:
             all (CrossMAE's prediction ratio, for ``CrossAttentionDecoder``). None predicts every hidden patch.
     """
 
-    # All images of a step hide the same number of patches, on every rank and in every micro-batch.
     fixed_count = True
 
     def __init__(self, ratio: float = 0.75, predict: float | None = None) -> None:
@@ -29,6 +31,10 @@ class RandomMasking:
             raise ValueError(f'predict is {predict}: only hidden patches are predicted, so use 0 < predict <= {ratio}')
         self.ratio = ratio
         self.predict = predict
+
+    @property
+    def published(self) -> str:
+        return f'random {ratio_text(self.ratio)}'
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1."""
@@ -40,11 +46,11 @@ class RandomMasking:
         kept = plan.num_visible[0] + max(1, round(patches * self.predict))
         if kept >= patches:
             return plan
-        return ThrowingPlan(plan.order[..., :kept], plan.num_visible, all_patches=patches)
+        return replace(plan, num_thrown=patches - kept)
 
 
 @MODELS.register_module()
-class IndependentMasking:
+class IndependentMasking(Masker):
     """K random masks drawn independently, the "pure random mask" of the EMAE ablation.
 
     Patches may be visible in several parts or in none.
@@ -65,6 +71,10 @@ class IndependentMasking:
             raise ValueError('num_parts is 1 and no ratio is given: 1 - 1/K would hide nothing; state ratio=0.75')
         self.num_parts = num_parts
         self.ratio = 1 - 1 / num_parts if ratio is None else one_ratio(ratio)
+
+    @property
+    def published(self) -> str:
+        return f'independent {ratio_text(self.ratio)}'
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D); returns a plan with K parts of equal length."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mim_mm.masking.adaptive import AdaptiveRatio, RandomWarmUp, build_ratio, hidden_counts
+from mim_mm.masking.base import PartCount, ratio_text
 from mim_mm.masking.plan import MaskPlan, draw_uniform, num_hidden
 from mim_mm.registry import MODELS
 
@@ -16,6 +17,8 @@ from mim_mm.registry import MODELS
 SMALLEST_SPREAD = 1e-4
 # Affinities computed at once: 2**26 of them are 256 MiB. One go for 1,700 images of 196 patches, slices for fine grids.
 AFFINITIES_AT_ONCE = 2**26
+# The ratio that goes without saying where the published table says salience.
+PUBLISHED_RATIO = 0.75
 
 
 @torch.no_grad()
@@ -59,7 +62,7 @@ class SalienceMasking(RandomWarmUp):
         noise: width of the uniform noise, 0.5 as published; 0 hides the same patches every time.
         logit_scale: see :func:`salience`.
         random_epochs: epochs of random masks before (ratio, or ``base`` of the adaptive one). The release starts from
-            a checkpoint of 100 epochs of MAE; needs ``MaskerEpochHook``.
+            a checkpoint of 100 epochs of MAE.
     """
 
     def __init__(
@@ -77,8 +80,20 @@ class SalienceMasking(RandomWarmUp):
 
     @property
     def fixed_count(self) -> bool:
-        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
         return not isinstance(self.ratio, AdaptiveRatio)
+
+    @property
+    def published(self) -> str:
+        if isinstance(self.ratio, AdaptiveRatio):
+            return 'salience, ratio by image'
+        return 'salience' if self.ratio == PUBLISHED_RATIO else f'salience {ratio_text(self.ratio)}'
+
+    def counts(self, num_patches: int) -> list[PartCount]:
+        hidden = num_hidden(num_patches, self._middle())
+        return [PartCount(num_patches - hidden, hidden)]
+
+    def _middle(self) -> float:
+        return self.ratio.base if isinstance(self.ratio, AdaptiveRatio) else self.ratio
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D) with position embedding, without class token; returns a plan with K = 1."""
@@ -86,8 +101,7 @@ class SalienceMasking(RandomWarmUp):
         drawn = draw_uniform(tuple(tokens.shape[:2]), tokens, generator)
         adaptive = isinstance(self.ratio, AdaptiveRatio)
         if self.warming_up:
-            ratio = self.ratio.base if adaptive else self.ratio
-            return MaskPlan.from_scores(drawn[:, None], patches - num_hidden(patches, ratio))
+            return MaskPlan.from_scores(drawn[:, None], patches - num_hidden(patches, self._middle()))
         guide = salience(tokens, self.logit_scale)
         scores = (guide + self.noise * drawn)[:, None]
         if not adaptive:

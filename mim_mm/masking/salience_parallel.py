@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mim_mm.masking.adaptive import AdaptiveRatio, RandomWarmUp, build_ratio
+from mim_mm.masking.base import PartCount
 from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio
 from mim_mm.masking.salience import salience
 from mim_mm.registry import MODELS
@@ -46,7 +47,7 @@ class SalienceParallelMasking(RandomWarmUp):
             image does not have are absent (length 0); with 'per_batch' all images have the same K.
         noise: width of the uniform noise.
         logit_scale: see :func:`mim_mm.masking.salience`.
-        random_epochs: epochs of parallel masks without guide first; needs ``MaskerEpochHook``.
+        random_epochs: epochs of parallel masks without guide first.
     """
 
     def __init__(
@@ -72,8 +73,16 @@ class SalienceParallelMasking(RandomWarmUp):
 
     @property
     def fixed_count(self) -> bool:
-        """Whether all images of a step hide the same number of patches, on every rank and in every micro-batch."""
         return self.ratio is None
+
+    @property
+    def published(self) -> str:
+        return f'salience parallel K={self.num_parts}' + ('' if self.ratio is None else ', ratio by image')
+
+    def counts(self, num_patches: int) -> list[PartCount]:
+        parts = self.num_parts if self.ratio is None else parts_of_ratio(self.ratio.base, num_patches)
+        sizes = [num_patches // parts + (part < num_patches % parts) for part in range(parts)]
+        return [PartCount(size, num_patches - size) for size in sizes]
 
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D) with position embedding, without class token; returns a plan with K parts."""

@@ -52,7 +52,7 @@ def test_methods_with_a_tokenizer_equal_mmpretrains(kind, tokenizer_file):
             frozen.requires_grad_(False)
     for step in range(2):  # the second shows whether CAE's teacher lags in the same way
         model.mask_generator = torch.Generator().manual_seed(step)
-        plan = model.plan_images(views()[0], torch.Generator().manual_seed(step))
+        plan = model.plan(views()[0], torch.Generator().manual_seed(step))
         samples = []
         for mask in plan.mask.view(3, 4, 4):
             sample = DataSample()

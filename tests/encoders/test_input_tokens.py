@@ -84,7 +84,7 @@ def test_the_loss_is_the_published_one(backbone):
     x = images()
     model.mask_generator = torch.Generator().manual_seed(4)
     value = model.loss(x)['loss_pixels']
-    plan = model.plan_images(x, torch.Generator().manual_seed(4))
+    plan = model.plan(x, torch.Generator().manual_seed(4))
     assert plan.mask.sum() == 3 * 10  # ceil(0.6 * 16) of 4 x 4 units
     mask = pixel_mask(plan, 0, 4, 4, 8)
     pred = model.predict(x, plan.mask[:, 0])
@@ -96,7 +96,7 @@ def test_the_loss_is_the_published_one(backbone):
 def test_simmim_equals_mmpretrains_with_the_same_weights_image_and_mask(backbone):
     model = simmim(backbone)
     x = images()
-    plan = model.plan_images(x, torch.Generator().manual_seed(4))
+    plan = model.plan(x, torch.Generator().manual_seed(4))
     model.mask_generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         ours = model.loss(x)['loss_pixels']
@@ -133,7 +133,7 @@ def test_hidden_pixels_cannot_reach_the_prediction_and_visible_ones_do(backbone,
         backbone = dict(backbone, img_size=size)
     model = simmim(backbone, mask_unit=16).eval()
     x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
-    plan = model.plan_images(x, torch.Generator().manual_seed(0))
+    plan = model.plan(x, torch.Generator().manual_seed(0))
     mask = pixel_mask(plan, 0, size[0] // 16, size[1] // 16, 16)[:, None]
     with torch.no_grad():
         pred = model.predict(x, plan.mask[:, 0])
@@ -150,7 +150,7 @@ def test_one_masker_object_serves_both_seams():
     tokens = drops.encoder.embed(x)
     plans = [
         masker(tokens, torch.Generator().manual_seed(2)),
-        replaces.plan_images(x, torch.Generator().manual_seed(2)),
+        replaces.plan(x, torch.Generator().manual_seed(2)),
     ]
     assert torch.equal(plans[0].order, plans[1].order) and plans[0].num_visible == plans[1].num_visible
 
@@ -202,7 +202,7 @@ def test_attention_is_what_the_last_block_computes(options):
 
     masker.needs_attention = True
     model.masker = masker
-    model.plan_images(x)
+    model.plan(x)
     torch.testing.assert_close(got[0], torch.nn.functional.avg_pool2d(wanted.view(3, 4, 4), 2).flatten(1))
 
 

@@ -7,7 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from mim_mm.engine.hooks.pretrain_hooks import AgreementWatchHook, mask_seed
+from mim_mm.engine.hooks.clock_hook import accumulation_note
+from mim_mm.engine.hooks.pretrain_hooks import AgreementWatchHook
 from mim_mm.engine.optim.precision import AutocastOptimWrapper
 from mim_mm.engine.start import guard, schedule
 from mim_mm.registry import HOOKS, MODELS, OPTIM_WRAPPERS
@@ -157,37 +158,8 @@ def test_autocast_wrapper_refuses_fp16():
         AutocastOptimWrapper(dtype='float16', optimizer=optimizer())
 
 
-def test_mask_seeds_differ_by_step_and_rank():
-    seeds = {mask_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(8)}
-    assert len(seeds) == 3 * 50 * 8
-
-
 def runner_stub(iteration, **extra):
     return types.SimpleNamespace(iter=iteration, **extra)
-
-
-def test_masks_of_a_step_can_be_replayed():
-    model = torch.nn.Linear(1, 1)
-    hook = HOOKS.build(dict(type='MaskSeedHook'))
-    hook.before_train(runner_stub(0, model=model, seed=7))
-    draws = {}
-    for step in (0, 1, 2, 1):
-        hook.before_train_iter(runner_stub(step, model=model, seed=7), 0)
-        noise = torch.rand(4, generator=model.mask_generator)
-        assert torch.equal(draws.setdefault(step, noise), noise)
-    assert not torch.equal(draws[0], draws[1])
-
-
-def test_the_ramp_is_linear_and_ends_at_one():
-    model = types.SimpleNamespace(consistency_scale=torch.ones(()))
-    hook = HOOKS.build(dict(type='ConsistencyRampHook', epochs=2))
-    seen = []
-    for step in (0, 5, 10, 20, 30):
-        hook.before_train_iter(runner_stub(step, model=model, train_dataloader=[None] * 10), 0)
-        seen.append(model.consistency_scale.item())
-    assert seen == pytest.approx([0, 0.25, 0.5, 1, 1])
-    with pytest.raises(ValueError, match='positive length'):
-        HOOKS.build(dict(type='ConsistencyRampHook', epochs=0))
 
 
 @pytest.mark.parametrize('mse, consistency, warns', [(0.99, 0.004, True), (0.4, 0.004, False), (0.99, 0.5, False)])
@@ -245,25 +217,17 @@ AMR = dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.5)
     (dict(type='SalienceParallelMasking'), 1, 8, False),
     (None, 1, 2, True),
 ])  # fmt: skip
-def test_accumulation_of_unequal_micro_batches_is_said_once_at_the_start(masker, weight, steps, says):
+def test_accumulation_of_unequal_micro_batches_is_said(masker, weight, steps, says):
     class Own:
         def __call__(self, tokens, generator=None): ...
 
     model = torch.nn.Linear(1, 1)
     model.masker = Own() if masker is None else MODELS.build(dict(masker))
     model.consistency_weight = weight
-    lines = []
-    runner = runner_stub(0, model=model, seed=7, logger=types.SimpleNamespace(warning=lines.append))
-    runner.optim_wrapper = OPTIM_WRAPPERS.build(
-        dict(type='OptimWrapper', optimizer=optimizer(), accumulative_counts=steps)
-    )
-    hook = HOOKS.build(dict(type='MaskSeedHook'))
-    hook.before_train(runner)
-    for step in range(3):
-        hook.before_train_iter(runner, step)
-    assert len(lines) == says
+    note = accumulation_note(model, steps)
+    assert bool(note) == says
     if says:
-        assert f'{steps} micro-batches' in lines[0] and type(model.masker).__name__ in lines[0]
+        assert f'{steps} micro-batches' in note and type(model.masker).__name__ in note
 
 
 def test_waiting_metrics_hold_no_graph():

@@ -174,6 +174,7 @@ def test_blocks_are_really_recomputed(job):
     ('local', r"strategy sets \['state_dict_cfg'\]"),
     ('ignored', r"\['activation_checkpointing'\] of the config would be ignored.*strategy.activation_checkpointing"),
     ('attention', 'reads the attention of a block'),
+    ('teacher', 'Following has a teacher that follows .* a recipe without FSDP'),
     ('groups', 'parameter groups of .* resume with the optim_wrapper of that run'),
 ])  # fmt: skip
 def test_what_cannot_work_is_refused(job, name, message):

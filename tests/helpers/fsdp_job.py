@@ -12,9 +12,11 @@ from mmengine.runner import Runner
 from tiny_run import ROOT, TINY_ARCH, Killed, StopHook, shrunken
 from yapf.yapflib import yapf_api
 
-import mim_mm.engine  # noqa: F401
+from mim_mm.algorithms.mae import MAE
+from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.checkpoint import atomic
 from mim_mm.compat.leave import leave
+from mim_mm.registry import MODELS
 
 # AdamW with a large epsilon: without it, gradients that are zero but for rounding decide the sign of a step.
 STEADY = {
@@ -93,6 +95,16 @@ def fine_tuning(recipe, images, checkpoint, batch=2, sharded=True, **options):
     return cfg
 
 
+@MODELS.register_module()
+class Following(MAE):
+    """With a teacher."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.teacher = frozen_copy(self.backbone)
+        self.teachers = [Teacher({'backbone': 'teacher'}, 0.9)]
+
+
 def main():
     images, start, out = (Path(word) for word in sys.argv[1:4])
     torch.set_num_threads(1)
@@ -146,6 +158,7 @@ def refused(mae, out):
         'local': {'strategy.state_dict_cfg': 'local'},
         'ignored': {'activation_checkpointing': ['backbone.layers']},
         'attention': {'model.masker': dict(_delete_=True, type='AttMask', ratio=0.75)},
+        'teacher': {'model.type': 'Following'},
         'groups': {'optim_wrapper.paramwise_cfg.norm_decay_mult': 1.0},
     }.items():
         cfg = mae(**options)

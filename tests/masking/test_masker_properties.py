@@ -6,7 +6,6 @@ import pytest
 import torch
 from masker_table import COVERING, NEED_ATTENTION, PER_BATCH, PER_IMAGE, registered, table
 
-from mim_mm.masking.plan import ThrowingPlan
 from mim_mm.registry import MODELS
 
 NAMES = sorted(table())
@@ -46,7 +45,8 @@ def test_visible_and_hidden_partition_the_patches(name, seed):
     assert plan.num_patches == patches and plan.mask.shape == (batch, plan.num_parts, patches)
     assert plan.ragged <= (name in PER_IMAGE)
     lengths, mask, visible = plan.lengths.tolist(), plan.mask, plan.visible
-    thrown = plan.thrown if isinstance(plan, ThrowingPlan) else torch.zeros_like(mask)
+    assert torch.equal(plan.order.sort(-1).values, torch.arange(patches).expand_as(plan.order))
+    thrown = plan.thrown
     hidden_anywhere = 0
     for b in range(batch):
         for k in range(plan.num_parts):

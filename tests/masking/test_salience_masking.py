@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
+from mim_mm.clock import Clock
 from mim_mm.masking import AdaptiveRatio, SalienceMasking, salience
 from mim_mm.masking.adaptive import hidden_counts
 from mim_mm.masking.salience_parallel import parts_of_ratio
@@ -205,15 +206,15 @@ def test_sbam_with_amr_hides_what_each_image_asks_for():
 def test_masks_are_random_until_the_warm_up_is_over():
     masker = SalienceMasking(0.75, random_epochs=2)
     tokens = tokens_of(3)
-    with pytest.raises(RuntimeError, match='MaskerEpochHook.*set_epoch'):
+    with pytest.raises(RuntimeError, match='ClockHook.*set_clock'):
         masker(tokens)
     random_plan = torch.rand(3, 16, generator=generator(1)).argsort(dim=1)[:, None]
     guided = SalienceMasking(0.75)(tokens, generator(1)).order
     for epoch, expected in [(0, random_plan), (1, random_plan), (2, guided), (7, guided), (1, random_plan)]:
-        masker.set_epoch(epoch)
+        masker.set_clock(Clock.at_epoch(epoch))
         assert torch.equal(masker(tokens, generator(1)).order, expected)
     adaptive = SalienceMasking(AdaptiveRatio(0.75, 0.1, 0.5), random_epochs=1)
-    adaptive.set_epoch(0)
+    adaptive.set_clock(Clock.at_epoch(0))
     assert adaptive(tokens, generator(1)).num_visible == (4,)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mim_mm.clock import Clock
 from mim_mm.masking import AdaptiveRatio, SalienceParallelMasking, salience
 from mim_mm.masking.salience_parallel import parts_of_ratio
 
@@ -98,7 +99,7 @@ def test_balanced_shares_are_nearer_to_each_other_than_graded_and_random_ones():
         total = shares(SalienceParallelMasking(4, mode, noise=0)(tokens, generator()), guide)
         spread[mode] = (total.amax(dim=1) - total.amin(dim=1)).mean()
     masker = SalienceParallelMasking(4, random_epochs=1)
-    masker.set_epoch(0)
+    masker.set_clock(Clock.at_epoch(0))
     total = shares(masker(tokens, generator()), guide)
     assert spread['balanced'] < 0.7 * (total.amax(dim=1) - total.amin(dim=1)).mean() < 0.7 * spread['graded']
 

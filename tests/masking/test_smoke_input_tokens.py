@@ -19,7 +19,7 @@ def refusal(method, name, model, inputs):
         return 'throws .* patches away'
     if method == 'CAE':
         # One index drops the patches of the whole batch, so all images and parts must hide the same number.
-        hidden = model.plan_images(inputs[0], torch.Generator().manual_seed(0)).mask.sum(dim=-1)
+        hidden = model.plan(inputs[0], torch.Generator().manual_seed(0)).mask.sum(dim=-1)
         if hidden.unique().numel() > 1:
             return 'the same number of hidden patches'
     return None

@@ -65,7 +65,8 @@ def test_the_config_is_what_its_name_says(path):
     assert masker.random_epochs == 100
     hooks = [hook.type for hook in cfg.custom_hooks]
     watch = ['AgreementWatchHook'] if method == 'emae' else []
-    assert hooks == ['MaskSeedHook', 'FiniteLossHook', 'MaskerEpochHook', 'MaskDiagnosticsHook', *watch]
+    assert hooks == ['FiniteLossHook', 'MaskDiagnosticsHook', *watch]
+    assert cfg.default_hooks.clock == dict(type='mim_mm.ClockHook')
     base = 0.6 if method == 'simmim' else 0.75
     if family == 'amr':
         wanted = dict(type='AdaptiveRatio', base=base, delta_r=0.1, threshold=0.5, scope='per_image')
@@ -157,7 +158,7 @@ def shrunken(path):
     if method == 'simmim':
         options['model.mask_unit'] = size // 4
     if 'random_epochs' in cfg.model.masker:
-        options |= {'model.masker.random_epochs': 1, 'custom_hooks.3.interval': 1}
+        options |= {'model.masker.random_epochs': 1, 'custom_hooks.1.interval': 1}
     cfg.merge_from_dict(options)
     cfg.model.backbone.arch = dict(TINY_SWIN if backbone == 'swin' else TINY_ARCH)
     return cfg
@@ -171,7 +172,7 @@ def run_two_steps(cfg, image_folder, tmp_path, name):
         'train_dataloader.batch_size': 8,
         'train_cfg.max_epochs': 2,
         'work_dir': str(tmp_path),
-        'custom_hooks.1.interval': 1,
+        'custom_hooks.0.interval': 1,
     })  # fmt: skip
     for scheduler in cfg.param_scheduler:
         scheduler.begin, scheduler.end = 0, 2
@@ -190,7 +191,7 @@ def test_two_steps_train(path, image_folder, tmp_path):
     model, changed = run_two_steps(shrunken(path), image_folder, tmp_path, path.stem)
     assert any(name.startswith('backbone.') for name in changed)
     if parts_of_name(path)[0]:
-        assert model.masker.epoch == 1 and not model.masker.warming_up
+        assert model.masker.clock.epoch == 1 and not model.masker.warming_up
         looks = [json.loads(line) for line in (tmp_path / 'mask_diagnostics.jsonl').read_text().splitlines()]
         assert [look['iter'] for look in looks] == [1, 2] and all(math.isfinite(look['mask_ratio']) for look in looks)
 

@@ -267,6 +267,9 @@ def test_views_and_masks_of_the_recipes():
     assert said('configs/emae/emae_vitb_300e_k7.py') == ('EMAE', 'parallel K=7', 7, 300)
     assert said('configs/mae/mae_vitb_1600e.py') == ('MAE', 'random r=3/4', 1, 1600)
     assert said('configs/sbam/sbam_mae_vitb_400e.py')[0] == 'MAE + SBAM'
+    assert said('configs/evidence/pretrain_emae_complementary.py')[1:3] == ('complementary', 2)
+    own = Config(dict(model=dict(type='MAE', masker=dict(type='OfAnotherProcess', num_parts=3))))
+    assert (pretraining(own)['mask_variant'], pretraining(own)['views']) == ('of another process', 3)
 
 
 def test_a_checkpoint_of_a_run_of_ours_is_as_old_as_its_name_says(tmp_path):

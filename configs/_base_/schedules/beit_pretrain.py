@@ -18,6 +18,5 @@ param_scheduler = [
     dict(type='HalfCosineLR', eta_min=1e-5, by_epoch=True, begin=10, convert_to_iter_based=True, like='beit'),
 ]
 custom_hooks = [
-    dict(type='MaskSeedHook'),
     dict(type='FiniteLossHook', interval=50),
 ]

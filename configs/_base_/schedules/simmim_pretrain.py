@@ -24,6 +24,5 @@ param_scheduler = [
     dict(type='StepsLR', milestones=[700], by_epoch=True, begin=10, convert_to_iter_based=True, like='timm'),
 ]
 custom_hooks = [
-    dict(type='MaskSeedHook'),
     dict(type='FiniteLossHook', interval=50),
 ]

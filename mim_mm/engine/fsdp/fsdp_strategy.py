@@ -118,6 +118,11 @@ class FSDPStrategy(_FSDPStrategy):
                 f'{type(model.masker).__name__} reads the attention of a block, whose weights FSDP gathers for '
                 "the block's own forward only: train it with a recipe without FSDP, or take another masker"
             )
+        if getattr(model, 'teachers', ()):
+            raise ValueError(
+                f'{type(model).__name__} has a teacher that follows the encoder weight by weight, and FSDP cuts both '
+                'into shards of their own: train it with a recipe without FSDP'
+            )
         if self.before_wrap is not None:
             self.before_wrap(model=model)
         kinds = {type(m) for m in model.modules() if type(m).__name__ in self.blocks}

@@ -25,7 +25,7 @@ class CompileHook(Hook):
         TypeError: before training, for an algorithm without ``loss_under_plan``.
     """
 
-    # Before MaskSeedHook and all others that look at the model.
+    # Before ClockHook and all others that look at the model.
     priority = 'HIGHEST'
 
     def __init__(self, mode: str | None = None, backend: str = 'inductor') -> None:

@@ -1,97 +1,18 @@
-"""Hooks of pretraining: replayable masks, a ramp for the consistency term, and an alarm for its collapse."""
+"""Alarms of pretraining: a consistency term that collapses, a loss that is no number."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
-from mim_mm.engine.bare_model import bare_model
+from mim_mm.engine.hooks.clock_hook import epoch_length
 from mim_mm.registry import HOOKS
 
 
 def _number(value: torch.Tensor | float) -> float:
     return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
-
-
-def mask_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of the masks of one step on one rank: distinct for every (step, rank) below 2**20 ranks."""
-    return (seed * 1_000_003 + step) * 2**20 + rank
-
-
-def accumulation_note(model, steps: int) -> str | None:
-    """What to say where micro-batches that hide different numbers of patches are accumulated; None where they do not.
-
-    Ranks are weighed by what they hide (``mim_mm.algorithms.global_mean``). Micro-batches cannot be: the gradient of
-    one is there before it is known what the next ones will hide.
-
-    Args:
-        model: an algorithm with a ``masker``, whose ``fixed_count`` says whether all images hide the same number; one
-            without that attribute is taken to vary.
-        steps: micro-batches in an optimizer step.
-    """
-    masker = getattr(model, 'masker', None)
-    if steps < 2 or masker is None:
-        return None
-    fixed = getattr(masker, 'fixed_count', False)
-    if getattr(model, 'consistency_weight', 0):
-        fixed = fixed and getattr(masker, 'fixed_overlap', True)
-    if fixed:
-        return None
-    return (
-        f'{steps} micro-batches are accumulated and {type(masker).__name__} may hide different numbers in each: '
-        'each weighs the same in the step, whatever it hides, so the result depends a little on '
-        'accumulative_counts. Processes are weighed by what they hide; a larger batch_size and accumulative_counts=1 '
-        'give the mean over all hidden patches'
-    )
-
-
-@HOOKS.register_module()
-class MaskSeedHook(Hook):
-    """Make the masks a function of (seed, step, rank): any step can be replayed, and a resumed run goes on as it would.
-
-    At the start it says what these masks mean for accumulated gradients (:func:`accumulation_note`).
-
-    Args:
-        seed: None takes the run's seed (``randomness``).
-    """
-
-    priority = 'VERY_HIGH'
-
-    def __init__(self, seed: int | None = None) -> None:
-        self.seed = seed
-
-    def before_train(self, runner) -> None:
-        model = bare_model(runner)
-        device = next(model.parameters()).device
-        model.mask_generator = torch.Generator(device=device)
-        self.base = runner.seed if self.seed is None else self.seed
-        note = accumulation_note(model, getattr(getattr(runner, 'optim_wrapper', None), '_accumulative_counts', 1))
-        if note:
-            runner.logger.warning(note)
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        bare_model(runner).mask_generator.manual_seed(mask_seed(self.base, runner.iter, get_rank()) % 2**63)
-
-
-@HOOKS.register_module()
-class ConsistencyRampHook(Hook):
-    """Raise the consistency term linearly from 0 to its weight over the first epochs.
-
-    Args:
-        epochs: length of the ramp in epochs (fractions allowed).
-    """
-
-    def __init__(self, epochs: float) -> None:
-        if epochs <= 0:
-            raise ValueError(f'epochs is {epochs}: a ramp needs a positive length; leave the hook out for no ramp')
-        self.epochs = epochs
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        length = self.epochs * len(runner.train_dataloader)
-        bare_model(runner).consistency_scale.fill_(min(1.0, runner.iter / length))
 
 
 @HOOKS.register_module()
@@ -126,7 +47,7 @@ class AgreementWatchHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if not outputs or 'consistency' not in outputs:
             return
-        done, epoch = runner.iter + 1, _epoch_length(runner)
+        done, epoch = runner.iter + 1, epoch_length(runner) or 0
         interval = min(self.interval, max(1, epoch // self.patience)) if done <= epoch else self.interval
         if done % interval and done != epoch:
             return
@@ -140,18 +61,10 @@ class AgreementWatchHook(Hook):
             certain = 'has' if self.looks == self.patience else 'may have'
             runner.logger.warning(
                 f'The parts agree but do not reconstruct: {state}, {self.looks} look(s) in a row. The consistency term '
-                f'{certain} collapsed: lower model.consistency_weight (0.1), or add a ConsistencyRampHook.'
+                f'{certain} collapsed: lower model.consistency_weight (0.1), or set model.consistency_ramp, in epochs.'
             )
         elif done == epoch:
             runner.logger.info(f'Agreement after the first epoch: {state}')
-
-
-def _epoch_length(runner) -> int:
-    """Iterations in an epoch; 0 where that is not known."""
-    try:
-        return len(runner.train_dataloader)
-    except (AttributeError, TypeError):
-        return 0
 
 
 @HOOKS.register_module()

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from mim_mm.engine.bare_model import bare_model
+from mim_mm.masking.base import needs_attention
 from mim_mm.registry import HOOKS
 from mim_mm.resolution import STAGES, Size, read_stages, span_of, spans
 
@@ -72,7 +73,7 @@ class ProgressiveResolutionHook(Hook):
         RuntimeError: batches of another size than the stage says.
     """
 
-    priority = 'NORMAL'  # after MaskerEpochHook, since the masker is tried out
+    priority = 'NORMAL'  # after ClockHook, since the masker is tried out
 
     def __init__(self, stages: Sequence = STAGES) -> None:
         self.stages = read_stages(stages)
@@ -155,7 +156,7 @@ class ProgressiveResolutionHook(Hook):
         for span in self.plan:
             rows, columns = (side // patch for side in span.size)
             tokens = torch.zeros(2, rows * columns, model.grid.embed_dims, device=device)
-            options = dict(attention=tokens[..., 0]) if getattr(model.masker, 'needs_attention', False) else {}
+            options = dict(attention=tokens[..., 0]) if needs_attention(model.masker) else {}
             try:
                 plans[span] = model.masker(tokens, torch.Generator().manual_seed(0), **options)
             except ValueError as error:

@@ -197,8 +197,7 @@ def gallery(view: MaskView, files: Sequence, specs: Sequence[str], seeds: int = 
 
 def _states(plan: MaskPlan, image: int) -> np.ndarray:
     """uint8 (K, N) of one image: 0 visible, 1 hidden, 2 thrown away."""
-    thrown = plan.thrown[image] if hasattr(plan, 'thrown') else torch.zeros_like(plan.mask[image])
-    return (plan.mask[image] + 2 * thrown).to(torch.uint8).numpy()
+    return (plan.mask[image] + 2 * plan.thrown[image]).to(torch.uint8).numpy()
 
 
 def compare_foreground(view: MaskView, items: Sequence, specs: Sequence[str], seeds: int = 3) -> list[dict]:

@@ -13,6 +13,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.read import read_checkpoint
+from mim_mm.clock import Clock
 from mim_mm.data.decode import read_image
 from mim_mm.registry import MODELS
 from mim_mm.targets import patchify, unpatchify
@@ -49,7 +50,7 @@ def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[
     model.load_state_dict(state, strict=False)
     model.eval()
     if getattr(model.masker, 'random_epochs', 0):
-        model.masker.set_epoch(model.masker.random_epochs)  # the masks that follow the warm-up
+        model.masker.set_clock(Clock.at_epoch(model.masker.random_epochs))  # the masks that follow the warm-up
     return model, cfg
 
 

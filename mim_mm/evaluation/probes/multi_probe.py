@@ -233,8 +233,7 @@ class MultiProbe(BaseModel):
         self.depth = max(blocks for blocks, _ in self.head.features)
         if self.depth > depth:
             raise ValueError(
-                f'head.blocks asks for the last {self.depth} blocks, the backbone has {depth}: '
-                'lower model.head.blocks'
+                f'head.blocks asks for the last {self.depth} blocks, the backbone has {depth}: lower model.head.blocks'
             )
         self.train()
 

@@ -8,14 +8,17 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mim_mm import recipe_facts
 from mim_mm.checkpoint.keymap import PREFIXES, rename_key
 from mim_mm.checkpoint.read import LoadError, read_checkpoint
-from mim_mm.recipe_facts import backbone_name, downstream, pretraining, square, until
+from mim_mm.recipe_facts import backbone_name, downstream, square, until
 from mim_mm.transfer.chain import ChainError
 from mim_mm.transfer.manifest import DamagedManifest, read_record
 
 __all__ = ['downstream', 'encoder', 'encoder_of_file', 'of_checkpoint', 'pretraining']
 
+# Of an image of 224 px; how many parts a masker makes depends on it only where there are fewer patches than parts.
+PATCHES = 196
 ENCODER_KEYS = ('cls_token', 'pos_embed', 'patch_embed.', 'layers.', 'ln1.', 'ln2.', 'pre_norm.')
 
 
@@ -60,6 +63,23 @@ def encoder(config: Config) -> dict[str, Any]:
         img_size=square(settings.get('img_size')) or square(getattr(module, 'img_size', None)),
         parameters=sum(p.numel() for p in module.parameters()),
     )
+
+
+def pretraining(config: Config) -> dict[str, Any]:
+    """:func:`mim_mm.recipe_facts.pretraining` with what the masker says of itself, where it can be built here."""
+    facts, masker = recipe_facts.pretraining(config), (config.get('model') or {}).get('masker')
+    if not masker:
+        return facts
+    from mmengine.registry import MODELS, DefaultScope
+
+    from mim_mm.masking.base import counts, published
+
+    try:
+        with DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mim_mm'):
+            built = MODELS.build(masker)
+        return dict(facts, mask_variant=published(built), views=len(counts(built, PATCHES)))
+    except Exception:  # a class of the run's own that this process does not have
+        return facts
 
 
 def encoder_of_file(path: Path) -> dict[str, Any]:

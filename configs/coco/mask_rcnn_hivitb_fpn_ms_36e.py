@@ -1,6 +1,6 @@
 """Mask R-CNN with HiViT-B and FPN on COCO, 3x at several scales, for encoders of configs/emae/emae_hivitb_300e.py.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_hivitb_fpn_ms_36e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_hivitb_fpn_ms_36e.py 8 --cfg-options init=CKPT
 
 Published: none for this recipe. Maps of strides 4, 8 and 16 from HiViT's own stages; it has no stage of stride 32, so
 the FPN's last two levels are the third one at every second and fourth position. Global attention in the main stage,

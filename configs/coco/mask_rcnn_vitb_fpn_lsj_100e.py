@@ -1,6 +1,6 @@
 """Mask R-CNN with a windowed ViT-B/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer".
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-B 1600 epochs: box/mask AP 50.3/44.9 (25 and 50 epochs: 48.1/43.2, 50.1/44.6). lr, decay and
 drop path are those with which MIMDet reproduces it (50.4/44.9): AdamW 1.6e-4, wd 0.2 (none for norms, positions and
@@ -19,7 +19,7 @@ Last run: never at full size; a few iterations at reduced size by tests/recipes/
 _base_ = [
     '../_base_/models/mask_rcnn_vitb_fpn.py',
     '../_base_/datasets/coco_lsj.py',
-    '../_base_/default_runtime.py',
+    '../_base_/downstream_runtime.py',
 ]
 default_scope = 'mmdet'
 

@@ -1,6 +1,6 @@
 """Mask R-CNN with ViTDet-B on COCO: Li et al. 2022, "Exploring plain vision transformer backbones", 100 epochs.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitb_simple_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_simple_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-B 1600 epochs: box/mask AP 51.6/45.9. AdamW 1e-4, wd 0.1 (none for the backbone's norms and for
 positions; the norms of pyramid and heads are decayed, as detectron2 does), layer decay 0.7, drop path 0.1, batch

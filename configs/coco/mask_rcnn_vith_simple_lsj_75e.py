@@ -1,6 +1,6 @@
 """Mask R-CNN with ViTDet-H on COCO: Li et al. 2022, "Exploring plain vision transformer backbones", 75 epochs.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vith_simple_lsj_75e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vith_simple_lsj_75e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-H 1600 epochs: box/mask AP 56.7/50.2. As mask_rcnn_vitb_simple_lsj_100e.py but layer decay 0.9, drop
 path 0.5, blocks 8, 16, 24, 32 global, three quarters of the iterations, and weight decay on everything (detectron2's

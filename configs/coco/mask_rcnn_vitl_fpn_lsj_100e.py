@@ -1,6 +1,6 @@
 """Mask R-CNN with a windowed ViT-L/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer".
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitl_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitl_fpn_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-L 1600 epochs: box/mask AP 53.3/47.2. The paper searches lr, decay and drop path for each encoder and
 the code that reproduces ViT-B has no ViT-L: lr 1.6e-4 and wd 0.2 are ViT-B's, drop path 0.4 is ViTDet-L's. Expect to

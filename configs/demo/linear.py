@@ -1,9 +1,9 @@
 """Demo, linear probe on single digits: frozen encoder, mean of its tokens, BatchNorm without affine, one linear layer.
 
-python tools/train.py configs/demo/linear.py --cfg-options custom_hooks.0.checkpoint=CKPT
+python tools/train.py configs/demo/linear.py --cfg-options init=CKPT
 """
 
-_base_ = ['../_base_/default_runtime.py']
+_base_ = ['../_base_/downstream_runtime.py']
 default_scope = 'mmpretrain'
 data_root = r"""{{$DEMO_ROOT:data/demo}}/digits"""
 epochs = 25

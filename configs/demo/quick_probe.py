@@ -1,9 +1,9 @@
 """Demo, quick probe on single digits: 60 linear heads at once on the frozen encoder, chosen on held-out images.
 
-python tools/train.py configs/demo/quick_probe.py --cfg-options custom_hooks.0.checkpoint=CKPT
+python tools/train.py configs/demo/quick_probe.py --cfg-options init=CKPT
 """
 
-_base_ = ['../_base_/default_runtime.py']
+_base_ = ['../_base_/downstream_runtime.py']
 default_scope = 'mmpretrain'
 data_root = r"""{{$DEMO_ROOT:data/demo}}/digits"""
 

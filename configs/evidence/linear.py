@@ -1,12 +1,12 @@
 """Evidence study, linear probe on CIFAR-10: frozen encoder, mean of its tokens, BatchNorm without affine, one layer.
 
-    python tools/train.py configs/evidence/linear.py --data-root CIFAR --cfg-options custom_hooks.0.checkpoint=CKPT
+    python tools/train.py configs/evidence/linear.py --data-root CIFAR --cfg-options init=CKPT
 
 One rate for all arms, where quick_probe.py chooses one for each.
 Last run: a few hundred iterations; the study has not run yet.
 """
 
-_base_ = ['../_base_/default_runtime.py']
+_base_ = ['../_base_/downstream_runtime.py']
 default_scope = 'mmpretrain'
 data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
 epochs = 4

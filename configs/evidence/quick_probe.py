@@ -1,12 +1,12 @@
 """Evidence study, quick probe on CIFAR-10: 60 linear heads on the frozen encoder, chosen on held-out training images.
 
-    python tools/train.py configs/evidence/quick_probe.py --data-root CIFAR --cfg-options custom_hooks.0.checkpoint=CKPT
+    python tools/train.py configs/evidence/quick_probe.py --data-root CIFAR --cfg-options init=CKPT
 
 The test set is read once, for the figure of the head that was chosen without it.
 Last run: a few hundred iterations; the study has not run yet.
 """
 
-_base_ = ['../_base_/default_runtime.py']
+_base_ = ['../_base_/downstream_runtime.py']
 default_scope = 'mmpretrain'
 data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
 

@@ -1,6 +1,6 @@
 """Fine-tuning of SimMIM Swin-B at 224 px, windows of 7, for encoders of configs/simmim (Xie et al., CVPR 2022).
 
-    tools/dist_train.sh configs/finetune/swinb_finetune_simmim_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/swinb_finetune_simmim_100e.py 8 --cfg-options init=CKPT
 
 Published: 84.0 after 800 epochs of pretraining; this is the release's file for 100 epochs of pretraining, its only one
 for this size. lr 5e-3 for 2048 images, layer decay 0.9 over 24 blocks, drop path 0.1, 100 epochs, warm-up 20, cosine to

@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-B/16 on ImageNet-1k: MAE's protocol (He et al. 2022, appendix A.1, table 9).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_100e.py 8 --cfg-options init=CKPT
 
 Published: MAE ViT-B 1600 epochs 83.6 (83.57 +- 0.08 over four seeds; mmpretrain's recipe 83.5). Mean of the patch
 tokens, then a fresh norm (the pretrained final norm is not used). AdamW, lr 2e-3 for 1024 images, layer decay 0.65,
@@ -14,7 +14,7 @@ Last run: never at full size; a few iterations at reduced size by tests/recipes/
 _base_ = [
     '../_base_/models/vitb_finetune.py',
     '../_base_/datasets/imagenet_finetune.py',
-    '../_base_/default_runtime.py',
+    '../_base_/downstream_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

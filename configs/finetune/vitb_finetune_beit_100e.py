@@ -1,6 +1,6 @@
 """Fine-tuning of BEiT ViT-B/16 on ImageNet-1k, for encoders of configs/beit (Bao et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_beit_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_beit_100e.py 8 --cfg-options init=CKPT
 
 Published: 83.2 after 800 epochs of pretraining (mmpretrain, 300 epochs: 83.1). Mean of the patch tokens, a fresh norm,
 layer scale 0.1, one table of relative positions a block, each starting from the pretraining's shared one. AdamW, lr

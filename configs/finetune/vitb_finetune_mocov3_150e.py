@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-B/16 on ImageNet-1k with DeiT's protocol, as MoCo v3 does (Chen et al., ICCV 2021): the EMA arm.
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_mocov3_150e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_mocov3_150e.py 8 --cfg-options init=CKPT
 
 Published: MoCo v3 ViT-B 83.2. Class token after the final norm, AdamW, lr 5e-4 x batch / 512, no layer decay, drop
 path 0.1, 150 epochs, warm-up 5 from 1e-6, cosine to 1e-5 (set once an epoch, one epoch late and counted from the first,

@@ -1,6 +1,6 @@
 """Fine-tuning of SimMIM ViT-B/16 on ImageNet-1k, for encoders of configs/simmim (Xie et al., CVPR 2022).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_simmim_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_simmim_100e.py 8 --cfg-options init=CKPT
 
 Published: 83.8 after 800 epochs of pretraining. BEiT's ViT without absolute positions, the shared table of relative
 ones copied to every block, layer scale 0.1, mean of the patches and a fresh norm. lr 5e-3 for 2048 images, layer decay

@@ -1,7 +1,7 @@
 """Fine-tuning of ViT-B/16 on 1 % of ImageNet-1k's labels: iBOT's protocol (Zhou et al., ICLR 2022, and its release).
 
     LOWSHOT_LIST=/lists/1percent.txt tools/dist_train.sh configs/finetune/vitb_lowshot_1pct.py 8 \
-        --cfg-options custom_hooks.0.checkpoint=CKPT
+        --cfg-options init=CKPT
 
 Published: iBOT's ViT-S about 61.9 (from memory); none for ViT-B, MAE or EMAE with this recipe. DeiT's protocol
 (vitb_finetune_mocov3_150e.py) for 1000 epochs of the subset at lr 5e-6 x batch / 512, that is 1e-5 for 1024 images,

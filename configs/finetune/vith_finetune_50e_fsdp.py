@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-H/14 on ImageNet-1k as MAE does (He et al. 2022), sharded (FSDP); see vith_finetune_50e.py.
 
-    tools/dist_train.sh configs/finetune/vith_finetune_50e_fsdp.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vith_finetune_50e_fsdp.py 8 --cfg-options init=CKPT
 
 Published: MAE ViT-H 1600 epochs 86.9.
 Batch 8 x 128. Other batches: --auto-scale-lr.

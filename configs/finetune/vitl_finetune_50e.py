@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-L/16 on ImageNet-1k: MAE's protocol (He et al. 2022, appendix A.1; rates of MAE's FINETUNE.md).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_50e.py 8 --cfg-options init=CKPT
 
 Published: MAE ViT-L 1600 epochs 85.9 (85.95; four seeds 85.87 +- 0.07; mmpretrain's recipe 85.7). As ViT-B
 (vitb_finetune_100e.py) but lr 4e-3 for 1024 images, layer decay 0.75, drop path 0.2, 50 epochs.

@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-L/16 on ImageNet-1k as MAE does (He et al. 2022), sharded (FSDP); see vitl_finetune_50e.py.
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_50e_fsdp.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_50e_fsdp.py 8 --cfg-options init=CKPT
 
 Published: MAE ViT-L 1600 epochs 85.9. For small GPUs; where vitl_finetune_50e.py fits, it is faster.
 Batch 8 x 128. Other batches: --auto-scale-lr.

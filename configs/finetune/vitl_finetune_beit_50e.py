@@ -1,6 +1,6 @@
 """Fine-tuning of BEiT ViT-L/16 on ImageNet-1k (Bao et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_beit_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_beit_50e.py 8 --cfg-options init=CKPT
 
 Published: 85.2 after 800 epochs of pretraining. As vitb_finetune_beit_100e.py but lr 1e-3 for 1024 images, layer decay
 0.75, drop path 0.2, 50 epochs, warm-up 5, layer scale 1e-5. These values are quoted from memory of the release, not

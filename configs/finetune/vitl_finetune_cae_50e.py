@@ -1,6 +1,6 @@
 """Fine-tuning of CAE ViT-L/16 on ImageNet-1k (Chen et al., IJCV 2023, and its script).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_cae_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_cae_50e.py 8 --cfg-options init=CKPT
 
 Published: 86.2 after 1600 epochs of pretraining. As vitb_finetune_cae_100e.py but lr 2e-3 for 4096 images, layer decay
 0.75, drop path 0.2, 50 epochs. Layer scale is built at 0.1, as the script does; the pretrained values replace it.

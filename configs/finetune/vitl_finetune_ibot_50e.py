@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-L/16 on ImageNet-1k as iBOT does (Zhou et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_ibot_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_ibot_50e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-L 84.8, the best of a sweep of learning rates around that code's default of 4e-3 for 1024 images.
 As vitb_finetune_ibot_100e.py but layer decay 0.75, drop path 0.4, 50 epochs, warm-up 5.

@@ -1,6 +1,6 @@
 """Fine-tuning of MoCo v3's ViT-S/16 (12 heads) on ImageNet-1k with DeiT's protocol (Chen et al., ICCV 2021).
 
-    tools/dist_train.sh configs/finetune/vits_finetune_mocov3_300e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vits_finetune_mocov3_300e.py 8 --cfg-options init=CKPT
 
 Published: MoCo v3 ViT-S 81.4. As vitb_finetune_mocov3_150e.py but 300 epochs. MoCo v3's ViT-S has 12 heads; encoders
 with 6 (configs/mae, configs/emae, DINO) load without complaint and want model.backbone.arch.num_heads=6.

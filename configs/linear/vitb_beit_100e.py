@@ -1,6 +1,6 @@
 """Linear probe of an intermediate block of BEiT, ViT-B/16, on ImageNet-1k (Bao et al. 2022, run_linear_eval.py).
 
-    tools/dist_train.sh configs/linear/vitb_beit_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_beit_100e.py 8 --cfg-options init=CKPT
 
 Published: BEiT-B 800 epochs 56.7 (as quoted by EMAE).
 BEiT's script trains a head on every block's bare output, class token beside mean patch token, and reports each; here it

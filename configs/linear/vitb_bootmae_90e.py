@@ -1,6 +1,6 @@
 """Linear probe of BootMAE, ViT-B/16, on ImageNet-1k: mean patch token after block 10 of 12 (Dong et al. 2022).
 
-    tools/dist_train.sh configs/linear/vitb_bootmae_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_bootmae_90e.py 8 --cfg-options init=CKPT
 
 Published: BootMAE ViT-B 800 epochs 66.1 (block 10).
 MAE's probe on the mean of the patch tokens (vitb_linear_mean_90e.py) of an encoder cut off after ten blocks; the load

@@ -1,6 +1,6 @@
 """Quick linear probe of ViT-B/16 on ImageNet-1k: 156 heads in one run, as DINOv2's eval/linear.py (Oquab et al. 2024).
 
-    tools/dist_train.sh configs/linear/vitb_quick_probe.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_quick_probe.py 8 --cfg-options init=CKPT
 
 Published: DINOv2 (own data, distilled) ViT-B/14 84.5; no figure of this protocol for MAE or EMAE. Heads: last 1 and 4
 blocks, each after the final norm; class token, mean patch, both; without and with BatchNorm (no affine). SGD, 13 rates
@@ -17,7 +17,7 @@ Last run: never at full size; two iterations at reduced size by tests/evaluation
 _base_ = [
     '../_base_/models/vitb_multi_probe.py',
     '../_base_/datasets/imagenet_linear.py',
-    '../_base_/default_runtime.py',
+    '../_base_/downstream_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

@@ -1,6 +1,6 @@
 """Linear probe of ViT-H/14 on ImageNet-1k: MAE's protocol (He et al. 2022, appendix A.1, table 10), 50 epochs.
 
-    tools/dist_train.sh configs/linear/vith_linear_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vith_linear_50e.py 8 --cfg-options init=CKPT
 
 Published: MAE ViT-H 1600 epochs 76.6 (77.2 with MAE's PyTorch release).
 As vitl_linear_50e.py but for the size and the patch of 14. Less memory: a smaller train_dataloader.batch_size with

@@ -1,6 +1,6 @@
 """Linear probe of ViT-H/14 on the mean of the patch tokens: the global_pool switch of MAE's probe, ImageNet-1k.
 
-    tools/dist_train.sh configs/linear/vith_linear_mean_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vith_linear_mean_50e.py 8 --cfg-options init=CKPT
 
 Published: none (MAE's figures are the class token's). For encoders without a trained class token.
 As vith_linear_50e.py but for the feature: mean of the last block's patch tokens without the final norm, then a norm

@@ -1,6 +1,6 @@
 """Linear probe of BootMAE, ViT-L/16, on ImageNet-1k: mean patch token after block 18 of 24 (Dong et al. 2022).
 
-    tools/dist_train.sh configs/linear/vitl_bootmae_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitl_bootmae_50e.py 8 --cfg-options init=CKPT
 
 Published: BootMAE ViT-L 800 epochs 77.1 (block 18).
 As vitb_bootmae_90e.py but for the size, 50 epochs and lr 0.07 x batch / 256.

@@ -1,6 +1,6 @@
 """Attentive probe of CAE, ViT-L/16, on ImageNet-1k (Chen et al., IJCV 2023, tools/run_attentive.py).
 
-    tools/dist_train.sh configs/linear/vitl_cae_attentive_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitl_cae_attentive_90e.py 8 --cfg-options init=CKPT
 
 Published: CAE ViT-L 1600 epochs 81.2; MAE ViT-L 1600 in the same table 78.8.
 As vitb_cae_attentive_90e.py but for the size.

@@ -1,6 +1,6 @@
 """Linear probe of ViT-S/16 on ImageNet-1k: iBOT's sweep of 45 rates, class tokens of the last four blocks (Zhou 2022).
 
-    tools/dist_train.sh configs/linear/vits_ibot_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vits_ibot_100e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-S/16 3200 epochs 77.9; 100 epochs 74.4 (as quoted by EMAE).
 n = 4, avgpool_patchtokens = 0 in iBOT's terms: each block's class token after the final norm, joined: 1536 values. SGD,

@@ -14,7 +14,6 @@ Consistency weight 1, as in the paper's formula. At small scale (CIFAR-10) it un
 until a study at full size decides, --cfg-options model.consistency_weight=0.1 or a ConsistencyRampHook is the cautious
 choice (docs/methods.md).
 Cost: 6.3 h on 8 H100 at half of their bf16 peak where K is 4, by FLOPs; more parts cost more; not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = '../sbam/sbam_emae_vitb_300e.py'

@@ -5,7 +5,7 @@
 Every arm is MAE's or EMAE's small recipe with one thing changed, three seeds each, five for those that the claim rests
 on. All are measured by k-NN and the quick probe, the claim's own arms also by linear probe and fine-tuning; `scratch`
 is the random encoder. What is done is skipped, so that the study can be cut off anywhere; `--only` names arms.
-Last run: not yet; docs/results/evidence_cifar10.md has the design and the budget.
+docs/results/evidence_cifar10.md has the design and the budget.
 """
 
 name = 'evidence'

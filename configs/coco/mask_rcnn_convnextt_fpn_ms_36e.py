@@ -6,7 +6,6 @@ Published: supervised ConvNeXt-T box/mask AP 46.2/41.7 (mmdet, 36 epochs). AdamW
 groups, drop path 0.4, batch 16 = 8 x 2, 36 epochs, x 0.1 after 27 and 33, warm-up 1000 iterations, bf16.
 The norms of the maps are the detector's own; a checkpoint's norm of the last map is loaded.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

@@ -7,7 +7,6 @@ the FPN's last two levels are the third one at every second and fourth position.
 recomputed in the backward pass. AdamW 1e-4, wd 0.05, layer decay 0.9 and drop path 0.2 (not tuned), batch 16 = 8 x 2,
 36 epochs, x 0.1 after 27 and 33, warm-up 1000 iterations, bf16.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

@@ -6,7 +6,6 @@ Published: none for this recipe. As mask_rcnn_swint_fpn_ms_36e.py but drop path 
 of configs/simmim/simmim_swinb_800e.py; encoders with windows of 7: model.backbone.window_size=7 (tables of relative
 positions of another window would be resized, which the load report says).
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_swint_fpn_ms_36e.py']

@@ -6,7 +6,6 @@ Published: supervised Swin-T box/mask AP 46.0/41.6 (mmdet, 36 epochs). AdamW 1e-
 positions), drop path 0.2, batch 16 = 8 x 2, 36 epochs, x 0.1 after 27 and 33, warm-up 1000 iterations, bf16.
 The norms of the first three maps are the detector's own and start at one and zero: no pretraining has them.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

@@ -13,7 +13,6 @@ Differences: bf16 instead of fp16; masks are bitmaps from the start and not poly
 that boxes recomputed after the crop lie on whole pixels and small objects that jittering enlarges have stepped edges.
 Other COCO-format data: COCO_ROOT=DIR, model.roi_head.{bbox_head,mask_head}.num_classes=N (docs/transfer.md).
 Cost: not measured here (ViTDet without fused attention: 10.9 GB an image, about 1000 A100-hours for its 100 epochs).
-Last run: never at full size; a few iterations at reduced size by tests/recipes/test_downstream_configs.py.
 """
 
 _base_ = [

@@ -9,7 +9,6 @@ One card: optim_wrapper.accumulative_counts=32 and the durations times 8 (max_it
 val_interval 590016); SyncBN then sees 2 images. Shorter: docs/finetune.md.
 Memory: 7 to 13 GB a card by count (docs/finetune.md), not measured on one.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_fpn_lsj_100e.py']

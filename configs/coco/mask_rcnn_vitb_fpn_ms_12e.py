@@ -9,7 +9,6 @@ Global attention in all blocks, recomputed in the backward pass; no relative pos
 loss x 10. SyncBN in pyramid and box head: on one process it is BatchNorm; it needs GPUs on several.
 Differences: bf16 instead of fp16; positions and class token are exempt from decay, which that code intends and misses.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

@@ -11,7 +11,6 @@ are bitmaps from the start (ViTDet: polygons until the crop of the mask head), s
 lie on whole pixels and small objects that jittering enlarges have stepped edges.
 A shorter run moves the steps too: param_scheduler.1.milestones=[A,B]. with_cp=True saves memory.
 Cost: published 10.9 GB an image, 0.314 s an image on an A100 (about 1000 A100-hours); not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

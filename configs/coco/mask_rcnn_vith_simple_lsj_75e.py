@@ -9,7 +9,6 @@ while loading (its load report says so), so that an image enlarged by 16/14 give
 16 x 16 positions become 14 x 14. detectron2 ships a converted file and does not say how it was made.
 Blocks are recomputed in the backward pass (with_cp) to save memory.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_simple_lsj_100e.py']

@@ -7,7 +7,6 @@ the code that reproduces ViT-B has no ViT-L: lr 1.6e-4 and wd 0.2 are ViT-B's, d
 search: optim_wrapper.optimizer.{lr,weight_decay}, model.backbone.drop_path_rate with train_cfg.max_iters=46094 (25
 epochs). Blocks 6, 12, 18, 24 are global and returned; blocks are recomputed in the backward pass (with_cp).
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_fpn_lsj_100e.py']

@@ -4,7 +4,6 @@
 
 Published: none. All settings are those of ViT-B (mask_rcnn_vitb_simple_lsj_100e.py), not tuned for this size.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_simple_lsj_100e.py']

@@ -7,7 +7,6 @@ Consistency weight 1, as in the paper's formula. At small scale (CIFAR-10) it un
 until a study at full size decides, --cfg-options model.consistency_weight=0.1 or a ConsistencyRampHook is the cautious
 choice (docs/methods.md).
 Cost: not measured.
-Last run: never at full size; two steps of a shrunken model by tests/algorithms/test_algorithms.py.
 """
 
 _base_ = './emae_vitb_300e.py'

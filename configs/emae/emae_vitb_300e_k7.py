@@ -9,7 +9,6 @@ Consistency weight 1, as in the paper's formula. At small scale (CIFAR-10) it un
 until a study at full size decides, --cfg-options model.consistency_weight=0.1 or a ConsistencyRampHook is the cautious
 choice (docs/methods.md).
 Cost: about 1.4 times K = 4 by FLOPs, since every part is decoded whole; not measured.
-Last run: never at full size; a few iterations of a shrunken model by tests/engine/test_dist_train.py.
 """
 
 _base_ = './emae_vitb_800e.py'

@@ -10,7 +10,6 @@ until a study at full size decides, --cfg-options model.consistency_weight=0.1 o
 choice (docs/methods.md).
 Cost: 12 h on 8 H100 at half of their bf16 peak, by FLOPs (168 GFLOP an image in the mean, 0.72 of 224 px throughout);
 not measured.
-Last run: never at full size; epochs of a shrunken model by tests/engine/test_progressive.py.
 """
 
 _base_ = './emae_vitb_800e.py'

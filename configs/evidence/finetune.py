@@ -4,7 +4,6 @@
 
 10,000 of 50,000 images, the same for all arms: with all labels so small an encoder learns nearly as much without
 pretraining.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['./linear.py']

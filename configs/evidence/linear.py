@@ -3,7 +3,6 @@
     python tools/train.py configs/evidence/linear.py --data-root CIFAR --cfg-options init=CKPT
 
 One rate for all arms, where quick_probe.py chooses one for each.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['../_base_/downstream_runtime.py']

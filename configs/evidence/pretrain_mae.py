@@ -4,7 +4,6 @@
 
 CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 16: large batches hide
 what the arms differ in at this length. In fp32: bf16 is no faster on a CPU with so narrow an encoder.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['../_base_/default_runtime.py']

@@ -3,7 +3,6 @@
     python tools/train.py configs/evidence/quick_probe.py --data-root CIFAR --cfg-options init=CKPT
 
 The test set is read once, for the figure of the head that was chosen without it.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['../_base_/downstream_runtime.py']

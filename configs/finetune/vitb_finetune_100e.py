@@ -8,7 +8,6 @@ wd 0.05 (none for one-dimensional tensors, class token, positions), drop path 0.
 (scaled by layer), RandAugment 9/0.5, erasing 0.25, mixup 0.8, cutmix 1.0, smoothing 0.1, bf16.
 Batch 8 x 128. Other batches: --auto-scale-lr. Other data: IMAGENET_ROOT=DIR and model.head.num_classes=N.
 Cost: not measured here.
-Last run: never at full size; a few iterations at reduced size by tests/recipes/test_downstream_configs.py.
 """
 
 _base_ = [

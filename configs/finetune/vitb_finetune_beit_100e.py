@@ -10,7 +10,6 @@ data_preprocessor.mean=[123.675,116.28,103.53] data_preprocessor.std=[58.395,57.
 Differences from mmpretrain: the head starts at 0.001 of its size, the noise of erasing has mean 0.5; bf16.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = [

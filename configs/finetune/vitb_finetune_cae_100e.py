@@ -8,7 +8,6 @@ relative positions are new and start at zero, the norm after the mean of the pat
 norm (mmpretrain: fresh). Colour jitter, since the script names no RandAugment (mmpretrain has it); ImageNet's mean.
 Batch 8 x 512; less memory: train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = [

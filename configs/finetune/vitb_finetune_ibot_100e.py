@@ -7,7 +7,6 @@ optim_wrapper.optimizer.lr). Class token after the pretrained final norm, layer 
 warm-up 20; all else is the block of vitb_finetune_100e.py.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

@@ -8,7 +8,6 @@ as timm does in DeiT's code), three views of an image in a batch, no clipping (m
 views). The average of the weights with decay 0.99996 is what is validated and saved as state_dict.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

@@ -9,7 +9,6 @@ at 5; ImageNet's mean. As in timm, which the release uses, the cosine counts fro
 warm-up the rate drops to 0.905 of 5e-3.
 Batch 8 x 256; less memory: train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=2.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = [

@@ -7,7 +7,6 @@ Published: iBOT's ViT-S about 75.1 (from memory); none for ViT-B, MAE or EMAE wi
 with the list of 128,116 images, 1000 epochs as well.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_lowshot_1pct.py']

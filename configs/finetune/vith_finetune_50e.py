@@ -7,7 +7,6 @@ for 1024 images, layer decay 0.75, 50 epochs. bf16 has the range of fp32, so the
 in fp16 has no cause here.
 Batch 8 x 128; less memory: train_dataloader.batch_size=16 optim_wrapper.accumulative_counts=8.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitl_finetune_50e.py']

@@ -6,7 +6,6 @@ Published: MAE ViT-L 1600 epochs 85.9 (85.95; four seeds 85.87 +- 0.07; mmpretra
 (vitb_finetune_100e.py) but lr 4e-3 for 1024 images, layer decay 0.75, drop path 0.2, 50 epochs.
 Batch 8 x 128; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

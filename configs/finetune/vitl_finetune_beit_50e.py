@@ -7,14 +7,11 @@ Published: 85.2 after 800 epochs of pretraining. As vitb_finetune_beit_100e.py b
 checked against it.
 Batch 8 x 128; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_beit_100e.py']
 
-model = dict(
-    backbone=dict(arch='large', drop_path_rate=0.2, layer_scale_init_value=1e-5), head=dict(in_channels=1024)
-)
+model = dict(backbone=dict(arch='large', drop_path_rate=0.2, layer_scale_init_value=1e-5), head=dict(in_channels=1024))
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True, like='beit'),

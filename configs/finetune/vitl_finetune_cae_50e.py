@@ -6,7 +6,6 @@ Published: 86.2 after 1600 epochs of pretraining. As vitb_finetune_cae_100e.py b
 0.75, drop path 0.2, 50 epochs. Layer scale is built at 0.1, as the script does; the pretrained values replace it.
 Batch 8 x 512; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=16.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_cae_100e.py']

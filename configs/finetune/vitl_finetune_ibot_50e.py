@@ -6,7 +6,6 @@ Published: iBOT ViT-L 84.8, the best of a sweep of learning rates around that co
 As vitb_finetune_ibot_100e.py but layer decay 0.75, drop path 0.4, 50 epochs, warm-up 5.
 Batch 8 x 128; iBOT's own split: train_dataloader.batch_size=64 optim_wrapper.accumulative_counts=2.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitl_finetune_50e.py']

@@ -8,7 +8,6 @@ warm-up 20; all else is the block that MAE, BEiT and iBOT share, as in vitb_fine
 MAE's pooling instead: model.backbone.out_type=avg_featmap model.backbone.final_norm=False.
 Batch 8 x 128. arch deit-small is ViT-S with 6 heads; MoCo v3's has 12 (docs/transfer.md).
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

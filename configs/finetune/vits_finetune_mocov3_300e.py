@@ -6,15 +6,12 @@ Published: MoCo v3 ViT-S 81.4. As vitb_finetune_mocov3_150e.py but 300 epochs. M
 with 6 (configs/mae, configs/emae, DINO) load without complaint and want model.backbone.arch.num_heads=6.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_mocov3_150e.py']
 
 model = dict(
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=384, num_layers=12, num_heads=12, feedforward_channels=1536)
-    ),
+    backbone=dict(arch=dict(_delete_=True, embed_dims=384, num_layers=12, num_heads=12, feedforward_channels=1536)),
     head=dict(in_channels=384),
 )
 train_cfg = dict(max_epochs=300)

@@ -11,7 +11,6 @@ which has ImageNet's: data_preprocessor.mean=[123.675,116.28,103.53] data_prepro
 Batch 8 x 128. Other batches: --auto-scale-lr. Other data: IMAGENET_ROOT=DIR and model.head.num_classes=N.
 Difference: the encoder runs in fp32 (original: fp16).
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_dino_100e.py']

@@ -8,7 +8,6 @@ report lists the last two as unused (cut_depth). Mean and spread 0.5, as BootMAE
 data_preprocessor.mean and .std. BootMAE reached 16384 images with 8 x 1024 and two accumulated steps, so that its
 BatchNorm saw 1024: train_dataloader.batch_size=1024 optim_wrapper.accumulative_counts=2.
 Cost: ten twelfths of the probe of the last block.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_linear_mean_90e.py']

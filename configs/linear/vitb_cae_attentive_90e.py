@@ -9,7 +9,6 @@ with Nesterov momentum 0.9, lr 0.4 for 8192 images, 90 epochs, warm-up 10, cosin
 layer scale (MAE, EMAE): model.backbone.layer_scale_init_value=0.
 Differences: 32 x 256 images there, so that BatchNorm saw 256; bf16 (fp16).
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = [

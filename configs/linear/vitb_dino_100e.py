@@ -7,7 +7,6 @@ As vits_dino_100e.py but for the feature: class token and mean of the patch toke
 norm: 1536 values. DINO stores the two interleaved value by value, here one stands behind the other; that is the same
 probe, but released linear weights need the permutation of docs/linear_probes.md.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = [

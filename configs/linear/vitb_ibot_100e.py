@@ -6,7 +6,6 @@ Published: iBOT ViT-B/16 1600 epochs 79.5 (79.8 with random masking).
 As vits_ibot_100e.py but for the feature: n = 1, avgpool_patchtokens = 2 in iBOT's terms, class token and mean patch
 token of the last block after the final norm: 1536 values.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_quick_probe.py', '../_base_/datasets/bilinear_crop.py']

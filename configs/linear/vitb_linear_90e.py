@@ -9,7 +9,6 @@ Differences from mmpretrain's config of this protocol: bicubic crops drawn once,
 the bias, the rate outside of the momentum buffer), auto_scale_lr based on 16384 (inherited there: 1024, sixteen times
 too high a rate), BatchNorm statistics averaged over the ranks, bf16.
 Cost: MAE reports 2 h 20 min on 32 V100; not measured here.
-Last run: never at full size; a few iterations at reduced size by tests/recipes/test_downstream_configs.py.
 """
 
 _base_ = [

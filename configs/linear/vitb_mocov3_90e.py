@@ -8,7 +8,6 @@ warm-up, cosine set once an epoch; crops and test images resized bilinearly; fp3
 --auto-scale-lr. Other data: IMAGENET_ROOT=DIR and model.head.num_classes=N. Takes MoCo v3's file as it is released.
 Differences from the original: none known.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = [

@@ -11,7 +11,6 @@ trained on), not on the test set; mean patch alone and BatchNorm are added, with
 DINOv2's own 52 heads: model.head.pooling=['cls','cls_mean'] model.head.norm=[False]. Encoder in bf16, heads in fp32.
 Cost: 12.8 M frozen forward passes and ten evaluations of 100,000 images; not measured here. 340 M head parameters are
 4 GB with gradient and momentum; without a fast network between nodes use fewer heads.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_probe_choice.py.
 """
 
 _base_ = [

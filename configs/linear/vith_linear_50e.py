@@ -6,7 +6,6 @@ Published: MAE ViT-H 1600 epochs 76.6 (77.2 with MAE's PyTorch release).
 As vitl_linear_50e.py but for the size and the patch of 14. Less memory: a smaller train_dataloader.batch_size with
 optim_wrapper.accumulative_counts; the BatchNorm's statistics are then those of the smaller batch, as in MAE's code.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitl_linear_50e.py']

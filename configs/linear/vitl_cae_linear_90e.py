@@ -5,7 +5,6 @@
 Published: CAE ViT-L 1600 epochs 77.8.
 As vitb_cae_linear_90e.py but for the size.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size of its kind, by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_cae_linear_90e.py']

@@ -5,7 +5,6 @@
 Published: iBOT ViT-L/16 81.0 (81.3 with random masking).
 As vitb_ibot_100e.py but for the size: 2048 values.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size of its kind, by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_ibot_100e.py']

@@ -6,7 +6,6 @@ Published: MAE ViT-L 1600 epochs 75.8 (76.0 with MAE's PyTorch release; mmpretra
 As vitb_linear_90e.py but for the size and the 50 epochs that MAE's notes call enough for L and H;
 train_cfg.max_epochs=90 is the protocol's number.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitb_linear_90e.py']

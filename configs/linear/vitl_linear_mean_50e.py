@@ -6,7 +6,6 @@ Published: none (MAE's figures are the class token's). For encoders without a tr
 As vitl_linear_50e.py but for the feature: mean of the last block's patch tokens without the final norm, then a norm
 that stays at weight 1 and bias 0, as in MAE's code, then BatchNorm and the linear layer.
 Cost: as the probe of the class token.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitl_linear_50e.py']

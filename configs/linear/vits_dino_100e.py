@@ -9,7 +9,6 @@ Each block's class token goes through the final norm; joined, earliest block fir
 DINO tuned the rate for each model and did not publish it: try optim_wrapper.optimizer.lr, or the 45 rates at once of
 vits_ibot_100e.py. Difference: DINO reports the best epoch on the test set, here every epoch is logged.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_dino_100e.py']

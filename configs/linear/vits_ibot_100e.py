@@ -10,7 +10,6 @@ model.head.num_classes=N. All 45 heads: WORK_DIR/probe_heads.json. Heads whose r
 Differences: the head is chosen on images held out of train (a tenth, at most 50 a class, which are not trained on);
 iBOT takes the best of all heads and epochs on the test set. Encoder in bf16 on a GPU (model.autocast=False: fp32).
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_ibot_100e.py']

@@ -5,7 +5,6 @@
 Published: none for ViT-S with this protocol (iBOT's 77.9 and DINO's 77.0 are from their own probes on four blocks).
 As vitb_linear_90e.py in everything but the size; arch deit-small is ViT-S with 6 heads (MoCo v3's has 12).
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitb_linear_90e.py']

@@ -7,7 +7,6 @@ As vitb_mocov3_90e.py but for the size. MoCo v3's ViT-S has 12 heads where every
 weights have the same shapes, load without complaint and compute something else. For an encoder with 6 heads:
 model.backbone.arch=deit-small.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_mocov3_90e.py']

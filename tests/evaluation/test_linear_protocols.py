@@ -101,7 +101,7 @@ def test_as_published(name):
 def test_form(name):
     sheet = ast.get_docstring(ast.parse((CONFIGS / f'linear/{name}.py').read_text()))
     assert f'tools/dist_train.sh configs/linear/{name}.py 8 --cfg-options init=CKPT' in sheet
-    assert all(part in sheet for part in ('Published', 'Cost: ', 'Last run: '))
+    assert all(part in sheet for part in ('Published', 'Cost: '))
     hooks = load(f'linear/{name}.py').custom_hooks
     assert hooks[0].type == 'mim_mm.LoadPretrainedHook' and hooks[0].checkpoint is None
     batch_norm = 'bootmae' in name or 'cae' in name

@@ -73,9 +73,9 @@ def check_config(cfg: Config) -> None:
     _refuse_near_misses(written, known_keys() | ({'init'} if loads_encoder(cfg) else set()), 'top-level key')
     if isinstance(cfg.get('init'), str) and not loads_encoder(cfg):
         raise ConfigError(
-            f'init={cfg.init} names a pretrained encoder, and nothing in this config loads one: a downstream recipe has '
-            'LoadPretrainedHook in its custom_hooks. A pretraining goes on with --resume; load_from=CKPT starts any '
-            'model from a whole checkpoint.'
+            f'init={cfg.init} names a pretrained encoder, and nothing in this config loads one: a downstream recipe '
+            'has LoadPretrainedHook in its custom_hooks. A pretraining goes on with --resume; load_from=CKPT starts '
+            'any model from a whole checkpoint.'
         )
     _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
     if cfg.get('strategy') and not cfg.get('runner_type'):

@@ -68,25 +68,32 @@ stages = {
 stages.update(
     {
         f'probe_{_arm}': dict(
-            kind='probe', config=f'{_here}quick_probe.py', init=f'pretrain_{_arm}', arm=_arm, seeds=_seeds[_arm],
+            kind='probe',
+            config=f'{_here}quick_probe.py',
+            init=f'pretrain_{_arm}',
+            arm=_arm,
+            seeds=_seeds[_arm],
             artifacts=[_knn],
         )
         for _arm in _arms
     }
-)  # fmt: skip
+)
 stages['probe_scratch'] = dict(
     kind='probe', config=f'{_here}quick_probe.py', init=None, arm='scratch', seeds=[0, 1, 2, 3, 4], artifacts=[_knn]
 )
 stages.update(
     {
         f'{_kind}_{_arm}': dict(
-            kind=_kind, config=f'{_here}{_kind}.py', arm=_arm, seeds=[0, 1, 2, 3, 4],
+            kind=_kind,
+            config=f'{_here}{_kind}.py',
+            arm=_arm,
+            seeds=[0, 1, 2, 3, 4],
             init=None if _arm == 'scratch' else f'pretrain_{_arm}',
         )
         for _kind in ('linear', 'finetune')
         for _arm in (*_claim, 'scratch')
     }
-)  # fmt: skip
+)
 stages['report'] = dict(kind='report')
 
 _EQUAL, _MASKS, _WEIGHT = 'EMAE against MAE', 'Masks, without consistency', 'Consistency'

@@ -13,28 +13,15 @@ Cost: not measured here.
 _base_ = [
     '../_base_/models/vitb_finetune.py',
     '../_base_/datasets/imagenet_finetune.py',
-    '../_base_/downstream_runtime.py',
+    '../_base_/schedules/finetune_adamw.py',
 ]
 default_scope = 'mmpretrain'
 
 train_dataloader = dict(batch_size=128)
 val_dataloader = dict(batch_size=128)
-optim_wrapper = dict(
-    type='mim_mm.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, betas=(0.9, 0.999), fused=True),
-    constructor='mim_mm.LayerDecayConstructor',
-    paramwise_cfg=dict(layer_decay_rate=0.65, norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True),
     dict(type='mim_mm.HalfCosineLR', eta_min_ratio=1e-6 / 2e-3, begin=5, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
-auto_scale_lr = dict(base_batch_size=1024)
-default_hooks = dict(checkpoint=dict(save_best='accuracy/top1'))
-custom_hooks = [
-    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
-    dict(type='mim_mm.ClassCountHook'),
-]

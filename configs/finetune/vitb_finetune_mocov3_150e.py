@@ -16,7 +16,7 @@ model = dict(
     backbone=dict(out_type='cls_token', final_norm=True),
     head=dict(init_cfg=[dict(type='TruncNormal', layer='Linear', std=0.02)]),
 )
-train_dataloader = dict(sampler=dict(type='RepeatAugSampler', shuffle=True, num_repeats=3))
+train_dataloader = dict(sampler=dict(type='RepeatAugSampler', num_repeats=3))
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=1.0))
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', start_factor=1e-3, end=5, like='timm'),

@@ -1,4 +1,4 @@
-# Runtime of the COCO recipes with AdamW, bf16 and two steps: the recipe states duration, steps and differences.
+# Runtime of the COCO recipes, AdamW in bf16: the recipe states duration, schedule and differences.
 _base_ = '../downstream_runtime.py'
 
 optim_wrapper = dict(

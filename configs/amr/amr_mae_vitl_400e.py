@@ -10,7 +10,6 @@ Check mask_diagnostics.jsonl after epoch 100 before you trust the threshold.
 Images differ in length and are packed, not padded. scope='per_batch' is what the released code does.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 4.5 h on 8 H100 at half of their bf16 peak at a mean ratio of 0.75, by FLOPs; not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = '../sbam/sbam_mae_vitl_400e.py'

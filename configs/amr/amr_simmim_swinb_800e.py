@@ -10,7 +10,6 @@ Check mask_diagnostics.jsonl after epoch 100 before you trust the threshold.
 The sequence keeps its length, so a ratio for each image costs nothing.
 Batch 2048 = 8 x 256. Other batches: --auto-scale-lr.
 Cost: 4.9 h on 8 H100 at half of their bf16 peak, by FLOPs (68 GFLOP an image); not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = '../sbam/sbam_simmim_swinb_800e.py'

@@ -6,7 +6,6 @@ Published: fine-tune 83.1 (mmpretrain, 300 epochs); 800 epochs: linear 56.7, fin
 Needs the weights of DALL-E's encoder in mmpretrain's format; they are trained on other data than ImageNet.
 Batch 2048 = 8 x 256. Other batches: --auto-scale-lr. Checkpoints hold the tokenizer too (54 M weights).
 Cost: 4.3 h on 8 H100 at half of their bf16 peak, by FLOPs (160 GFLOP an image, 52 in the tokenizer); not measured.
-Last run: never at full size; two steps of a shrunken model and tokenizer by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = [

@@ -6,7 +6,6 @@ Published: linear 64.5, fine-tune 83.6; Mask R-CNN (1x) 48.3 box AP, 42.7 mask A
 Needs the weights of DALL-E's encoder in mmpretrain's format; they are trained on other data than ImageNet.
 Batch 2048 = 8 x 256. Other batches: --auto-scale-lr. Checkpoints hold teacher and tokenizer too.
 Cost: 4.4 h on 8 H100 at half of their bf16 peak, by FLOPs (163 GFLOP an image, 52 in the tokenizer); not measured.
-Last run: never at full size; two steps of a shrunken model and tokenizer by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = [

@@ -4,7 +4,6 @@
 
 Published for this line (Li et al., TPAMI 2024): linear 70.4, fine-tune 84.0, COCO box AP 51.4, mask AP 45.7.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the five recipes.
-Last run: never at full size; the same code runs tests/transfer/test_chain_runs.py and the demo.
 """
 
 name = 'emae_vitb_800e'

@@ -5,7 +5,7 @@
 Every arm is MAE's or EMAE's small recipe with one thing changed, three seeds each, five for those that the claim rests
 on. All are measured by k-NN and the quick probe, the claim's own arms also by linear probe and fine-tuning; `scratch`
 is the random encoder. What is done is skipped, so that the study can be cut off anywhere; `--only` names arms.
-Last run: not yet; docs/results/evidence_cifar10.md has the design and the budget.
+docs/results/evidence_cifar10.md has the design and the budget.
 """
 
 name = 'evidence'
@@ -68,25 +68,32 @@ stages = {
 stages.update(
     {
         f'probe_{_arm}': dict(
-            kind='probe', config=f'{_here}quick_probe.py', init=f'pretrain_{_arm}', arm=_arm, seeds=_seeds[_arm],
+            kind='probe',
+            config=f'{_here}quick_probe.py',
+            init=f'pretrain_{_arm}',
+            arm=_arm,
+            seeds=_seeds[_arm],
             artifacts=[_knn],
         )
         for _arm in _arms
     }
-)  # fmt: skip
+)
 stages['probe_scratch'] = dict(
     kind='probe', config=f'{_here}quick_probe.py', init=None, arm='scratch', seeds=[0, 1, 2, 3, 4], artifacts=[_knn]
 )
 stages.update(
     {
         f'{_kind}_{_arm}': dict(
-            kind=_kind, config=f'{_here}{_kind}.py', arm=_arm, seeds=[0, 1, 2, 3, 4],
+            kind=_kind,
+            config=f'{_here}{_kind}.py',
+            arm=_arm,
+            seeds=[0, 1, 2, 3, 4],
             init=None if _arm == 'scratch' else f'pretrain_{_arm}',
         )
         for _kind in ('linear', 'finetune')
         for _arm in (*_claim, 'scratch')
     }
-)  # fmt: skip
+)
 stages['report'] = dict(kind='report')
 
 _EQUAL, _MASKS, _WEIGHT = 'EMAE against MAE', 'Masks, without consistency', 'Consistency'
@@ -122,8 +129,10 @@ orderings = [
     *(
         _order(_SALIENCE, _sbam, _mae, f'SBAM beats random masks at ratio {_value}', _found)
         for _sbam, _mae, _value, _found in (
-            ('sbam_r5', 'mae_r5', 0.5, None), ('sbam_r6', 'mae_r6', 0.6, None),
-            ('sbam', 'mae', 0.75, 'better at every ratio'), ('sbam_r9', 'mae_r9', 0.9, None),
+            ('sbam_r5', 'mae_r5', 0.5, None),
+            ('sbam_r6', 'mae_r6', 0.6, None),
+            ('sbam', 'mae', 0.75, 'better at every ratio'),
+            ('sbam_r9', 'mae_r9', 0.9, None),
         )
     ),
     _order(_SALIENCE, 'sbam', 'sbam_at_once', 'a quarter of random epochs first helps SBAM'),

@@ -4,7 +4,6 @@
 
 Published for 800 epochs (as quoted by EMAE): linear 64.4, fine-tune 83.4; for 1600: COCO box AP 50.4, mask AP 44.9.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the five recipes.
-Last run: never at full size; the same code runs tests/transfer/test_chain_runs.py and the demo.
 """
 
 name = 'mae_vitb_800e'

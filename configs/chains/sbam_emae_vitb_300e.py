@@ -4,7 +4,6 @@
 
 Published for this line: none; EMAE with random parts: linear 68.2, fine-tune 83.8, COCO box AP 50.6, mask AP 45.0.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the five recipes.
-Last run: never at full size; the same code runs tests/transfer/test_chain_runs.py and the demo.
 """
 
 name = 'sbam_emae_vitb_300e'

@@ -4,7 +4,6 @@
 
 Published for this line (Choi et al., ECCV 2024): fine-tune 83.6, epochs not said.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the five recipes.
-Last run: never at full size; the same code runs tests/transfer/test_chain_runs.py and the demo.
 """
 
 name = 'sbam_mae_vitb_400e'

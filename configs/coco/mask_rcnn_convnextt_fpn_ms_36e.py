@@ -1,12 +1,11 @@
 """Mask R-CNN with mmpretrain's ConvNeXt-T and FPN on COCO, 3x multi-scale (Liu et al., CVPR 2022; mmdet's recipe).
 
-    tools/dist_train.sh configs/coco/mask_rcnn_convnextt_fpn_ms_36e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_convnextt_fpn_ms_36e.py 8 --cfg-options init=CKPT
 
 Published: supervised ConvNeXt-T box/mask AP 46.2/41.7 (mmdet, 36 epochs). AdamW 1e-4, wd 0.05, layer decay 0.95 over 6
 groups, drop path 0.4, batch 16 = 8 x 2, 36 epochs, x 0.1 after 27 and 33, warm-up 1000 iterations, bf16.
 The norms of the maps are the detector's own; a checkpoint's norm of the last map is loaded.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

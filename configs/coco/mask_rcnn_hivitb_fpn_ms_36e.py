@@ -1,13 +1,12 @@
 """Mask R-CNN with HiViT-B and FPN on COCO, 3x at several scales, for encoders of configs/emae/emae_hivitb_300e.py.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_hivitb_fpn_ms_36e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_hivitb_fpn_ms_36e.py 8 --cfg-options init=CKPT
 
 Published: none for this recipe. Maps of strides 4, 8 and 16 from HiViT's own stages; it has no stage of stride 32, so
 the FPN's last two levels are the third one at every second and fourth position. Global attention in the main stage,
 recomputed in the backward pass. AdamW 1e-4, wd 0.05, layer decay 0.9 and drop path 0.2 (not tuned), batch 16 = 8 x 2,
 36 epochs, x 0.1 after 27 and 33, warm-up 1000 iterations, bf16.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

@@ -1,12 +1,11 @@
 """Mask R-CNN with mmpretrain's Swin-T and FPN on COCO, 3x at several scales (Liu et al., ICCV 2021; mmdet's recipe).
 
-    tools/dist_train.sh configs/coco/mask_rcnn_swint_fpn_ms_36e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_swint_fpn_ms_36e.py 8 --cfg-options init=CKPT
 
 Published: supervised Swin-T box/mask AP 46.0/41.6 (mmdet, 36 epochs). AdamW 1e-4, wd 0.05 (none for norms and relative
 positions), drop path 0.2, batch 16 = 8 x 2, 36 epochs, x 0.1 after 27 and 33, warm-up 1000 iterations, bf16.
 The norms of the first three maps are the detector's own and start at one and zero: no pretraining has them.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

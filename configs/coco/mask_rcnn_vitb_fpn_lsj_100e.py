@@ -1,6 +1,6 @@
 """Mask R-CNN with a windowed ViT-B/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer".
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-B 1600 epochs: box/mask AP 50.3/44.9 (25 and 50 epochs: 48.1/43.2, 50.1/44.6). lr, decay and
 drop path are those with which MIMDet reproduces it (50.4/44.9): AdamW 1.6e-4, wd 0.2 (none for norms, positions and
@@ -13,34 +13,24 @@ Differences: bf16 instead of fp16; masks are bitmaps from the start and not poly
 that boxes recomputed after the crop lie on whole pixels and small objects that jittering enlarges have stepped edges.
 Other COCO-format data: COCO_ROOT=DIR, model.roi_head.{bbox_head,mask_head}.num_classes=N (docs/transfer.md).
 Cost: not measured here (ViTDet without fused attention: 10.9 GB an image, about 1000 A100-hours for its 100 epochs).
-Last run: never at full size; a few iterations at reduced size by tests/recipes/test_downstream_configs.py.
 """
 
 _base_ = [
     '../_base_/models/mask_rcnn_vitb_fpn.py',
     '../_base_/datasets/coco_lsj.py',
-    '../_base_/default_runtime.py',
+    '../_base_/schedules/coco_steps.py',
 ]
 default_scope = 'mmdet'
 
 optim_wrapper = dict(
-    type='mim_mm.AutocastOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.6e-4, weight_decay=0.2, betas=(0.9, 0.999), fused=True),
-    constructor='mim_mm.LayerDecayConstructor',
-    paramwise_cfg=dict(norm_decay_mult=0.0, no_decay=('pos_embed', 'rel_pos_global', 'rel_pos_window')),
+    optimizer=dict(lr=1.6e-4, weight_decay=0.2),
+    paramwise_cfg=dict(no_decay=('pos_embed', 'rel_pos_global', 'rel_pos_window')),
 )
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', start_factor=0.001, by_epoch=False, end=461),
     dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=461),
 ]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=184375, val_interval=18438)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=4610), logger=dict(interval=50))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=4610))
 log_processor = dict(by_epoch=False)
-env_cfg = dict(cudnn_benchmark=False)  # the number of RoIs changes in every iteration
-custom_hooks = [
-    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
-    dict(type='NumClassCheckHook'),
-]

@@ -1,6 +1,6 @@
 """As mask_rcnn_vitb_fpn_lsj_100e.py (recipe behind MAE's COCO table) for cards of 24 GB.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_24gb_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_lsj_24gb_100e.py 8 --cfg-options init=CKPT
 
 Published: as there, box/mask AP 50.3/44.9, with 8 images a GPU. Batch 64 = 8 x 2 x 4 accumulated, so four iterations
 make a step and all durations are four times as long; blocks are recomputed in the backward pass. The one difference in
@@ -9,7 +9,6 @@ One card: optim_wrapper.accumulative_counts=32 and the durations times 8 (max_it
 val_interval 590016); SyncBN then sees 2 images. Shorter: docs/finetune.md.
 Memory: 7 to 13 GB a card by count (docs/finetune.md), not measured on one.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_fpn_lsj_100e.py']

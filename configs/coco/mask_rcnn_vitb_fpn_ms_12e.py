@@ -1,6 +1,6 @@
 """Mask R-CNN with a ViT-B/16 and FPN on COCO, 1x at several scales: the recipe of CAE (Chen et al., IJCV 2023).
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_ms_12e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_fpn_ms_12e.py 8 --cfg-options init=CKPT
 
 Published: box/mask AP MAE ViT-B 1600 epochs 48.4/42.6, CAE ViT-B 1600 epochs 50.3/44.2. AdamW 3e-4, wd 0.05, layer
 decay 0.75, drop path 0.2, batch 32 = 8 x 4 (published 16 x 2), 12 epochs, x 0.1 after 9 and 11, warm-up 500 iterations.
@@ -9,7 +9,6 @@ Global attention in all blocks, recomputed in the backward pass; no relative pos
 loss x 10. SyncBN in pyramid and box head: on one process it is BatchNorm; it needs GPUs on several.
 Differences: bf16 instead of fp16; positions and class token are exempt from decay, which that code intends and misses.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

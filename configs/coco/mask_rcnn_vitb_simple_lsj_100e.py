@@ -1,6 +1,6 @@
 """Mask R-CNN with ViTDet-B on COCO: Li et al. 2022, "Exploring plain vision transformer backbones", 100 epochs.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitb_simple_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitb_simple_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-B 1600 epochs: box/mask AP 51.6/45.9. AdamW 1e-4, wd 0.1 (none for the backbone's norms and for
 positions; the norms of pyramid and heads are decayed, as detectron2 does), layer decay 0.7, drop path 0.1, batch
@@ -11,7 +11,6 @@ are bitmaps from the start (ViTDet: polygons until the crop of the mask head), s
 lie on whole pixels and small objects that jittering enlarges have stepped edges.
 A shorter run moves the steps too: param_scheduler.1.milestones=[A,B]. with_cp=True saves memory.
 Cost: published 10.9 GB an image, 0.314 s an image on an A100 (about 1000 A100-hours); not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Mask R-CNN with ViTDet-H on COCO: Li et al. 2022, "Exploring plain vision transformer backbones", 75 epochs.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vith_simple_lsj_75e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vith_simple_lsj_75e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-H 1600 epochs: box/mask AP 56.7/50.2. As mask_rcnn_vitb_simple_lsj_100e.py but layer decay 0.9, drop
 path 0.5, blocks 8, 16, 24, 32 global, three quarters of the iterations, and weight decay on everything (detectron2's
@@ -9,7 +9,6 @@ while loading (its load report says so), so that an image enlarged by 16/14 give
 16 x 16 positions become 14 x 14. detectron2 ships a converted file and does not say how it was made.
 Blocks are recomputed in the backward pass (with_cp) to save memory.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_simple_lsj_100e.py']

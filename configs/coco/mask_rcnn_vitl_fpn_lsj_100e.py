@@ -1,13 +1,12 @@
 """Mask R-CNN with a windowed ViT-L/16 and FPN on COCO: Li et al. 2021, "Benchmarking detection transfer".
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitl_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitl_fpn_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-L 1600 epochs: box/mask AP 53.3/47.2. The paper searches lr, decay and drop path for each encoder and
 the code that reproduces ViT-B has no ViT-L: lr 1.6e-4 and wd 0.2 are ViT-B's, drop path 0.4 is ViTDet-L's. Expect to
 search: optim_wrapper.optimizer.{lr,weight_decay}, model.backbone.drop_path_rate with train_cfg.max_iters=46094 (25
 epochs). Blocks 6, 12, 18, 24 are global and returned; blocks are recomputed in the backward pass (with_cp).
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_fpn_lsj_100e.py']

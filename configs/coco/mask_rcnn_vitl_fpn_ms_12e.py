@@ -1,11 +1,10 @@
 """Mask R-CNN with a ViT-L/16 and FPN on COCO, 1x at several scales: the recipe of CAE (Chen et al., IJCV 2023).
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitl_fpn_ms_12e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitl_fpn_ms_12e.py 8 --cfg-options init=CKPT
 
 Published: box/mask AP MAE ViT-L 1600 epochs 54.0/47.1, CAE ViT-L 54.5/47.5. As mask_rcnn_vitb_fpn_ms_12e.py but lr
 2e-4, layer decay 0.85, maps of blocks 8, 12, 16, 24.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_fpn_ms_12e.py']

@@ -1,11 +1,10 @@
 """Mask R-CNN with ViTDet-L on COCO: Li et al. 2022, "Exploring plain vision transformer backbones", 100 epochs.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vitl_simple_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vitl_simple_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published, MAE ViT-L 1600 epochs: box/mask AP 55.5/49.2. As mask_rcnn_vitb_simple_lsj_100e.py but layer decay 0.8 and
 drop path 0.4; blocks 6, 12, 18, 24 global. Blocks are recomputed in the backward pass (with_cp) to save memory.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_simple_lsj_100e.py']

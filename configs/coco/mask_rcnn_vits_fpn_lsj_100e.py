@@ -1,10 +1,9 @@
 """Mask R-CNN with a windowed ViT-S/16 and FPN on COCO: the form of Li et al. 2021, a size that it does not publish.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vits_fpn_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vits_fpn_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published: none. All settings are those of ViT-B (mask_rcnn_vitb_fpn_lsj_100e.py), not tuned for this size.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_fpn_lsj_100e.py']

@@ -1,10 +1,9 @@
 """Mask R-CNN with a ViT-S/16 in ViTDet's form on COCO, 100 epochs: a size that ViTDet does not publish.
 
-    tools/dist_train.sh configs/coco/mask_rcnn_vits_simple_lsj_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/coco/mask_rcnn_vits_simple_lsj_100e.py 8 --cfg-options init=CKPT
 
 Published: none. All settings are those of ViT-B (mask_rcnn_vitb_simple_lsj_100e.py), not tuned for this size.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./mask_rcnn_vitb_simple_lsj_100e.py']

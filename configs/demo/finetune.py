@@ -1,6 +1,6 @@
 """Demo, fine-tuning on single digits: the whole encoder learns; mean of its tokens, one linear layer.
 
-python tools/train.py configs/demo/finetune.py --cfg-options custom_hooks.0.checkpoint=CKPT
+python tools/train.py configs/demo/finetune.py --cfg-options init=CKPT
 """
 
 _base_ = ['./linear.py']

@@ -1,11 +1,11 @@
 """Demo, Mask R-CNN on digit scenes (128 px, 2 to 6 digits each): both arms use this file, one with a checkpoint.
 
-    python tools/train.py configs/demo/mask_rcnn.py --cfg-options custom_hooks.0.checkpoint=CKPT
+    python tools/train.py configs/demo/mask_rcnn.py --cfg-options init=CKPT
 
 Cost: see docs/demo.md. A small Mask R-CNN: strides 4, 8, 16 from one ViT map, GroupNorm, class-agnostic heads.
 """
 
-_base_ = ['../_base_/default_runtime.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
+_base_ = ['../_base_/downstream_runtime.py', 'mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 default_scope = 'mmdet'
 data_root = r"""{{$DEMO_ROOT:data/demo}}/coco/"""
 max_iters = 280

@@ -5,21 +5,39 @@
 An image is encoded once an iteration (EMAE: four times), so equal epochs are a quarter of the views (docs/compare.md).
 """
 
-_base_ = './pretrain_emae.py'
+_base_ = '../_base_/small/pretrain.py'
+data_root = r"""{{$DEMO_ROOT:data/demo}}/"""
+max_iters = 1000
+warmup = 40
+
 model = dict(
-    _delete_=True,
-    _scope_='mim_mm',
-    type='MAE',
-    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[110.0] * 3, std=[64.0] * 3),
+    data_preprocessor=dict(mean=[110.0] * 3, std=[64.0] * 3),
     backbone=dict(
-        type='mmpretrain.VisionTransformer',
         arch=dict(embed_dims=128, num_layers=4, num_heads=4, feedforward_channels=512),
-        img_size=32,
         patch_size=8,
-        out_type='raw',
     ),
-    masker=dict(type='RandomMasking', ratio=0.75),
-    decoder=dict(type='MAEDecoder', embed_dims=64, depth=2, num_heads=4),
-    norm_eps=0.02,
+    decoder=dict(embed_dims=64, depth=2, num_heads=4),
 )
-custom_hooks = []
+train_dataloader = dict(
+    batch_size=48,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        data_root=data_root + 'unlabelled',
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='mmpretrain.RandomResizedCrop', scale=32, crop_ratio_range=(0.6, 1.0)),
+            dict(type='PackImage'),
+        ],
+    ),
+)
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
+param_scheduler = [
+    dict(type='mim_mm.WarmupLR', start_factor=0.01, by_epoch=False, end=warmup),
+    dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=warmup, end=max_iters, eta_min=1e-6),
+]
+log_processor = dict(by_epoch=False)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+default_hooks = dict(
+    logger=dict(interval=10, log_metric_by_epoch=False),
+    checkpoint=dict(interval=max_iters, by_epoch=False),
+)

@@ -1,10 +1,9 @@
 """Evidence study, fine-tuning on a fifth of CIFAR-10's labels: the whole encoder learns; mean of its tokens, one layer.
 
-    python tools/train.py configs/evidence/finetune.py --data-root CIFAR --cfg-options custom_hooks.0.checkpoint=CKPT
+    python tools/train.py configs/evidence/finetune.py --data-root CIFAR --cfg-options init=CKPT
 
 10,000 of 50,000 images, the same for all arms: with all labels so small an encoder learns nearly as much without
 pretraining.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = ['./linear.py']

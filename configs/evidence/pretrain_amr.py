@@ -3,7 +3,6 @@
     python tools/train.py configs/evidence/pretrain_amr.py --data-root CIFAR
 
 The released code's ratio of the batch: --cfg-options model.masker.ratio.scope=per_batch
-Last run: never in full.
 """
 
 _base_ = './pretrain_sbam.py'

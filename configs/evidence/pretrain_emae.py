@@ -4,7 +4,6 @@
 
 Data, encoder, decoder, batch and schedule are pretrain_mae.py's. Each image is encoded in four parts, so an epoch costs
 the encoder what four epochs of MAE do.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
 _base_ = './pretrain_mae.py'

@@ -1,8 +1,6 @@
 """Evidence study, EMAE's ablation of masks: four independent random masks, no consistency.
 
-    python tools/train.py configs/evidence/pretrain_emae_independent.py --data-root CIFAR
-
-Last run: never in full.
+python tools/train.py configs/evidence/pretrain_emae_independent.py --data-root CIFAR
 """
 
 _base_ = './pretrain_emae.py'

@@ -1,8 +1,6 @@
 """Evidence study, EMAE with consistency weight 1, raised from 0 over the first half of training.
 
-    python tools/train.py configs/evidence/pretrain_emae_ramp.py --data-root CIFAR
-
-Last run: never in full.
+python tools/train.py configs/evidence/pretrain_emae_ramp.py --data-root CIFAR
 """
 
 _base_ = './pretrain_emae.py'

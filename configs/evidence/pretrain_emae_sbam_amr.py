@@ -1,8 +1,6 @@
 """Evidence study, EMAE x SBAM x AMR: parts dealt by salience, their number follows the image.
 
-    python tools/train.py configs/evidence/pretrain_emae_sbam_amr.py --data-root CIFAR
-
-Last run: never in full.
+python tools/train.py configs/evidence/pretrain_emae_sbam_amr.py --data-root CIFAR
 """
 
 _base_ = './pretrain_emae.py'

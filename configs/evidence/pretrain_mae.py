@@ -4,38 +4,26 @@
 
 CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 16: large batches hide
 what the arms differ in at this length. In fp32: bf16 is no faster on a CPU with so narrow an encoder.
-Last run: a few hundred iterations; the study has not run yet.
 """
 
-_base_ = ['../_base_/default_runtime.py']
-default_scope = 'mim_mm'
+_base_ = '../_base_/small/pretrain.py'
 data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
 epochs = 4
 warmup = 0.4
 
 model = dict(
-    _scope_='mim_mm',
-    type='MAE',
-    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7]),
+    data_preprocessor=dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7]),
     backbone=dict(
-        type='mmpretrain.VisionTransformer',
         arch=dict(embed_dims=64, num_layers=4, num_heads=2, feedforward_channels=256),
-        img_size=32,
         patch_size=4,
-        out_type='raw',
     ),
-    masker=dict(type='RandomMasking', ratio=0.75),
-    decoder=dict(type='MAEDecoder', embed_dims=32, depth=1, num_heads=1, fp32_head=True),
-    norm_eps=0.02,
+    decoder=dict(embed_dims=32, depth=1, num_heads=1, fp32_head=True),
 )
 train_dataloader = dict(
     batch_size=16,
-    num_workers=0,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='UnlabelledImages',
         data_root=data_root,
         data_prefix='train',
         pipeline=[
@@ -46,11 +34,7 @@ train_dataloader = dict(
         ],
     ),
 )
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05, fused=True),
-    clip_grad=dict(max_norm=1.0),
-)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='WarmupLR', by_epoch=True, end=warmup, convert_to_iter_based=True),
     dict(type='HalfCosineLR', by_epoch=True, begin=warmup, convert_to_iter_based=True),

@@ -1,8 +1,6 @@
 """Evidence study, SBAM: MAE with salience masks after one epoch of random ones (docs/results/evidence_cifar10.md).
 
-    python tools/train.py configs/evidence/pretrain_sbam.py --data-root CIFAR
-
-Last run: never in full.
+python tools/train.py configs/evidence/pretrain_sbam.py --data-root CIFAR
 """
 
 _base_ = './pretrain_mae.py'

@@ -1,6 +1,6 @@
 """Fine-tuning of BEiT ViT-B/16 on ImageNet-1k, for encoders of configs/beit (Bao et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_beit_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_beit_100e.py 8 --cfg-options init=CKPT
 
 Published: 83.2 after 800 epochs of pretraining (mmpretrain, 300 epochs: 83.1). Mean of the patch tokens, a fresh norm,
 layer scale 0.1, one table of relative positions a block, each starting from the pretraining's shared one. AdamW, lr
@@ -10,7 +10,6 @@ data_preprocessor.mean=[123.675,116.28,103.53] data_preprocessor.std=[58.395,57.
 Differences from mmpretrain: the head starts at 0.001 of its size, the noise of erasing has mean 0.5; bf16.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = [

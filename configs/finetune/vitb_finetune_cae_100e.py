@@ -1,6 +1,6 @@
 """Fine-tuning of CAE ViT-B/16 on ImageNet-1k, for encoders of configs/cae (Chen et al., IJCV 2023, and its script).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_cae_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_cae_100e.py 8 --cfg-options init=CKPT
 
 Published: 83.6 / 83.8 / 83.9 after 300 / 800 / 1600 epochs of pretraining. lr 8e-3 for 4096 images, layer decay 0.65,
 drop path 0.1, 100 epochs, warm-up 5, layer scale 0.1. The sine-cosine positions of the checkpoint stay fixed, tables of
@@ -8,7 +8,6 @@ relative positions are new and start at zero, the norm after the mean of the pat
 norm (mmpretrain: fresh). Colour jitter, since the script names no RandAugment (mmpretrain has it); ImageNet's mean.
 Batch 8 x 512; less memory: train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = [

@@ -1,13 +1,12 @@
 """Fine-tuning of ViT-B/16 on ImageNet-1k as iBOT does (Zhou et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_ibot_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_ibot_100e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-B 84.0, the best of a sweep of learning rates; 4e-3 is that code's default for 1024 images (sweep:
 optim_wrapper.optimizer.lr). Class token after the pretrained final norm, layer decay 0.65, drop path 0.2, 100 epochs,
 warm-up 20; all else is the block of vitb_finetune_100e.py.
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

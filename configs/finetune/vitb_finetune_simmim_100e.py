@@ -1,6 +1,6 @@
 """Fine-tuning of SimMIM ViT-B/16 on ImageNet-1k, for encoders of configs/simmim (Xie et al., CVPR 2022).
 
-    tools/dist_train.sh configs/finetune/vitb_finetune_simmim_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitb_finetune_simmim_100e.py 8 --cfg-options init=CKPT
 
 Published: 83.8 after 800 epochs of pretraining. BEiT's ViT without absolute positions, the shared table of relative
 ones copied to every block, layer scale 0.1, mean of the patches and a fresh norm. lr 5e-3 for 2048 images, layer decay
@@ -9,7 +9,6 @@ at 5; ImageNet's mean. As in timm, which the release uses, the cosine counts fro
 warm-up the rate drops to 0.905 of 5e-3.
 Batch 8 x 256; less memory: train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=2.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = [

@@ -1,7 +1,7 @@
 """Fine-tuning of ViT-B/16 on 1 % of ImageNet-1k's labels: iBOT's protocol (Zhou et al., ICLR 2022, and its release).
 
     LOWSHOT_LIST=/lists/1percent.txt tools/dist_train.sh configs/finetune/vitb_lowshot_1pct.py 8 \
-        --cfg-options custom_hooks.0.checkpoint=CKPT
+        --cfg-options init=CKPT
 
 Published: iBOT's ViT-S about 61.9 (from memory); none for ViT-B, MAE or EMAE with this recipe. DeiT's protocol
 (vitb_finetune_mocov3_150e.py) for 1000 epochs of the subset at lr 5e-6 x batch / 512, that is 1e-5 for 1024 images,
@@ -11,14 +11,11 @@ LOWSHOT_LIST is the published list (SimCLR v2: 12,811 file names, one a line), a
 data: train_dataloader.dataset.ann_file= train_dataloader.dataset.fraction=0.01 (own stratified draw).
 Batch 8 x 128.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_mocov3_150e.py']
 
-train_dataloader = dict(
-    dataset=dict(type='mim_mm.LowShotImages', ann_file=r"""{{$LOWSHOT_LIST:meta/1percent.txt}}""")
-)
+train_dataloader = dict(dataset=dict(type='mim_mm.LowShotImages', ann_file=r"""{{$LOWSHOT_LIST:meta/1percent.txt}}"""))
 optim_wrapper = dict(optimizer=dict(lr=1e-5))
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', start_factor=0.1, end=5, like='timm'),

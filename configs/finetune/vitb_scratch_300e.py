@@ -9,7 +9,6 @@ vit-base-p16_32xb128-mae_in1k, restated; erasing 0.25 and truncated normal weigh
 (MAE: Xavier throughout), are mmpretrain's.
 Batch 8 x 512; less memory: train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

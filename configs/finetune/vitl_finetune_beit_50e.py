@@ -1,20 +1,17 @@
 """Fine-tuning of BEiT ViT-L/16 on ImageNet-1k (Bao et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_beit_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_beit_50e.py 8 --cfg-options init=CKPT
 
 Published: 85.2 after 800 epochs of pretraining. As vitb_finetune_beit_100e.py but lr 1e-3 for 1024 images, layer decay
 0.75, drop path 0.2, 50 epochs, warm-up 5, layer scale 1e-5. These values are quoted from memory of the release, not
 checked against it.
 Batch 8 x 128; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_beit_100e.py']
 
-model = dict(
-    backbone=dict(arch='large', drop_path_rate=0.2, layer_scale_init_value=1e-5), head=dict(in_channels=1024)
-)
+model = dict(backbone=dict(arch='large', drop_path_rate=0.2, layer_scale_init_value=1e-5), head=dict(in_channels=1024))
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=dict(layer_decay_rate=0.75))
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', end=5, convert_to_iter_based=True, like='beit'),

@@ -1,12 +1,11 @@
 """Fine-tuning of CAE ViT-L/16 on ImageNet-1k (Chen et al., IJCV 2023, and its script).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_cae_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_cae_50e.py 8 --cfg-options init=CKPT
 
 Published: 86.2 after 1600 epochs of pretraining. As vitb_finetune_cae_100e.py but lr 2e-3 for 4096 images, layer decay
 0.75, drop path 0.2, 50 epochs. Layer scale is built at 0.1, as the script does; the pretrained values replace it.
 Batch 8 x 512; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=16.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitb_finetune_cae_100e.py']

@@ -1,12 +1,11 @@
 """Fine-tuning of ViT-L/16 on ImageNet-1k as iBOT does (Zhou et al., ICLR 2022).
 
-    tools/dist_train.sh configs/finetune/vitl_finetune_ibot_50e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vitl_finetune_ibot_50e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-L 84.8, the best of a sweep of learning rates around that code's default of 4e-3 for 1024 images.
 As vitb_finetune_ibot_100e.py but layer decay 0.75, drop path 0.4, 50 epochs, warm-up 5.
 Batch 8 x 128; iBOT's own split: train_dataloader.batch_size=64 optim_wrapper.accumulative_counts=2.
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced width, by tests/recipes/test_recipe_table.py.
 """
 
 _base_ = ['./vitl_finetune_50e.py']

@@ -1,6 +1,6 @@
 """Fine-tuning of ViT-S/16 on ImageNet-1k: iBOT's row (Zhou et al., ICLR 2022), because MAE publishes no ViT-S recipe.
 
-    tools/dist_train.sh configs/finetune/vits_finetune_200e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/finetune/vits_finetune_200e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-S 82.3 with the best of a sweep of learning rates; 4e-3 is that code's default for 1024 images.
 Class token after the pretrained final norm (not the mean of the patches), layer decay 0.75, drop path 0.1, 200 epochs,
@@ -8,7 +8,6 @@ warm-up 20; all else is the block that MAE, BEiT and iBOT share, as in vitb_fine
 MAE's pooling instead: model.backbone.out_type=avg_featmap model.backbone.final_norm=False.
 Batch 8 x 128. arch deit-small is ViT-S with 6 heads; MoCo v3's has 12 (docs/transfer.md).
 Cost: not measured here.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitb_finetune_100e.py']

@@ -1,6 +1,6 @@
 """Linear probe of an intermediate block of BEiT, ViT-B/16, on ImageNet-1k (Bao et al. 2022, run_linear_eval.py).
 
-    tools/dist_train.sh configs/linear/vitb_beit_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_beit_100e.py 8 --cfg-options init=CKPT
 
 Published: BEiT-B 800 epochs 56.7 (as quoted by EMAE).
 BEiT's script trains a head on every block's bare output, class token beside mean patch token, and reports each; here it
@@ -11,7 +11,6 @@ which has ImageNet's: data_preprocessor.mean=[123.675,116.28,103.53] data_prepro
 Batch 8 x 128. Other batches: --auto-scale-lr. Other data: IMAGENET_ROOT=DIR and model.head.num_classes=N.
 Difference: the encoder runs in fp32 (original: fp16).
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_dino_100e.py']

@@ -1,6 +1,6 @@
 """Linear probe of BootMAE, ViT-B/16, on ImageNet-1k: mean patch token after block 10 of 12 (Dong et al. 2022).
 
-    tools/dist_train.sh configs/linear/vitb_bootmae_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_bootmae_90e.py 8 --cfg-options init=CKPT
 
 Published: BootMAE ViT-B 800 epochs 66.1 (block 10).
 MAE's probe on the mean of the patch tokens (vitb_linear_mean_90e.py) of an encoder cut off after ten blocks; the load
@@ -8,7 +8,6 @@ report lists the last two as unused (cut_depth). Mean and spread 0.5, as BootMAE
 data_preprocessor.mean and .std. BootMAE reached 16384 images with 8 x 1024 and two accumulated steps, so that its
 BatchNorm saw 1024: train_dataloader.batch_size=1024 optim_wrapper.accumulative_counts=2.
 Cost: ten twelfths of the probe of the last block.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_linear_mean_90e.py']

@@ -1,6 +1,6 @@
 """Attentive probe of CAE, ViT-B/16, on ImageNet-1k (Chen et al., IJCV 2023, tools/run_attentive.py).
 
-    tools/dist_train.sh configs/linear/vitb_cae_attentive_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_cae_attentive_90e.py 8 --cfg-options init=CKPT
 
 Published: CAE ViT-B 300 / 800 / 1600 epochs 74.0 / 75.9 / 77.2; MAE ViT-B 1600 in the same table 74.2.
 Frozen encoder, one cross-attention with a learnt query on all its tokens, BatchNorm without affine, linear layer. SGD
@@ -9,14 +9,13 @@ with Nesterov momentum 0.9, lr 0.4 for 8192 images, 90 epochs, warm-up 10, cosin
 layer scale (MAE, EMAE): model.backbone.layer_scale_init_value=0.
 Differences: 32 x 256 images there, so that BatchNorm saw 256; bf16 (fp16).
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = [
     '../_base_/models/vitb_frozen_probe.py',
     '../_base_/datasets/imagenet_linear.py',
     '../_base_/schedules/linear_sgd.py',
-    '../_base_/default_runtime.py',
+    '../_base_/downstream_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

@@ -1,12 +1,11 @@
 """Linear probe of CAE, ViT-B/16, on ImageNet-1k (Chen et al., IJCV 2023): MAE's protocol on CAE's encoder.
 
-    tools/dist_train.sh configs/linear/vitb_cae_linear_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_cae_linear_90e.py 8 --cfg-options init=CKPT
 
 Published: CAE ViT-B 300 / 800 / 1600 epochs 64.5 / 68.9 / 70.3 (MAE 1600 in the same table 67.8).
 As vitb_linear_90e.py; the backbone has CAE's layer scale, loaded like everything else. Encoders of configs/cae and
 CAE's released files both load (their query and value biases are joined); one without layer scale is refused.
 Cost: as MAE's probe.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_linear_90e.py']

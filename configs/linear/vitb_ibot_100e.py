@@ -1,12 +1,11 @@
 """Linear probe of ViT-B/16 on ImageNet-1k: iBOT's sweep of 45 rates, class and mean patch token (Zhou et al. 2022).
 
-    tools/dist_train.sh configs/linear/vitb_ibot_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_ibot_100e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-B/16 1600 epochs 79.5 (79.8 with random masking).
 As vits_ibot_100e.py but for the feature: n = 1, avgpool_patchtokens = 2 in iBOT's terms, class token and mean patch
 token of the last block after the final norm: 1536 values.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_quick_probe.py', '../_base_/datasets/bilinear_crop.py']

@@ -1,6 +1,6 @@
 """Linear probe of ViT-B/16 on ImageNet-1k: MAE's protocol (He et al. 2022, appendix A.1, table 10).
 
-    tools/dist_train.sh configs/linear/vitb_linear_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_linear_90e.py 8 --cfg-options init=CKPT
 
 Published: MAE ViT-B 1600 epochs 68.0 (67.8 with MAE's PyTorch release; mmpretrain's probe 67.1). Head on the class
 token: BatchNorm without affine, then linear. LARS, lr 6.4 for 16384 images, momentum 0.9, no decay, 90 epochs,
@@ -9,13 +9,12 @@ Differences from mmpretrain's config of this protocol: bicubic crops drawn once,
 the bias, the rate outside of the momentum buffer), auto_scale_lr based on 16384 (inherited there: 1024, sixteen times
 too high a rate), BatchNorm statistics averaged over the ranks, bf16.
 Cost: MAE reports 2 h 20 min on 32 V100; not measured here.
-Last run: never at full size; a few iterations at reduced size by tests/recipes/test_downstream_configs.py.
 """
 
 _base_ = [
     '../_base_/models/vitb_linear.py',
     '../_base_/datasets/imagenet_linear_one_draw.py',
-    '../_base_/default_runtime.py',
+    '../_base_/downstream_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

@@ -1,12 +1,11 @@
 """Linear probe of ViT-B/16 on the mean of the patch tokens: the global_pool switch of MAE's probe, ImageNet-1k.
 
-    tools/dist_train.sh configs/linear/vitb_linear_mean_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_linear_mean_90e.py 8 --cfg-options init=CKPT
 
 Published: none (MAE's figures are the class token's). For encoders without a trained class token.
 As vitb_linear_90e.py but for the feature: mean of the last block's patch tokens without the final norm, then a norm
 that stays at weight 1 and bias 0, as in MAE's code, then BatchNorm and the linear layer.
 Cost: as the probe of the class token.
-Last run: never at full size; built, and two iterations at reduced size of its kind, by tests/recipes/test_transfer_recipes.py.
 """
 
 _base_ = ['./vitb_linear_90e.py']

@@ -1,6 +1,6 @@
 """Quick linear probe of ViT-B/16 on ImageNet-1k: 156 heads in one run, as DINOv2's eval/linear.py (Oquab et al. 2024).
 
-    tools/dist_train.sh configs/linear/vitb_quick_probe.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitb_quick_probe.py 8 --cfg-options init=CKPT
 
 Published: DINOv2 (own data, distilled) ViT-B/14 84.5; no figure of this protocol for MAE or EMAE. Heads: last 1 and 4
 blocks, each after the final norm; class token, mean patch, both; without and with BatchNorm (no affine). SGD, 13 rates
@@ -11,13 +11,12 @@ trained on), not on the test set; mean patch alone and BatchNorm are added, with
 DINOv2's own 52 heads: model.head.pooling=['cls','cls_mean'] model.head.norm=[False]. Encoder in bf16, heads in fp32.
 Cost: 12.8 M frozen forward passes and ten evaluations of 100,000 images; not measured here. 340 M head parameters are
 4 GB with gradient and momentum; without a fast network between nodes use fewer heads.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_probe_choice.py.
 """
 
 _base_ = [
     '../_base_/models/vitb_multi_probe.py',
     '../_base_/datasets/imagenet_linear.py',
-    '../_base_/default_runtime.py',
+    '../_base_/downstream_runtime.py',
 ]
 default_scope = 'mmpretrain'
 

@@ -1,11 +1,10 @@
 """Linear probe of CAE, ViT-L/16, on ImageNet-1k (Chen et al., IJCV 2023): MAE's protocol on CAE's encoder.
 
-    tools/dist_train.sh configs/linear/vitl_cae_linear_90e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vitl_cae_linear_90e.py 8 --cfg-options init=CKPT
 
 Published: CAE ViT-L 1600 epochs 77.8.
 As vitb_cae_linear_90e.py but for the size.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size of its kind, by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_cae_linear_90e.py']

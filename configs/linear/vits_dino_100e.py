@@ -1,6 +1,6 @@
 """Linear probe of ViT-S/16 on ImageNet-1k: DINO's protocol, class tokens of the last four blocks (Caron et al. 2021).
 
-    tools/dist_train.sh configs/linear/vits_dino_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vits_dino_100e.py 8 --cfg-options init=CKPT
 
 Published: DINO ViT-S/16 77.0 (k-NN 74.5).
 Each block's class token goes through the final norm; joined, earliest block first: 1536 values. SGD, lr 0.001 x batch /
@@ -9,7 +9,6 @@ Each block's class token goes through the final norm; joined, earliest block fir
 DINO tuned the rate for each model and did not publish it: try optim_wrapper.optimizer.lr, or the 45 rates at once of
 vits_ibot_100e.py. Difference: DINO reports the best epoch on the test set, here every epoch is logged.
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_dino_100e.py']

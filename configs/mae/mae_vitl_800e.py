@@ -5,7 +5,6 @@
 Published: fine-tune 85.5 (MAE release); mmpretrain linear 73.7, fine-tune 85.4.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 9 h on 8 H100 at half of their bf16 peak, by FLOPs (125 GFLOP an image); not measured.
-Last run: never at full size; a few iterations of a shrunken model by tests/engine/test_dist_train.py.
 """
 
 _base_ = './mae_vitb_800e.py'

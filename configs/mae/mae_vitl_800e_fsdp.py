@@ -6,7 +6,6 @@ Published: fine-tune 85.5 (MAE release); mmpretrain linear 73.7, fine-tune 85.4.
 fits, it is faster.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 12 h on 8 H100 at half of their bf16 peak, by FLOPs (125 GFLOP an image, a third more recomputed); not measured.
-Last run: never on a GPU; a few iterations of a shrunken model on two CPU processes by tests/engine/test_fsdp.py.
 """
 
 _base_ = ['./mae_vitl_800e.py', '../_base_/fsdp.py']

@@ -8,7 +8,6 @@ the release resumes from a checkpoint of 100 such epochs.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 9 h on 8 H100 at half of their bf16 peak, by FLOPs (125 GFLOP an image, and 79 MFLOP for
 the salience); not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = './sbam_mae_vitl_400e.py'

@@ -8,7 +8,6 @@ Salience is that of 32-px squares, the mean of their 2 x 2 patch embeddings;
 no position embedding enters, the backbone having none at its input.
 Batch 2048 = 8 x 256. Other batches: --auto-scale-lr.
 Cost: 7.6 h on 8 H100 at half of their bf16 peak, by FLOPs (106 GFLOP an image); not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = '../simmim/simmim_vitb_800e.py'

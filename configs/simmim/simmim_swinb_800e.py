@@ -5,7 +5,6 @@
 Published: fine-tune 84.0 at 224 px (SimMIM release).
 Batch 2048 = 8 x 256. Other batches: --auto-scale-lr.
 Cost: 4.9 h on 8 H100 at half of their bf16 peak, by FLOPs (68 GFLOP an image); not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = [

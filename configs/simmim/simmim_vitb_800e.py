@@ -5,7 +5,6 @@
 Published: fine-tune 83.8 (SimMIM release); linear 56.7 (as quoted by EMAE).
 Batch 2048 = 8 x 256. Other batches: --auto-scale-lr.
 Cost: 7.6 h on 8 H100 at half of their bf16 peak, by FLOPs (106 GFLOP an image); not measured.
-Last run: never at full size; two steps of a shrunken model by tests/recipes/test_masking_configs.py.
 """
 
 _base_ = [

@@ -37,6 +37,6 @@ def check_whole(module: nn.Module, state: Mapping[str, Tensor], checkpoint: str)
     if parts:
         raise LoadError(
             f'{checkpoint} is not of this model: {"; ".join(parts)}. A measurement needs all of them: give the config '
-            f'that it was trained with. A pretraining has no head yet: train one from it (tools/train.py, '
-            f'custom_hooks.0.checkpoint), or use tools/knn.py.'
+            f'that it was trained with. A pretraining has no head yet: train one from it (tools/train.py RECIPE '
+            f'--cfg-options init=CKPT), or use tools/knn.py.'
         )

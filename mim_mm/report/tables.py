@@ -191,7 +191,9 @@ def _other_protocols(chain: Chain, arm: str | None, entry: dict) -> list[str]:
 
 def _harmless(option: str) -> bool:
     """Options that say where things lie or how they are logged, not what is learned."""
-    return option.startswith(('custom_hooks.0.checkpoint', 'work_dir', 'data_root', 'default_hooks.logger', 'log_'))
+    return option == 'init' or option.startswith(
+        ('custom_hooks.0.checkpoint', 'work_dir', 'data_root', 'default_hooks.logger', 'log_')
+    )
 
 
 def floors_table(chain: Chain) -> Table | None:

@@ -96,7 +96,8 @@ def learned(config: Config) -> dict[str, Any]:
     """The part of a resolved config that decides what is learned, as plain json types.
 
     Data roots are replaced by their number, because the same images in another folder are the same images: what is in
-    them is compared separately (``datasets.py``). The checkpoint a stage starts from is compared by its content.
+    them is compared separately (``datasets.py``). The checkpoint a stage starts from (``init``, or ``checkpoint`` of
+    the hook that loads it) is compared by its content.
     """
     content = config.to_dict()
     roots = sorted(data_roots(content), key=len, reverse=True)
@@ -106,6 +107,8 @@ def learned(config: Config) -> dict[str, Any]:
         if isinstance(value, dict):
             if str(value.get('type', '')).split('.')[-1] == 'LoadPretrainedHook':
                 value = {key: item for key, item in value.items() if key != 'checkpoint'}
+            if not path and isinstance(value.get('init'), str | None):
+                value = {key: item for key, item in value.items() if key != 'init'}
             kept = {}
             for key, item in value.items():
                 inner = f'{path}.{key}' if path else str(key)

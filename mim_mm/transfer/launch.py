@@ -61,7 +61,7 @@ def check_handover(stage: Stage, config: Config) -> None:
     """Refuse a stage that starts from a parent but whose config would silently not load it.
 
     Raises:
-        ChainError: ``custom_hooks[0]`` is not the hook that loads the pretrained encoder.
+        ChainError: ``custom_hooks[0]`` is not the hook that loads the pretrained encoder, or has a checkpoint already.
     """
     if stage.init is None:
         return
@@ -71,6 +71,11 @@ def check_handover(stage: Stage, config: Config) -> None:
         raise ChainError(
             f'stage {stage.name!r} starts from {stage.init!r}, but the first of custom_hooks in {stage.config} is '
             f"{found}; put dict(type='mim_mm.{LOAD_HOOK}', checkpoint=None) first, or init=None to train from scratch"
+        )
+    if hooks[0].get('checkpoint'):
+        raise ChainError(
+            f'stage {stage.name!r} starts from {stage.init!r}, but custom_hooks.0.checkpoint in {stage.config} names '
+            f'{hooks[0].checkpoint}: set it to None'
         )
 
 
@@ -117,7 +122,7 @@ def train_command(
         command.append('--auto-scale-lr')
     options = [format_option(key, value) for key, value in stage.options.items()]
     if parent is not None:
-        options.append(format_option('custom_hooks.0.checkpoint', str(parent)))
+        options.append(format_option('init', str(parent)))
     return command + (['--cfg-options', *options] if options else [])
 
 

@@ -265,7 +265,7 @@ class Probe(BaseModel):
         return dict(loss=self.backbone(torch.stack(inputs))[0].square().mean())
 
 
-def train(work_dir, checkpoint, epochs=1, **kwargs):
+def train(work_dir, checkpoint, epochs=1, more_hooks=(), **kwargs):
     runner = Runner(
         model=Probe(),
         work_dir=str(work_dir),
@@ -274,7 +274,10 @@ def train(work_dir, checkpoint, epochs=1, **kwargs):
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
-        custom_hooks=[dict(type='mim_mm.LoadPretrainedHook', checkpoint=checkpoint and str(checkpoint))],
+        custom_hooks=[
+            dict(type='mim_mm.LoadPretrainedHook', checkpoint=checkpoint and str(checkpoint)),
+            *more_hooks,
+        ],
         default_hooks=dict(checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1)),
         experiment_name=f'load_{work_dir.name}_{epochs}_{checkpoint and checkpoint.stem}',
         **kwargs,
@@ -296,6 +299,35 @@ def test_hook_loads_saves_and_leaves_a_resumed_run_alone(tmp_path):
     backbone, log = train(tmp_path / 'run', second, epochs=2, resume=True)
     assert torch.equal(backbone.pos_embed, source.pos_embed)
     assert 'is not loaded again' in log
+
+
+def test_hook_takes_the_weights_that_the_config_names(tmp_path):
+    source = vit()
+    path = pretraining_file(tmp_path / 'first.pth', source)
+    cfg = dict(init=str(path))
+    for name, checkpoint in (('named', None), ('twice_the_same', path)):
+        backbone, _ = train(tmp_path / name, checkpoint, cfg=cfg)
+        assert torch.equal(backbone.pos_embed, source.pos_embed)
+        assert json.loads((tmp_path / name / 'load_report.json').read_text())['checkpoint'] == str(path)
+    _, log = train(tmp_path / 'named', None, epochs=2, resume=True, cfg=cfg)
+    assert f'{path} is not loaded again' in log
+    # of two hooks the first one is meant; what the second loads stays its own affair
+    other = vit()
+    second = dict(type='mim_mm.LoadPretrainedHook', checkpoint=str(pretraining_file(tmp_path / 'second.pth', other)))
+    backbone, _ = train(tmp_path / 'two', None, more_hooks=[second], cfg=cfg)
+    assert torch.equal(backbone.pos_embed, other.pos_embed)
+
+
+def test_hook_refuses_two_sources(tmp_path):
+    path = pretraining_file(tmp_path / 'a.pth', vit())
+    with pytest.raises(ValueError, match='init=b.pth and LoadPretrainedHook.checkpoint=.*a.pth.*differ'):
+        train(tmp_path / 'both', path, cfg=dict(init='b.pth'))
+    with pytest.raises(ValueError, match='load_from=x.pth and init=.*a.pth'):
+        train(tmp_path / 'whole', None, cfg=dict(init=str(path), load_from='x.pth'))
+    with pytest.raises(ValueError, match='init=3 is no path'):
+        train(tmp_path / 'number', None, cfg=dict(init=3))
+    with pytest.raises(LoadError):
+        train(tmp_path / 'empty', None, cfg=dict(init=''))
 
 
 def test_hook_without_checkpoint_says_that_the_encoder_is_random(tmp_path):

@@ -59,6 +59,28 @@ def test_options_must_begin_with_something_known():
         guard.check_options(config(), {'param_scheduler.2.end': 5})
 
 
+def test_pretrained_weights_are_an_option_of_what_loads_them():
+    def checked(options, **extra):
+        cfg = config(**extra)
+        guard.check_options(cfg, options)
+        cfg.merge_from_dict(options)
+        guard.check_config(cfg)
+        return cfg.get('init')
+
+    loads = dict(custom_hooks=[dict(type='mim_mm.LoadPretrainedHook', checkpoint=None)])
+    assert checked({'init': 'a.pth'}, **loads, init=None) == 'a.pth'
+    assert checked({'init': 'a.pth'}, **loads) == 'a.pth', 'a recipe written before the key was'
+    assert checked({'custom_hooks.0.checkpoint': 'a.pth'}, **loads, init=None) is None
+    for typo in ('int', 'inti', 'inits'):
+        with pytest.raises(guard.ConfigError, match=f"the config has no '{typo}': did you mean 'init'"):
+            checked({typo: 'a.pth'}, **loads)
+    with pytest.raises(guard.ConfigError, match="'inits' is not known.*'init'"):
+        checked({}, **loads, inits='a.pth')
+    with pytest.raises(guard.ConfigError, match='init=a.pth names a pretrained encoder, and nothing in this config'):
+        checked({'init': 'a.pth'})
+    assert checked({}, init=dict(type='TruncNormal')), 'a variable of a pretraining recipe'
+
+
 def test_a_missing_data_root_says_how_to_lay_it_out(tmp_path):
     with pytest.raises(guard.ConfigError, match=r"no folder 'nowhere'.*train/<class>.*IMAGENET_ROOT.*--data-root"):
         guard.check_data_roots(config())

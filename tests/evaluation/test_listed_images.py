@@ -62,7 +62,7 @@ def test_low_shot_recipe_trains_on_the_listed_images_and_saves_the_average(tmp_p
     monkeypatch.setenv('LOWSHOT_LIST', str(tmp_path / 'few.txt'))
     source = pretraining_checkpoint(tmp_path / 'epoch_1.pth')
     options = {
-        **IMAGE_OPTIONS, 'custom_hooks.0.checkpoint': str(tmp_path / 'epoch_1.pth'), 'train_dataloader.batch_size': 2,
+        **IMAGE_OPTIONS, 'init': str(tmp_path / 'epoch_1.pth'), 'train_dataloader.batch_size': 2,
         'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'default_hooks.checkpoint.interval': 1,
         'param_scheduler.0.end': 0.5, 'param_scheduler.1.begin': 0.5, 'optim_wrapper.optimizer.lr': 1e-2,
         'custom_hooks.2.momentum': 0.25,

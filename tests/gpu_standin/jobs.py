@@ -95,7 +95,7 @@ def words_of(name: str, folder: Path) -> list[str]:
     options |= family.options
     if family.start:
         encoder = recipe(family.start).model.backbone
-        options['custom_hooks.0.checkpoint'] = str(make_weights(encoder, work / 'start.pth', 'backbone.'))
+        options['init'] = str(make_weights(encoder, work / 'start.pth', 'backbone.'))
     if 'tokenizer' in cfg.model:
         options['model.tokenizer_checkpoint'] = str(make_weights(cfg.model.tokenizer, work / 'tokenizer.pth'))
     images = folder / 'images'

@@ -1,4 +1,4 @@
-"""Trainings that tests/engine/test_fsdp.py compares, all in one job of two gloo processes: fsdp_job.py IMAGES START OUT."""
+"""Trainings for tests/engine/test_fsdp.py, all in one job of two gloo processes: fsdp_job.py IMAGES START OUT."""
 
 import json
 import sys
@@ -76,7 +76,7 @@ def fine_tuning(recipe, images, checkpoint, batch=2, sharded=True, **options):
         'model.head.in_channels': 32, 'model.head.num_classes': 2,
         'model.train_cfg': None,
         'train_dataloader.sampler.shuffle': False,
-        'custom_hooks.0.checkpoint': str(checkpoint),
+        'init': str(checkpoint),
         'train_cfg.max_epochs': 2, 'auto_scale_lr': None,
         'val_evaluator.topk': [1], 'test_evaluator': None, 'test_dataloader': None, 'test_cfg': None,
         'default_hooks.logger.interval': 1,

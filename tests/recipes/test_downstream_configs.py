@@ -54,7 +54,7 @@ def test_form(name):
     duration = {LINEAR: '90', FINETUNE: '100', COCO: '184375'}[name]
     code = text.split('"""')[2]
     assert code.count(f'={duration},') == 1, 'the duration is stated once'
-    for part in ('tools/dist_train.sh configs/' + name, 'Published', 'Cost', 'Last run'):
+    for part in ('tools/dist_train.sh configs/' + name, 'Published', 'Cost'):
         assert part in text.split('"""')[1]
 
 
@@ -221,7 +221,7 @@ def metrics_of(work_dir) -> list[dict]:
 @pytest.mark.parametrize('name', [LINEAR, FINETUNE])
 def test_classification_recipe_runs_on_any_folders(tmp_path, image_folders, name):
     source = pretraining_checkpoint(tmp_path / 'epoch_1.pth')
-    options = {**IMAGE_OPTIONS, 'custom_hooks.0.checkpoint': str(tmp_path / 'epoch_1.pth')}
+    options = {**IMAGE_OPTIONS, 'init': str(tmp_path / 'epoch_1.pth')}
     if name == LINEAR:
         options |= {'model.neck.input_features': 32, 'model.backbone.frozen_stages': 4}
     cfg = small(load(name), tmp_path / 'run', **options)
@@ -252,7 +252,7 @@ def test_wrong_number_of_classes_stops_before_training(tmp_path, image_folders):
 def test_checkpoint_of_another_architecture_stops_before_training(tmp_path, image_folders):
     deeper = VisionTransformer(arch=dict(ARCH, num_layers=2), img_size=32, patch_size=16)
     torch.save({'state_dict': {f'backbone.{k}': v for k, v in deeper.state_dict().items()}}, tmp_path / 'a.pth')
-    options = {**IMAGE_OPTIONS, 'custom_hooks.0.checkpoint': str(tmp_path / 'a.pth')}
+    options = {**IMAGE_OPTIONS, 'init': str(tmp_path / 'a.pth')}
     runner = Runner.from_cfg(small(load(FINETUNE), tmp_path / 'run', **options))
     with pytest.raises(LoadError, match='at least 95 %'):
         runner.train()
@@ -261,7 +261,7 @@ def test_checkpoint_of_another_architecture_stops_before_training(tmp_path, imag
 def test_detection_recipe_runs_on_coco_format_data(tmp_path, coco_root):
     source = pretraining_checkpoint(tmp_path / 'epoch_1.pth')
     options = {
-        'custom_hooks.0.checkpoint': str(tmp_path / 'epoch_1.pth'),
+        'init': str(tmp_path / 'epoch_1.pth'),
         'model.data_preprocessor.pad_size_divisor': 64,
         'model.backbone.img_size': 64,
         'model.backbone.window_size': 2,

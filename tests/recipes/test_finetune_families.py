@@ -54,7 +54,7 @@ def test_as_published(name, batch, lr, rate, depth, drop_path, epochs, warmup, f
     block = model.backbone.stages[3].blocks[1] if swin else model.backbone.layers[-1]
     assert block.ffn.dropout_layer.drop_prob == pytest.approx(drop_path)
     sheet = ast.get_docstring(ast.parse((CONFIGS / f'finetune/{name}.py').read_text()))
-    for part in (f'tools/dist_train.sh configs/finetune/{name}.py 8', 'Published: ', 'Cost: ', 'Last run: '):
+    for part in (f'tools/dist_train.sh configs/finetune/{name}.py 8', 'Published: ', 'Cost: '):
         assert part in sheet, part
 
 

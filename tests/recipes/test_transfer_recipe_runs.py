@@ -44,7 +44,7 @@ def each_config_is_laid_out_once(monkeypatch):
 @pytest.mark.parametrize('name', ['linear/vits_linear_mean_90e.py', 'finetune/vits_finetune_200e.py'])
 def test_classification_kinds_run(tmp_path, image_folders, name):  # noqa: F811
     pretraining_checkpoint(tmp_path / 'epoch_1.pth')
-    options = {**IMAGE_OPTIONS, 'custom_hooks.0.checkpoint': str(tmp_path / 'epoch_1.pth'), 'train_cfg.max_epochs': 1}
+    options = {**IMAGE_OPTIONS, 'init': str(tmp_path / 'epoch_1.pth'), 'train_cfg.max_epochs': 1}
     options |= {'param_scheduler.0.end': 0.5, 'param_scheduler.1.begin': 0.5}
     if 'linear' in name:
         options |= {'model.neck.input_features': 32, 'model.backbone.frozen_stages': 4}
@@ -165,7 +165,7 @@ def small_vitdet(work_dir, **options):
 
 def test_vitdet_runs(tmp_path, coco_root):  # noqa: F811
     pretraining_checkpoint(tmp_path / 'epoch_1.pth')
-    checkpoint = {'custom_hooks.0.checkpoint': str(tmp_path / 'epoch_1.pth')}
+    checkpoint = {'init': str(tmp_path / 'epoch_1.pth')}
     runner = Runner.from_cfg(small_vitdet(tmp_path / 'run', **checkpoint))
     runner.train()
 
@@ -208,7 +208,7 @@ def test_multi_scale_recipe_of_each_family_runs(tmp_path, coco_root, name, encod
     else:
         torch.save({'state_dict': {f'backbone.{k}': v for k, v in source.state_dict().items()}}, path)
     options = {
-        **DETECTION_OPTIONS, **MULTI_SCALE, **family, 'custom_hooks.0.checkpoint': str(path),
+        **DETECTION_OPTIONS, **MULTI_SCALE, **family, 'init': str(path),
         'model.backbone.arch': dict(arch, _delete_=True),
     }  # fmt: skip
     cfg = shrink_scales(small(load(f'coco/mask_rcnn_{name}.py'), tmp_path / 'run', **options))

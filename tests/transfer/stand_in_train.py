@@ -27,7 +27,7 @@ def main():
     exec(Path(args.config).read_text(), settings)
     for option in args.cfg_options:
         key, _, value = option.partition('=')
-        settings[key] = value if key.startswith('custom_hooks') else ast.literal_eval(value)
+        settings[key] = value if key == 'init' else ast.literal_eval(value)
     start = 0
     if args.resume:
         with zipfile.ZipFile(args.resume) as file:
@@ -63,7 +63,7 @@ def note(work_dir, settings, epoch, finished):
 
 
 def learned(settings):
-    return {key: settings[key] for key in ('lr', 'custom_hooks.0.checkpoint') if key in settings}
+    return {key: settings[key] for key in ('lr', 'init') if key in settings}
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def test_a_done_stage_says_what_it_was_made_from(place):
     assert record['arm'] == 'emae' and record['seed'] == 0 and record['device'] == 'cpu'
     assert set(record['versions']) >= {'python', 'torch', 'mmengine'} and 'commit' in record['git']
     assert record['wall_s'] >= 0 and record['process'] is None
-    assert f'custom_hooks.0.checkpoint={place.work}/pretrain/epoch_3.pth' in record['command']
+    assert f'init={place.work}/pretrain/epoch_3.pth' in record['command']
     chain = json.loads((place.work / 'chain.json').read_text())
     assert [stage['name'] for stage in chain['stages']] == ['pretrain', 'linear', 'finetune', 'coco']
 
@@ -231,7 +231,7 @@ def test_dry_run_does_and_writes_nothing(place):
     before = place.files()
     code, said = place.run(dry_run=True)
     assert code == 0 and place.files() == before
-    assert 'stand_in_train.py' in said and 'custom_hooks.0.checkpoint=' in said and 'mim_mm.report' in said
+    assert 'stand_in_train.py' in said and 'init=' in said and 'mim_mm.report' in said
     place.run()
     before = {path: path.stat().st_mtime_ns for path in place.work.rglob('*')}
     code, said = place.run(dry_run=True)
@@ -273,6 +273,9 @@ def test_a_config_that_would_not_load_its_parent_is_refused(place):
     place.config('linear', load=False)
     place.write()
     with pytest.raises(ChainError, match='LoadPretrainedHook'):
+        place.run()
+    place.config('linear', load=False, custom_hooks=[dict(type='mim_mm.LoadPretrainedHook', checkpoint='x.pth')])
+    with pytest.raises(ChainError, match="starts from 'pretrain', but custom_hooks.0.checkpoint.*names x.pth"):
         place.run()
     assert not place.work.exists()
 

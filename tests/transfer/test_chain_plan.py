@@ -1,5 +1,6 @@
 """The rules, one row each, and that the facts they need are found on the disk."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_first_call_runs_all_and_second_none(place):
     assert code == 0
     assert actions(said) == dict(pretrain='skip', linear='skip', finetune='skip', coco='skip')
     assert before == {name: place.record(name) for name in before}
+
+
+def test_runs_made_before_the_weights_had_a_name_stay_done(place):
+    pair = dict(pretrain=place.stage('pretrain', init=None), linear=place.stage('linear'))
+    place.write(**pair)
+    assert place.run()[0] == 0
+    record = place.record('linear')
+    # what the version before `init` wrote for this very recipe, and how it gave the weights
+    assert record['config']['sha256'] == '7b355878143478d0a90e3457e70353111803b057501e52137456c68d496ce510'
+    weights = f'{place.work}/pretrain/epoch_3.pth'
+    assert record['command'][-2:] == ['--cfg-options', f'init={weights}']
+    record['command'][-1] = f'custom_hooks.0.checkpoint={weights}'
+    (place.work / 'linear' / 'run.json').write_text(json.dumps(record))
+    place.config('linear', init=None)  # the recipe as it is now
+    code, said = place.run(dry_run=True)
+    assert code == 0 and said.count('skip     done') == 2
 
 
 def test_changed_config_reruns_that_stage_and_names_the_key(place):

@@ -186,6 +186,7 @@ def test_arms_trained_differently_are_refused_unless_the_page_says_so(recipes):
         ('linear_one', "init='pretrain_one'", 'init=None', 'needs init=STAGE'),
         ('linear_one', "arm='one'", "arm='won'", "must be 'one'"),
         ('linear_scratch', "kind='linear'", "kind='linear', options={'load_from': 'x.pth'}", 'loads x.pth by itself'),
+        ('linear_scratch', "kind='linear'", "kind='linear', options={'init': 'y.pth'}", 'loads y.pth by itself'),
         (
             'linear_scratch',
             "kind='linear'",

@@ -62,6 +62,8 @@ def sha(**options):
         ('default_hooks.logger.interval', 1),
         ('default_hooks.checkpoint.interval', 20),
         ('default_hooks.resume_schedule', dict(type='mim_mm.ResumeScheduleHook')),
+        ('init', '/x/epoch_800.pth'),
+        ('init', None),
         ('custom_hooks.0.checkpoint', '/x/epoch_800.pth'),
         ('custom_hooks.1.interval', 77),
     ],
@@ -87,6 +89,7 @@ def test_how_fast_and_where_do_not_count(key, value):
         ('randomness.seed', 1),
         ('load_from', 'x.pth'),
         ('a_new_key', 1),
+        ('init', dict(type='TruncNormal')),  # a variable of the user's own
     ],
 )
 def test_what_is_learned_counts(key, value):

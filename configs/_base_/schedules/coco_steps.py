@@ -1,5 +1,5 @@
-# Runtime of the COCO recipes with AdamW, bf16 and two steps: the recipe states duration, steps and differences.
-_base_ = '../default_runtime.py'
+# Runtime of the COCO recipes, AdamW in bf16: the recipe states duration, schedule and differences.
+_base_ = '../downstream_runtime.py'
 
 optim_wrapper = dict(
     type='mim_mm.AutocastOptimWrapper',

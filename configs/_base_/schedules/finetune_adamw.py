@@ -1,6 +1,6 @@
 # Fine-tuning as MAE, BEiT, CAE, iBOT and SimMIM share it: AdamW, layer decay, no weight decay on one-dimensional
 # tensors, class token and positions (tables of relative positions are decayed). The recipe states the schedule.
-_base_ = '../default_runtime.py'
+_base_ = '../downstream_runtime.py'
 
 optim_wrapper = dict(
     type='mim_mm.AutocastOptimWrapper',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -20,11 +21,12 @@ from mim_mm.registry import HOOKS
 class LoadPretrainedHook(Hook):
     """Load an encoder before training; every rank loads, the first one prints and saves the load report.
 
-    First entry of ``custom_hooks`` in the downstream recipes, so that
-    ``--cfg-options custom_hooks.0.checkpoint=work_dirs/emae/epoch_800.pth`` sets the encoder.
+    The weights are those of the config's ``init``: ``--cfg-options init=work_dirs/emae/epoch_800.pth``. Where a config
+    has several hooks of this class, ``init`` is the first one's.
 
     Args:
-        checkpoint (str, optional): File, or work dir (its last checkpoint). None: train from the random encoder.
+        checkpoint (str, optional): File, or work dir (its last checkpoint). None: ``init`` of the config, and without
+            that the encoder stays random.
         prefix (str): Where the encoder lies in the file.
         target (str): Attribute path of the backbone in the model.
         min_loaded (float): Least part of the backbone's parameters that must be filled, else the run stops; below 0.95
@@ -43,7 +45,7 @@ class LoadPretrainedHook(Hook):
 
     Raises:
         mim_mm.checkpoint.load.LoadError: See ``load_encoder`` and ``complete``.
-        ValueError: ``load_from`` gives weights as well.
+        ValueError: ``load_from`` gives weights as well, ``checkpoint`` and ``init`` differ, or ``init`` is no path.
         AttributeError: The model has no module ``target``.
     """
 
@@ -85,27 +87,45 @@ class LoadPretrainedHook(Hook):
         if runner.iter > 0:
             runner.logger.info(
                 f'Resumed at iteration {runner.iter}: the encoder comes from the resumed checkpoint, '
-                f'{self.checkpoint} is not loaded again.'
+                f'{self._weights(runner)} is not loaded again.'
             )
             return
         self._load(runner, bare_model(runner))
 
+    def _weights(self, runner: Runner) -> str | None:
+        """The checkpoint of this hook: its own or the config's ``init``, which say the same where both are set."""
+        init = runner.cfg.get('init')
+        if init is None or self is not next(hook for hook in runner.hooks if isinstance(hook, LoadPretrainedHook)):
+            return self.checkpoint
+        if not isinstance(init, (str, PathLike)):
+            raise ValueError(
+                f'init={init!r} is no path: it names the pretrained encoder, a checkpoint file or a work dir; None '
+                'starts from random weights (a variable of your own needs another name).'
+            )
+        if self.checkpoint is not None and str(self.checkpoint) != str(init):
+            raise ValueError(
+                f'init={init} and LoadPretrainedHook.checkpoint={self.checkpoint} (in custom_hooks) both name the '
+                'pretrained encoder and differ: set the latter to None.'
+            )
+        return str(init)
+
     def _load(self, runner: Runner, model: nn.Module) -> None:
-        load_from = runner.cfg.get('load_from')
-        if self.checkpoint is None:
+        load_from, weights = runner.cfg.get('load_from'), self._weights(runner)
+        if weights is None:
             source = f'comes from load_from={load_from}' if load_from else 'starts from RANDOM weights'
             runner.logger.info(
-                f'The encoder {source}: no pretraining checkpoint was given (custom_hooks.0.checkpoint=PATH sets one).'
+                f'The encoder {source}: no pretraining checkpoint was given (--cfg-options init=PATH sets one).'
             )
             return
         if load_from:
+            name = 'init' if self.checkpoint is None else 'LoadPretrainedHook.checkpoint'
             raise ValueError(
-                f'Both load_from={load_from} and LoadPretrainedHook.checkpoint={self.checkpoint} give weights for the '
-                f'encoder: set one of them to None.'
+                f'Both load_from={load_from} and {name}={weights} give weights for the encoder: set one of them to '
+                'None.'
             )
         backbone = self._backbone(model)
         report = load_encoder(
-            backbone, self.checkpoint, self.prefix, self.min_loaded, self.skip, self.trust,
+            backbone, weights, self.prefix, self.min_loaded, self.skip, self.trust,
             grid=grid_of(backbone), **self.options,
         )  # fmt: skip
         if is_main_process():

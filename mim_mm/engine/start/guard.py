@@ -55,8 +55,13 @@ def type_name(cfg: Mapping) -> str:
     return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
 
 
+def loads_encoder(cfg: Config) -> bool:
+    """Whether a run of this config starts from a pretrained encoder, the one that its key ``init`` names."""
+    return any(type_name(hook) == 'LoadPretrainedHook' for hook in cfg.get('custom_hooks') or ())
+
+
 def check_config(cfg: Config) -> None:
-    """Refuse top-level keys and default hooks that look like misspellings of known ones.
+    """Refuse top-level keys and default hooks that look like misspellings of known ones, and ``init`` without a reader.
 
     Own variables (``data_root``, ``train_pipeline``, ``epochs`` ...) stay allowed: only close neighbours are refused.
 
@@ -65,7 +70,13 @@ def check_config(cfg: Config) -> None:
     """
     # what a config imports (mmengine's new style, ``type=EMAE``) is a key as well
     written = {key for key in cfg.keys() if not (callable(cfg[key]) or isinstance(cfg[key], ModuleType))}
-    _refuse_near_misses(written, known_keys(), 'top-level key')
+    _refuse_near_misses(written, known_keys() | ({'init'} if loads_encoder(cfg) else set()), 'top-level key')
+    if isinstance(cfg.get('init'), str) and not loads_encoder(cfg):
+        raise ConfigError(
+            f'init={cfg.init} names a pretrained encoder, and nothing in this config loads one: a downstream recipe '
+            'has LoadPretrainedHook in its custom_hooks. A pretraining goes on with --resume; load_from=CKPT starts '
+            'any model from a whole checkpoint.'
+        )
     _refuse_near_misses(set((cfg.get('default_hooks') or {}).keys()), _DEFAULT_HOOKS, 'default hook')
     if cfg.get('strategy') and not cfg.get('runner_type'):
         raise ConfigError(
@@ -95,7 +106,8 @@ def check_options(cfg: Config, options: Mapping) -> None:
     """Refuse ``--cfg-options`` whose first name the config does not have, and lists that are indexed out of range.
 
     Below an existing entry a new name is allowed: it may be an argument that the config left at its default, and a
-    wrong one stops in the constructor.
+    wrong one stops in the constructor. ``init`` is left to :func:`check_config`: a config that loads an encoder need
+    not state it.
 
     Raises:
         ConfigError: naming the option and the nearest known name.
@@ -109,8 +121,9 @@ def check_options(cfg: Config, options: Mapping) -> None:
                 node = node[int(name)]
                 continue
             if not isinstance(node, Mapping) or name not in node:
-                if depth == 0 and name not in known_keys():
-                    near = difflib.get_close_matches(name, set(node) | known_keys(), n=1)
+                if depth == 0 and name not in known_keys() | {'init'}:
+                    known = set(node) | known_keys() | ({'init'} if loads_encoder(cfg) else set())
+                    near = difflib.get_close_matches(name, known, n=1)
                     hint = f": did you mean '{near[0]}'?" if near else ''
                     raise ConfigError(f"--cfg-options {option}: the config has no '{name}'{hint}")
                 break

@@ -104,11 +104,12 @@ def _runs(survey: Survey, recipe: str, arm: str) -> list[Stage]:
         if stage.arm != arm:
             raise ChainError(f'comparison, stage {stage.name!r}: arm={stage.arm!r} must be {arm!r}')
         config = survey.config(stage)
-        hooks = [hook for hook in config.get('custom_hooks') or [] if hook.get('checkpoint')]
-        if hooks or config.get('load_from'):
+        named = [hook.checkpoint for hook in config.get('custom_hooks') or [] if hook.get('checkpoint')]
+        named += [config[key] for key in ('load_from', 'init') if config.get(key)]
+        if named:
             raise ChainError(
-                f'comparison, stage {stage.name!r}: its config loads {(config.get("load_from") or hooks[0].checkpoint)}'
-                ' by itself; weights come from the arm alone: set it to None'
+                f'comparison, stage {stage.name!r}: its config loads {named[-1]} by itself; weights come from the arm '
+                'alone: set it to None'
             )
     return runs
 

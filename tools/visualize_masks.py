@@ -18,6 +18,7 @@ from mim_mm.data.unlabelled import list_images
 from mim_mm.encoders.attention import cls_attention
 from mim_mm.evaluation.pictures.mask_diagnostics import coco_foreground
 from mim_mm.evaluation.pictures.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
+from mim_mm.files import write_text
 from mim_mm.report.figures_masks import draw_gallery
 
 
@@ -57,7 +58,7 @@ def main() -> None:
             text = foreground_table(compare_foreground(view, items, args.masker, args.seeds), view.note)
             print(text)
             if args.out:
-                Path(args.out).write_text(text + '\n', encoding='utf-8')
+                write_text(args.out, text + '\n')
             return
         files = [f for path in args.files for f in (list_images(path)[: args.count] if Path(path).is_dir() else [path])]
         print(draw_gallery(gallery(view, files, args.masker, args.seeds), args.out))

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median_low
 
 import numpy as np
@@ -355,10 +354,3 @@ def _decode_strictly(data: bytes, channels: int, name: str, value_range: ValueRa
             if data[:4] not in TIFFS:
                 raise UnreadableImage(reason(error)) from error
     decode(data, channels, name, value_range)
-
-
-def write_skip_list(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(text, encoding='utf-8', errors='surrogateescape')
-    os.replace(temporary, path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from mim_mm import files
 from mim_mm.report.collect import Chain
 from mim_mm.report.figures import ARM_COLOURS, plt, save_figure, style
 
@@ -19,14 +19,9 @@ def _number(value) -> bool:
 
 def read_rows(folder: str | Path) -> dict:
     """``{protocol: rows by iteration}`` of a work dir's ``quality.jsonl``; a damaged line is passed over."""
-    path = Path(folder) / 'quality.jsonl'
     groups: dict[str, list] = {}
-    for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and all(_number(row.get(key)) for key in ('iter', 'knn_top1', 'probe_top1')):
+    for row in files.read_rows(Path(folder) / 'quality.jsonl'):
+        if all(_number(row.get(key)) for key in ('iter', 'knn_top1', 'probe_top1')):
             groups.setdefault(str(row.get('protocol')), []).append(row)
     return {name: sorted(rows, key=lambda row: row['iter']) for name, rows in groups.items()}
 

@@ -18,6 +18,7 @@ ABOVE = {
     'registry': set(),
     'utils': {'registry'},
     'compat': {'version', 'folders'},
+    'files': set(),  # the one way a file is written and read
     'folders': set(),  # what counts below a data root: a leaf that any room may ask
     'masking': {'registry'},
     'encoders': {'registry', 'compat', 'masking'},
@@ -29,15 +30,15 @@ ABOVE = {
     'decoders': {'registry', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'encoders', 'checkpoint'},
-    'data': {'registry', 'folders'},
-    'checkpoint': set(),
+    'data': {'registry', 'files', 'folders'},
+    'checkpoint': {'files'},
     # data: one decoder, and annotations are checked first
-    'engine': {'registry', 'compat', 'encoders', 'checkpoint', 'data', 'resolution', 'folders'},
-    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
+    'engine': {'registry', 'compat', 'encoders', 'checkpoint', 'data', 'resolution', 'files', 'folders'},
+    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'files', 'folders', 'data'},
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
-    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'recipe_facts', 'runs', 'version'},
-    'report': {'recipe_facts', 'runs'},
+    'transfer': {'checkpoint', 'compat', 'data', 'engine', 'files', 'folders', 'recipe_facts', 'runs', 'version'},
+    'report': {'files', 'recipe_facts', 'runs'},
     # Measures everything else, and nothing else imports it.
     'benchmarks': {
         'registry',

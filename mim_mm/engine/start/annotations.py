@@ -17,7 +17,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.data.coco_file import CocoFile, read_coco
 from mim_mm.data.image_sources import SourceError, cache_folder
 from mim_mm.engine.start import guard
@@ -122,7 +122,7 @@ def _look(path: str, options: dict, trained: bool, folder: Path | None, say: Cal
                 say(f'checking {path} (once; half a minute for a file as large as COCO)')
             known = _check(path, options, trained, copy)
             with contextlib.suppress(OSError):  # without the record it is looked at again next time, nothing else
-                write_atomically(record, json.dumps(known).encode())
+                files.write_json(record, known, indent=None)
     for note in known['notes']:
         say(f'{path}: {note}')
     if not known['mended'] or not copy:
@@ -140,7 +140,7 @@ def _check(path: str, options: dict, trained: bool, copy: Path | None) -> dict:
     # mmdet itself passes over empty boxes in training; a copy of half a gigabyte would not change anything.
     mended = found.changed and not (trained and found.trains_alike)
     if mended and copy:
-        write_atomically(copy, json.dumps(found.content).encode())
+        files.write_json(copy, found.content, indent=None)
     return dict(path=path, mended=mended, notes=notes)
 
 
@@ -179,11 +179,8 @@ def _key(path: str, options: dict, trained: bool) -> str:
 
 
 def _read(record: Path) -> dict | None:
-    try:
-        known = json.loads(record.read_text(encoding='utf-8'))
-        return known if isinstance(known['mended'], bool) and isinstance(known['notes'], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    known = files.known_object(record)
+    return known if isinstance(known.get('mended'), bool) and isinstance(known.get('notes'), list) else None
 
 
 @contextlib.contextmanager

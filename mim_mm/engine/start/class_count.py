@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mim_mm import files
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.start import guard
 from mim_mm.folders import DataError, subfolders
@@ -134,8 +134,7 @@ def fill_from_data(cfg: Config) -> str:
 def _categories(dataset: dict) -> tuple[list, str]:
     path = os.path.join(dataset['data_root'], dataset['ann_file'])
     try:
-        with open(path, encoding='utf-8-sig') as file:
-            return [(row['id'], row['name']) for row in json.load(file)['categories']], path
+        return [(row['id'], row['name']) for row in files.read_json(path)['categories']], path
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise guard.ConfigError(f'classes_from_data: {path} has no categories that can be read: {error!r}') from error
 

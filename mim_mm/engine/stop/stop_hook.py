@@ -11,7 +11,8 @@ from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank, get_
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from mim_mm.checkpoint.atomic import latest_checkpoint, write_atomically
+from mim_mm import files
+from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.compat.internals import built_loop
 from mim_mm.engine.hooks.progress import read_progress, write_progress
 from mim_mm.engine.stop import exact_resume
@@ -140,7 +141,7 @@ class StopOnSignalHook(Hook):
         )  # fmt: skip
         message = f'{name}: stopped after iteration {done} of {runner.max_iters}; {path} is saved, --resume goes on'
         if is_main_process():
-            write_atomically(Path(runner.work_dir) / 'last_checkpoint', str(path).encode())
+            files.write_text(Path(runner.work_dir) / 'last_checkpoint', str(path))
             self._drop_leftover(runner)
             progress = dict(read_progress(runner.work_dir), iter=done, stopped=name, checkpoint=path.name)
             try:

@@ -24,6 +24,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mim_mm import files
 from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
 from mim_mm.data.class_dataset import ClassFolders
 from mim_mm.data.unlabelled import NoImages
@@ -322,14 +323,7 @@ def load_or_extract(source: Source, data: FolderImages, folder: str | Path, **ex
     features.provenance.update(load_report=report and json.loads(json.dumps(report.as_dict())), reused=False)
     features.provenance.update(device=str(extraction.get('device', 'cpu')), seconds=round(time.time() - start, 1))
     features.provenance.update(torch=str(torch.__version__), file=str(file))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as stream:  # gigabytes: straight to disk, not through a buffer as checkpoints
-            torch.save(dict(vars(features), classes=list(features.classes)), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Gigabytes: straight to disk, not through a buffer as checkpoints.
+    with files.replacing(file) as temporary, open(temporary, 'wb') as stream:
+        torch.save(dict(vars(features), classes=list(features.classes)), stream)
     return features

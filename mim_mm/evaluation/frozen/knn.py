@@ -8,7 +8,6 @@ similarities, one shard of the bank, and the queries with k candidates each; onl
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.checkpoint.read import resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 from mim_mm.evaluation.frozen.config_images import labelled_images
@@ -264,4 +263,4 @@ def frozen_features(args: argparse.Namespace, share: tuple[int, int] = (0, 1)) -
 def write_result(path: Path, result: dict, train: Features, val: Features) -> None:
     """``result`` with the provenance of both feature sets as JSON; the file appears whole or not at all."""
     content = dict(schema=1, **result, features=dict(train=train.provenance, val=val.provenance))
-    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
+    files.write_json(path, content)

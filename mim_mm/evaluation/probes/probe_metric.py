@@ -7,7 +7,6 @@ off for the head that won.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.data.class_dataset import ClassFolders
 from mim_mm.registry import DATASETS, HOOKS, METRICS
 
@@ -194,7 +193,7 @@ class ProbeReportHook(Hook):
         if not found or not is_main_process():
             return
         path = Path(runner.work_dir) / FILE_NAME
-        write_atomically(path, json.dumps(dict(iteration=iteration, **found[0]), indent=1).encode())
+        files.write_json(path, dict(iteration=iteration, **found[0]))
         rates = [head['lr'] for head in found[0]['heads']]
         best = next(head for head in found[0]['heads'] if head['name'] == found[0]['best_head'])
         at_end = len(set(rates)) > 1 and best['lr'] in (min(rates), max(rates))

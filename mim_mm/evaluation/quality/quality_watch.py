@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mim_mm import files
 from mim_mm.checkpoint.atomic import is_whole
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.evaluation.frozen.features import Preprocess, Source, build_encoder
@@ -202,10 +203,7 @@ def _last_line(folder: Path) -> str:
 
 
 def _finished(work_dir: Path) -> bool:
-    try:
-        return bool(json.loads((work_dir / 'progress.json').read_text(encoding='utf-8')).get('finished'))
-    except (OSError, ValueError, AttributeError):
-        return False
+    return bool(files.known_object(work_dir / 'progress.json').get('finished'))
 
 
 def watch(

@@ -171,21 +171,20 @@ INDEX = 2  # changes with what an index holds, so that an older one is not taken
 
 def _in_shard(path: str, root: str, passed: Counter[str]) -> list[Place]:
     shown = os.path.relpath(path, root)
-    index = _index(path)
+    index = shard_index(path)
     passed.update(index['passed_over'])
     return [Place(f'{shown}:{name}', path, offset, size) for name, offset, size in index['images']]
 
 
-def shard_index(path: str) -> list[list]:
-    """``[name, offset, size]`` of every image in a tar, in its order, from the cache where that is still right.
+def shard_index(path: str) -> dict:
+    """What a tar holds, from the cache where that is still right.
+
+    Returns:
+        ``images``, ``[name, offset, size]`` of every one in its order, and ``passed_over``, ``{ending: files}``.
 
     Raises:
         SourceError: the file is no uncompressed tar, or is cut off.
     """
-    return _index(path)['images']
-
-
-def _index(path: str) -> dict:
     state = os.stat(path)
     key = f'{INDEX}\0{os.path.realpath(path)}\0{state.st_size}\0{state.st_mtime_ns}'
     cached = cache_folder() / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json'

@@ -183,19 +183,19 @@ def test_folder_list_and_tars_give_the_same_images(folder, tmp_path):
 def test_tar_index_is_kept_and_made_anew_for_another_tar(tmp_path, own_cache, monkeypatch):
     shard = tmp_path / 'a.tar'
     write_tar(shard, {'0.png': encoded('PNG', noise((8, 8, 3)))})
-    first = image_sources.shard_index(str(shard))
+    first = image_sources.shard_index(str(shard))['images']
     assert len(list((own_cache / 'tar').iterdir())) == 1
     monkeypatch.setattr(image_sources, '_scan', lambda *args: pytest.fail('scanned again'))
-    assert image_sources.shard_index(str(shard)) == first
+    assert image_sources.shard_index(str(shard))['images'] == first
     monkeypatch.undo()
     monkeypatch.setenv('MIM_MM_CACHE', str(own_cache))
     write_tar(shard, {f'{i}.png': encoded('PNG', noise((8, 8, 3), i)) for i in range(3)})
-    assert [row[0] for row in image_sources.shard_index(str(shard))] == ['0.png', '1.png', '2.png']
+    assert [row[0] for row in image_sources.shard_index(str(shard))['images']] == ['0.png', '1.png', '2.png']
     for file in (own_cache / 'tar').iterdir():
         file.write_text('{"size": ')  # a cache damaged from outside
-    assert len(image_sources.shard_index(str(shard))) == 3
+    assert len(image_sources.shard_index(str(shard))['images']) == 3
     monkeypatch.setenv('MIM_MM_CACHE', str(shard))  # no folder can be made there
-    assert len(image_sources.shard_index(str(shard))) == 3
+    assert len(image_sources.shard_index(str(shard))['images']) == 3
 
 
 def test_tar_that_is_cut_off_or_compressed_is_refused(tmp_path):
@@ -356,7 +356,7 @@ def test_statistics_of_colour_are_in_the_order_r_g_b(tmp_path):
 
 
 def _index(path):
-    return image_sources.shard_index(path)
+    return image_sources.shard_index(path)['images']
 
 
 def test_many_processes_may_index_one_shard(tmp_path, own_cache):

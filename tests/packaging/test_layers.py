@@ -18,6 +18,7 @@ ABOVE = {
     'registry': set(),
     'utils': {'registry'},
     'compat': {'version', 'folders'},
+    'config_parts': set(),
     'files': set(),  # the one way a file is written and read
     'folders': set(),  # what counts below a data root: a leaf that any room may ask
     'masking': {'registry'},
@@ -26,15 +27,37 @@ ABOVE = {
     'losses': {'masking'},
     'resolution': set(),
     'runs': set(),
-    'recipe_facts': set(),
+    'recipe_facts': {'config_parts'},
     'decoders': {'registry', 'masking', 'encoders'},
     'algorithms': {'registry', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
     'detection': {'registry', 'encoders', 'checkpoint'},
     'data': {'registry', 'files', 'folders'},
     'checkpoint': {'files'},
     # data: one decoder, and annotations are checked first
-    'engine': {'registry', 'compat', 'encoders', 'checkpoint', 'data', 'resolution', 'files', 'folders'},
-    'evaluation': {'registry', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'files', 'folders', 'data'},
+    'engine': {
+        'registry',
+        'compat',
+        'encoders',
+        'checkpoint',
+        'data',
+        'resolution',
+        'files',
+        'folders',
+        'config_parts',
+    },
+    'evaluation': {
+        'registry',
+        'compat',
+        'masking',
+        'targets',
+        'losses',
+        'checkpoint',
+        'files',
+        'folders',
+        'data',
+        'config_parts',
+        'engine',
+    },
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'files', 'folders', 'recipe_facts', 'runs', 'version'},

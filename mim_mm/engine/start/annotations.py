@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from mim_mm import files
+from mim_mm.config_parts import steps_in, type_name
 from mim_mm.data.coco_file import CocoFile, read_coco
 from mim_mm.data.image_sources import SourceError, cache_folder
 from mim_mm.engine.start import guard
@@ -71,32 +72,20 @@ def _flat(value) -> list:
 
 
 def _is_coco(dataset: Mapping) -> bool:
-    kind = dataset.get('type')
-    name = getattr(kind, '__name__', None) or str(kind).split('.')[-1]
-    return name == 'CocoDataset' and str(dataset.get('ann_file') or '').endswith('.json')
+    return type_name(dataset) == 'CocoDataset' and str(dataset.get('ann_file') or '').endswith('.json')
 
 
 def _absolute(root, path) -> str:
     return os.path.abspath(os.path.join(str(root or ''), str(path)))
 
 
-def _steps(node) -> Iterator[Mapping]:
-    """All transforms of a pipeline, those inside of others too."""
-    for step in node if isinstance(node, (list, tuple)) else ():
-        if isinstance(step, Mapping):
-            yield step
-            yield from _steps(step.get('transforms'))
-        else:
-            yield from _steps(step)
-
-
 def _loads_masks(dataset: Mapping) -> bool:
-    return any(step.get('with_mask') for step in _steps(dataset.get('pipeline')))
+    return any(step.get('with_mask') for step in steps_in(dataset.get('pipeline')))
 
 
 def _turns(dataset: Mapping) -> bool:
     """Whether the loader applies the EXIF orientation, which mmcv does unless it is told otherwise."""
-    kinds = [str(step.get('color_type', '')) for step in _steps(dataset.get('pipeline'))]
+    kinds = [str(step.get('color_type', '')) for step in steps_in(dataset.get('pipeline'))]
     return not any(kind == 'unchanged' or kind.endswith('ignore_orientation') for kind in kinds)
 
 

@@ -20,6 +20,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch.utils.data import IterableDataset
 
 from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+from mim_mm.config_parts import datasets_in
 
 # Keys that Runner reads from the config without being parameters of its constructor.
 _READ_ELSEWHERE = {
@@ -47,12 +48,6 @@ def known_keys() -> set[str]:
     )
     # ``optimizer`` would be a leftover of the mm 1.x style: nothing reads it.
     return (params | _READ_ELSEWHERE) - {'self', 'cfg', 'param_schedulers'}
-
-
-def type_name(cfg: Mapping) -> str:
-    """The class of a config dict without its scope; ``type`` may be a name or, in mmengine's new style, the class."""
-    kind = cfg.get('type') or ''
-    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
 
 
 def check_config(cfg: Config) -> None:
@@ -120,12 +115,8 @@ def check_options(cfg: Config, options: Mapping) -> None:
 def iter_datasets(cfg: Config) -> Iterator[tuple[str, dict]]:
     """All dataset configs of the train, val and test loaders, wrappers unfolded, with the name of their loader."""
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        waiting = [(cfg.get(loader) or {}).get('dataset')]
-        while waiting:
-            dataset = waiting.pop()
-            if isinstance(dataset, Mapping):
-                yield loader, dataset
-                waiting += [dataset.get('dataset')] + list(dataset.get('datasets') or [])
+        for dataset in datasets_in((cfg.get(loader) or {}).get('dataset')):
+            yield loader, dataset
 
 
 def set_data_root(cfg: Config, root: str) -> None:

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
+from mim_mm.config_parts import type_name
 from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
 from mim_mm.engine.stop.exact_resume import ResumeError
@@ -97,7 +98,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
         )
     notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
-    if args.amp and guard.type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
+    if args.amp and type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
     if args.compile:
@@ -122,7 +123,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration.
     for kind in ('ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
-        if not any(guard.type_name(hook) == kind for hook in [*hooks, *defaults]):
+        if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
     return notes
@@ -199,7 +200,7 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
-    hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
+    hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) != 'LoadPretrainedHook']
     cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
     try:
         _build_runner(cfg).test()

@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 
 from mim_mm import files
 from mim_mm.data.class_dataset import ClassFolders
+from mim_mm.engine.bare_model import bare_datasets
 from mim_mm.registry import DATASETS, HOOKS, METRICS
 
 PARTS = ('fit', 'choose', 'report')
@@ -171,7 +172,7 @@ class ProbeReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         fit, choose = (
-            [d for d in _datasets(loader.dataset) if isinstance(d, ProbeImages) and d.part == part]
+            [d for d in bare_datasets(loader.dataset) if isinstance(d, ProbeImages) and d.part == part]
             for loader, part in ((runner.train_dataloader, 'fit'), (runner.val_dataloader, 'choose'))
         )
         described = [{(d.img_prefix, d.ann_file, *d.split.items()) for d in part} for part in (fit, choose)]
@@ -199,9 +200,3 @@ class ProbeReportHook(Hook):
         at_end = len(set(rates)) > 1 and best['lr'] in (min(rates), max(rates))
         hint = ' Its rate is at the end of the grid: widen model.head.lrs.' if at_end else ''
         runner.logger.info(f'Best of {len(rates)} heads on held-out images: {best["name"]}.{hint} All are in {path}')
-
-
-def _datasets(dataset) -> list:
-    """The data sets inside wrappers such as ``ConcatDataset``, or the one there is."""
-    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
-    return [d for part in inner for d in _datasets(part)] if inner else [dataset]

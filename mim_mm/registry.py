@@ -2,8 +2,8 @@
 
 Any OpenMMLab config reaches our classes as ``type='mim_mm.EMAE'``: mmengine imports ``mim_mm.registry`` when it meets
 the scope, and the modules below on the first look-up in the registry that lists them. Until then nothing is imported:
-``import mim_mm`` and ``--help`` stay cheap. A new module is entered here; ``tests/packaging/test_layers.py`` finds those
-that are not.
+``import mim_mm`` and ``--help`` stay cheap. A new module is entered here; ``tests/packaging/test_layers.py`` finds
+those that are not.
 """
 
 from mmengine import registry as _root

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do: parse, guard, resolve, run."""
+"""What ``tools/train.py`` and ``tools/test.py`` do: parse (``arguments.py``), guard, resolve, run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -20,20 +20,12 @@ from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
 from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
+from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
 from mim_mm.engine.stop.exact_resume import ResumeError
 from mim_mm.engine.stop.signals import EARLY, REQUEST
 from mim_mm.engine.stop.stop_hook import Stopped
 from mim_mm.folders import DataError
-
-
-def _common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/<config name>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--data-root', help='folder of the data set, instead of the one the config names')
-    parser.add_argument('--seed', type=int, help='random seed (default: the config, else 0)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -139,19 +131,7 @@ def _fail(error: Exception) -> None:
 
 def train_main(argv: list[str] | None = None) -> None:
     """Train a config: pretraining, linear probe, fine-tuning or detection."""
-    parser = argparse.ArgumentParser(description='Train a config.')
-    parser.add_argument('config')
-    _common_arguments(parser)
-    parser.add_argument(
-        '--resume', nargs='?', const='latest', metavar='CKPT',
-        help="go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT",
-    )  # fmt: skip
-    parser.add_argument('--amp', action='store_true', help='train under bf16 autocast')
-    parser.add_argument('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size'
-    )
-    args = parser.parse_args(argv)
+    args = train_arguments(argv)
     try:
         cfg = load_config(args)
         notes = _prepare_training(cfg, args)
@@ -180,11 +160,7 @@ def _train(cfg: Config, notes: list[str]) -> None:
 
 def test_main(argv: list[str] | None = None) -> None:
     """Evaluate a checkpoint with the test loader of a config."""
-    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    _common_arguments(parser)
-    args = parser.parse_args(argv)
+    args = test_arguments(argv)
     try:
         cfg = load_config(args)
         if not os.path.isfile(args.checkpoint):

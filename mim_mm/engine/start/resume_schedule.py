@@ -115,8 +115,8 @@ class ResumeScheduleHook(Hook):
     - ``max_epochs``, ``param_scheduler``, learning rate or weight decay changed: see the module's docstring.
     - An epoch has another number of iterations (batch, number of devices, data): from the end of an epoch the run goes
       on at that epoch, counted in its own iterations. In the middle of one it stops
-      (:func:`mim_mm.engine.stop.exact_resume.unseen`), and so does an iteration-based loop, whose length has no meaning in
-      another batch.
+      (:func:`mim_mm.engine.stop.exact_resume.unseen`), and so does an iteration-based loop, whose length has no
+      meaning in another batch.
     - Nothing is left to do: said.
 
     Raises:

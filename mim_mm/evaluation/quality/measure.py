@@ -42,9 +42,10 @@ class QualitySettings:
     Args:
         data: folder with train/<class>/* and val/<class>/*.
         max_train_per_class, max_val_per_class: images of a class that are used, drawn by ``seed``; None: all.
-        resize, crop: pixels, see :class:`mim_mm.evaluation.frozen.features.Preprocess`; None: by the backbone's img_size.
-        probe: ``blocks``, ``norm`` and ``lrs`` of :class:`mim_mm.evaluation.probes.multi_probe.ProbeGrid`, ``iters`` and
-            ``batch_size`` of their training (SGD, momentum 0.9, cosine to 0). What is left out is as in ``PROBE``.
+        resize, crop: pixels, see :class:`mim_mm.evaluation.frozen.features.Preprocess`; None: by the backbone's
+            img_size.
+        probe: ``blocks``, ``norm`` and ``lrs`` of :class:`mim_mm.evaluation.probes.multi_probe.ProbeGrid`, ``iters``
+            and ``batch_size`` of their training (SGD, momentum 0.9, cosine to 0). What is left out is as in ``PROBE``.
         ks: numbers of neighbours to choose from; those above the number of images are left out.
         fraction: part of each class of the training images on which choices are made.
         amp: None, 'bf16' or 'fp16' autocast of the encoder.

@@ -30,7 +30,8 @@ class QualityHook(Hook):
 
     Args:
         data: folder with train/<class>/* and val/<class>/*; every other argument of
-            :class:`mim_mm.evaluation.quality.measure.QualitySettings` too. By default 50 training and 20 test images a class.
+            :class:`mim_mm.evaluation.quality.measure.QualitySettings` too. By default 50 training and 20 test images a
+            class.
         interval: epochs between measurements; iterations with ``by_epoch=False``.
         by_epoch: what ``interval`` counts; loops that count iterations only need False.
         at_start, at_end: measure before the first step (the random encoder, the control), and after the last.

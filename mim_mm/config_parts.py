@@ -10,7 +10,7 @@ from typing import Any
 
 
 def type_name(settings: Any) -> str:
-    """``EMAE`` for ``dict(type='mim_mm.EMAE')``; mmengine's new style names the class itself. '' where there is none."""
+    """``EMAE`` for ``dict(type='mim_mm.EMAE')``; mmengine's new style names the class itself. '': there is none."""
     kind = settings.get('type') if isinstance(settings, Mapping) else None
     return getattr(kind, '__name__', None) or str(kind or '').split('.')[-1]
 

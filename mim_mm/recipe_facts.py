@@ -42,8 +42,9 @@ MASKER_DEFAULTS = {
     'SalienceParallelMasking': dict(num_parts=4), 'BlockMasking': dict(ratio=75 / 196),
 }  # fmt: skip
 CHANGING_HOOKS = {
-    'ProgressiveResolutionHook': 'progressive resolution', 'ConsistencyRampHook': 'a ramp of the consistency term',
-}  # fmt: skip
+    'ProgressiveResolutionHook': 'progressive resolution',
+    'ConsistencyRampHook': 'a ramp of the consistency term',
+}
 
 
 def square(size: Any) -> Any | None:

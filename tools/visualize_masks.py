@@ -27,9 +27,12 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add('files', nargs='*', metavar='IMAGES', help='images, or folders of which the first --count are taken')
     add(
-        '--masker', nargs='+', default=['RandomMasking', 'SalienceMasking'], metavar='[LABEL=]NAME[:key=value,...]',
+        '--masker',
+        nargs='+',
+        default=['RandomMasking', 'SalienceMasking'],
+        metavar='[LABEL=]NAME[:key=value,...]',
         help='e.g. AMR=SalienceMasking:ratio.type=AdaptiveRatio,ratio.base=0.75,ratio.delta_r=0.1,ratio.threshold=0.1',
-    )  # fmt: skip
+    )
     add('--config', help='pretraining config (default: MAE, ViT-B/16, 224 px)')
     add('--checkpoint', metavar='CKPT', help='whose encoder gives the tokens; without it they come from random weights')
     add('--seeds', type=int, default=3, metavar='N', help='masks of each masker on each image (default: %(default)s)')

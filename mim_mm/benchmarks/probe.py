@@ -46,11 +46,8 @@ class Labelled(Dataset):
 
             size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
             init_default_scope('mmpretrain')
-            self.read = Compose([
-                dict(type='LoadImageFromFile'),
-                dict(type='ResizeEdge', **size),
-                dict(type='CenterCrop', crop_size=preprocess.crop),
-            ])  # fmt: skip
+            crop = dict(type='CenterCrop', crop_size=preprocess.crop)
+            self.read = Compose([dict(type='LoadImageFromFile'), dict(type='ResizeEdge', **size), crop])
 
     def __len__(self) -> int:
         return len(self.items)

@@ -308,9 +308,16 @@ def _described(image, head: bytes, name: str) -> Look:
     except Exception:  # more frames than the beginning of the file holds
         animated = True
     return Look(
-        name, image.format or '?', *size, count, mode=image.mode, bits=bits, floats=floats, turned=orientation != 1,
+        name,
+        image.format or '?',
+        *size,
+        count,
+        mode=image.mode,
+        bits=bits,
+        floats=floats,
+        turned=orientation != 1,
         animated=animated,
-    )  # fmt: skip
+    )
 
 
 def _other_tiff(data: bytes, place: Place, error: Exception) -> Look:

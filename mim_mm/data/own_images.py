@@ -44,9 +44,14 @@ class OwnImages(BaseDataset):
     """
 
     def __init__(
-        self, data_root: str, ann_file: str = '', shards: str = '', skip_list: str | None = None,
-        pipeline: Sequence = (), **kwargs
-    ) -> None:  # fmt: skip
+        self,
+        data_root: str,
+        ann_file: str = '',
+        shards: str = '',
+        skip_list: str | None = None,
+        pipeline: Sequence = (),
+        **kwargs,
+    ) -> None:
         self.where = dict(data_root=data_root, ann_file=ann_file, shards=shards)
         self.skip_list = skip_list
         super().__init__(data_root=data_root, ann_file=ann_file, pipeline=list(pipeline), **kwargs)

@@ -14,9 +14,7 @@ from mim_mm.folders import DataError, walk
 from mim_mm.registry import DATASETS, TRANSFORMS
 
 # The endings of what is an image, wherever images are listed.
-SUFFIXES = (
-    '.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif', '.jp2', '.npy',
-)  # fmt: skip
+SUFFIXES = tuple('.jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .gif .jp2 .npy'.split())
 
 
 class NoImages(DataError, FileNotFoundError):

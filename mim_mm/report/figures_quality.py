@@ -44,8 +44,9 @@ def draw_quality(folder: str | Path, path: str | Path) -> Path | None:
                 if len(groups) > 1:
                     label = f'{label} [{protocol[:6]}]'
                 points = [row[unit] for row in group], [row[key] for row in group]
-                axis.plot(*points, dash, marker='o', markersize=4, color=colour, alpha=0.8**place / (1 + place),
-                          label=label)  # fmt: skip
+                axis.plot(
+                    *points, dash, marker='o', markersize=4, color=colour, alpha=0.8**place / (1 + place), label=label
+                )
         axis.set(title='Frozen features during pretraining', ylabel='test top-1 (%)')
         axis.set(xlabel='epoch' if unit == 'epoch' else 'iteration')
         axis.set_xlim(left=min(0, *(row[unit] for row in rows)))
@@ -64,9 +65,10 @@ def quality_curves(chain: Chain, folder: Path) -> list[tuple[Path, str]]:
         last = [group[-1] for group in read_rows(run.folder).values()][-1]
         images = last.get('images') if isinstance(last.get('images'), dict) else {}
         counts = f'{images.get("train", "?")} training and {images.get("test", "?")} test images'
-        drawn.append((path, (
+        caption = (
             f'Pretraining `{run.name}`: accuracy of frozen features on the way ({counts}, {last.get("classes", "?")} '
             'classes, no augmentation), where the first point at 0 is the random encoder. Pooling, k and head are '
             'chosen on held-out training images.'
-        )))  # fmt: skip
+        )
+        drawn.append((path, caption))
     return drawn

@@ -12,7 +12,7 @@ from mim_mm.report.document import Cell, Heading, Picture, Pre, Table, Text, to_
 from mim_mm.report.figures import draw_curves
 from mim_mm.report.figures_quality import quality_curves
 from mim_mm.report.orderings import ordering_blocks
-from mim_mm.report.tables import (  # fmt: skip
+from mim_mm.report.tables import (
     HEADLINE,
     METRICS,
     PASS,

@@ -42,7 +42,7 @@ def numbers(group: dict) -> dict[str, Any]:
         key: value
         for key, value in group.items()
         if is_number(value) or (isinstance(value, (tuple, list)) and value and all(map(is_number, value)))
-    }  # fmt: skip
+    }
 
 
 def state(scheduler) -> dict[str, Any]:

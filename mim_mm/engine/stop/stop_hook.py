@@ -136,9 +136,12 @@ class StopOnSignalHook(Hook):
         out_dir = Path(out_dir or runner.work_dir)
         path = out_dir / f'stopped_iter_{done}.pth'
         runner.save_checkpoint(
-            str(out_dir), path.name, by_epoch=False, backend_args=dict(backend='atomic_local'),
+            str(out_dir),
+            path.name,
+            by_epoch=False,
+            backend_args=dict(backend='atomic_local'),
             meta=dict(stopped=dict(signal=name, random=states)),
-        )  # fmt: skip
+        )
         message = f'{name}: stopped after iteration {done} of {runner.max_iters}; {path} is saved, --resume goes on'
         if is_main_process():
             files.write_text(Path(runner.work_dir) / 'last_checkpoint', str(path))

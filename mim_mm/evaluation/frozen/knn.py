@@ -219,9 +219,12 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add_load_arguments(parser)
     add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
     add(
-        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
+        '--value-range',
+        type=float,
+        nargs=2,
+        metavar=('BLACK', 'WHITE'),
         help="of images of more than 8 bits (default: the config's value_range)",
-    )  # fmt: skip
+    )
 
 
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:

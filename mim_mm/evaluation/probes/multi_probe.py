@@ -67,10 +67,11 @@ def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
     first = parameters[0]
     step = first.numel() * first.element_size()
     if any(
-        not p.is_contiguous() or p.data_ptr() != first.data_ptr() + i * step or
-        p.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
+        not p.is_contiguous()
+        or p.data_ptr() != first.data_ptr() + i * step
+        or p.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
         for i, p in enumerate(parameters)
-    ):  # fmt: skip
+    ):
         for parameter, place in zip(parameters, torch.stack([p.detach() for p in parameters])):
             parameter.data = place
     return first.detach().as_strided((len(parameters), *first.shape), (first.numel(), *first.stride()))

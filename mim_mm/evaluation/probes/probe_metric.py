@@ -139,10 +139,17 @@ class ProbeAccuracy(BaseMetric):
         }
         best = int(np.argmax(top1['choose']))
         heads = [
-            dict(name=p.name, blocks=p.blocks, pooling=p.pooling, norm=p.norm, lr=p.lr, held_out_top1=float(held),
-                 test_top1=float(test))
+            dict(
+                name=p.name,
+                blocks=p.blocks,
+                pooling=p.pooling,
+                norm=p.norm,
+                lr=p.lr,
+                held_out_top1=float(held),
+                test_top1=float(test),
+            )
             for p, held, test in zip(self.probes, top1['choose'], top1['report'])
-        ]  # fmt: skip
+        ]
         self.details = dict(
             best_head=heads[best]['name'],
             chosen_by='top-1 on images held out of the training set',

@@ -239,10 +239,9 @@ def measure_quality(backbone: nn.Module, data: QualityData, device: str | torch.
                 times.append(time.time())
                 counts = dict(train=len(train), held_out=int(data.choose.sum()), test=len(val))
                 spent = [round(b - a, 2) for a, b in zip(times, times[1:])]
-                outcome = [dict(
-                    knn_top1=knn['top1'], probe_top1=probe['top1'], knn=knn, probe=probe, images=counts,
-                    classes=len(data.classes), seconds=dict(zip(('features', 'knn', 'probe'), spent)),
-                )]  # fmt: skip
+                found = dict(knn_top1=knn['top1'], probe_top1=probe['top1'], knn=knn, probe=probe, images=counts)
+                seconds = dict(zip(('features', 'knn', 'probe'), spent))
+                outcome = [dict(found, classes=len(data.classes), seconds=seconds)]
             except Exception as error:  # the others wait for an answer
                 outcome = [f'{type(error).__name__}: {error}']
         broadcast_object_list(outcome)

@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 
 import mim_mm.engine  # noqa: F401  registers the constructor
 from mim_mm.benchmarks.timing import Timing, take_turns
-from mim_mm.evaluation.frozen.features import AMP, Preprocess, extract
+from mim_mm.evaluation.frozen.features import AMP, extract
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.frozen.knn import nearest
 from mim_mm.evaluation.probes.multi_probe import MultiProbe
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mim_mm.config_parts import datasets_in, is_wrapper
-from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
+from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import DATASETS
 
 __all__ = ['ConfigImages', 'labelled_images']

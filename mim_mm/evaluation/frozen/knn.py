@@ -20,7 +20,8 @@ from mim_mm import files
 from mim_mm.checkpoint.read import resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 from mim_mm.evaluation.frozen.config_images import labelled_images
-from mim_mm.evaluation.frozen.features import Features, Preprocess, Source, load_or_extract
+from mim_mm.evaluation.frozen.features import Features, Source, load_or_extract
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 
 __all__ = ['KS', 'evaluate', 'fitting_ks', 'knn_accuracy', 'nearest', 'vote']
 

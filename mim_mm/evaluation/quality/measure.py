@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from torch.utils.data import Subset
 
 from mim_mm.evaluation.frozen.config_images import labelled_images
-from mim_mm.evaluation.frozen.features import AMP, Preprocess
+from mim_mm.evaluation.frozen.features import AMP
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.frozen.knn import knn_accuracy
 from mim_mm.evaluation.probes.multi_probe import ProbeGrid
 from mim_mm.evaluation.probes.probe_features import POOLINGS
@@ -42,7 +43,7 @@ class QualitySettings:
     Args:
         data: folder with train/<class>/* and val/<class>/*.
         max_train_per_class, max_val_per_class: images of a class that are used, drawn by ``seed``; None: all.
-        resize, crop: pixels, see :class:`mim_mm.evaluation.frozen.features.Preprocess`; None: by the backbone's
+        resize, crop: pixels, see :class:`mim_mm.evaluation.frozen.folder_images.Preprocess`; None: by the backbone's
             img_size.
         probe: ``blocks``, ``norm`` and ``lrs`` of :class:`mim_mm.evaluation.probes.multi_probe.ProbeGrid`, ``iters``
             and ``batch_size`` of their training (SGD, momentum 0.9, cosine to 0). What is left out is as in ``PROBE``.

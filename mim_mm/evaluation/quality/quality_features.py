@@ -9,7 +9,8 @@ from mmengine.dist import all_gather, all_reduce, get_dist_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from mim_mm.evaluation.frozen.features import AMP, Preprocess, encode, evaluating
+from mim_mm.evaluation.frozen.features import AMP, encode, evaluating
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.probes.probe_features import anatomy, read_blocks
 
 __all__ = ['compact_tokens', 'extract_tokens']

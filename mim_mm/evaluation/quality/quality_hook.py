@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
 from mim_mm.engine.bare_model import bare_model
-from mim_mm.evaluation.frozen.features import Preprocess
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.quality.measure import QualityData, QualitySettings, measure_quality
 from mim_mm.evaluation.quality.quality_log import FILE_NAME, add_quality, drop_after
 from mim_mm.evaluation.quality.random_state import preserved_random_state

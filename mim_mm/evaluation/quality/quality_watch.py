@@ -24,7 +24,8 @@ from mim_mm import files
 from mim_mm.checkpoint.atomic import is_whole
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.config_parts import type_name
-from mim_mm.evaluation.frozen.features import Preprocess, Source, build_encoder
+from mim_mm.evaluation.frozen.features import Source, build_encoder
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.quality.measure import QualityData, QualitySettings, measure_quality
 from mim_mm.evaluation.quality.quality_log import add_quality, read_quality
 

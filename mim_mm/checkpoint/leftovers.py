@@ -116,7 +116,7 @@ def sort_left_over(
         cut_depth: Blocks beyond the depth of the backbone may be left over.
 
     Returns:
-        tuple: {name: what it is}, and the names of no known kind.
+        {name: what it is}, and the names of no known kind.
     """
     allowed, unplaced = {}, []
     parts = prefix.split('.')[:-2]

@@ -19,8 +19,8 @@ class LowShotImages(ClassFolders):
     Args:
         ann_file: a list as :func:`mim_mm.evaluation.frozen.lowshot.read_split` reads it, one ``class/file`` or
             ``file`` a line without a label; absolute, or relative to ``data_root``.
-        fraction (float, optional): Instead of a list, this part of each class, drawn with ``seed``.
-        seed (int): Of the draw.
+        fraction: instead of a list, this part of each class, drawn with ``seed``.
+        seed: of the draw.
         kwargs: ``data_root``, ``data_prefix``, ``pipeline``, ... of ``ClassFolders``.
 
     Raises:

@@ -51,11 +51,11 @@ class ProbeImages(ClassFolders):
     """Labelled images of which the probes see a part; each sample says which (``probe_part``).
 
     Args:
-        part (str): 'fit', the training folder without what is held out; 'choose', what is held out of it; 'report',
+        part: 'fit', the training folder without what is held out; 'choose', what is held out of it; 'report',
             all images of another folder.
-        fraction (float): Part of each class that is held out, at least one image.
-        at_most (int): Most images of a class that are held out.
-        seed (int): Of the choice. These three must be the same for 'fit' and 'choose'.
+        fraction: part of each class that is held out, at least one image.
+        at_most: most images of a class that are held out.
+        seed: of the choice. These three must be the same for 'fit' and 'choose'.
         **kwargs: Of :class:`mim_mm.ClassFolders`: class folders, or a list. For 'report' set ``classes_from``.
 
     Raises:
@@ -99,7 +99,7 @@ class ProbeAccuracy(BaseMetric):
     after an evaluation, on the main process.
 
     Args:
-        collect_device (str): As in mmengine.
+        collect_device: as in mmengine.
 
     Raises:
         ValueError: Samples do not say their part, or there are none of 'choose' or of 'report'.

@@ -14,7 +14,8 @@ from mim_mm.runs import split_current
 
 __all__ = ['Chain', 'Run', 'collect', 'read_scalars']
 
-UNREADABLE, MISSING = 'unreadable', 'missing'
+UNREADABLE = 'unreadable'
+MISSING = 'missing'
 _OBJECTS = ('config', 'parent', 'git', 'progress', 'metrics', 'artifacts')
 STATUSES = ('done', 'failed', 'running', 'interrupted', 'skipped', UNREADABLE, MISSING)
 

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders, get_samples
 
-from mim_mm.data.unlabelled import SUFFIXES, NoImages
-from mim_mm.folders import DataError, in_hidden, is_hidden, same_numbering, subfolders, walk
+from mim_mm.data.unlabelled import NoImages
+from mim_mm.folders import SUFFIXES, DataError, in_hidden, is_hidden, same_numbering, subfolders, walk
 from mim_mm.registry import DATASETS
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mim_mm import files
-from mim_mm.data.unlabelled import SUFFIXES
-from mim_mm.folders import DataError, in_hidden, walk
+from mim_mm.folders import SUFFIXES, DataError, in_hidden, walk
 
 LAYOUT = (
     f'a folder of images (any depth), a text file with one path a line, or tar shards; endings {", ".join(SUFFIXES)}'

@@ -1,4 +1,4 @@
-"""A look at a set of images before anything trains on it: how many, of what kind, how large, and which cannot be read.
+"""A look at a set of images before anything trains on it: how many, of what kind, how large, which cannot be read.
 
 Several threads look at one image each (``image_look``), which costs a small read of most files.
 """
@@ -13,7 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median_low
 
-from mim_mm.data.decode import PLAIN
+import numpy as np
+
+from mim_mm.data.decode import PLAIN, UnreadableImage, decode
 from mim_mm.data.image_look import Look, look_at
 from mim_mm.data.image_sources import Place, Source, SourceError, endings
 from mim_mm.data.pixel_values import ValueRange, likely_range, pair_of
@@ -190,3 +192,40 @@ def survey(
 def _chunks(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
     for start in range(0, len(places), CHUNK):
         yield places[start : start + CHUNK]
+
+
+def channel_statistics(
+    places: Sequence[Place], channels: int, sample: int = 256, seed: int = 0, value_range: ValueRange = None
+) -> tuple[list, list, int]:
+    """Mean and deviation of each channel over the pixels of a sample of images, each image counting the same.
+
+    Args:
+        places: the images.
+        channels: C.
+        sample: how many to read at most, drawn by ``seed``.
+        value_range: as in training.
+
+    Returns:
+        ``(mean, std, images read)``, C values each in the model's order (R, G, B for three); a channel without any
+        variation gets std 1.
+
+    Raises:
+        UnreadableImage: none of the sample can be decoded.
+    """
+    order = np.random.default_rng(seed).permutation(len(places))
+    sums, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for index in order:
+        try:
+            image = decode(places[index].read(), channels, places[index].name, value_range).astype(np.float64)
+        except (OSError, UnreadableImage):
+            continue
+        image = image[..., ::-1] if channels == 3 else image.reshape(*image.shape[:2], channels)
+        sums, squares, count = sums + image.mean((0, 1)), squares + (image**2).mean((0, 1)), count + 1
+        if count >= sample:
+            break
+    if not count:
+        raise UnreadableImage(f'none of {len(places)} images can be decoded to {channels} channels')
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std < 1e-6] = 1.0
+    return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in std], count

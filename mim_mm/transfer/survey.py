@@ -31,10 +31,6 @@ class Identity:
     parent: str | None
     data: dict[str, Any]
 
-    @property
-    def config_sha256(self) -> str:
-        return identity.digest(self.config)
-
 
 class Survey:
     """One call's view of a chain.

@@ -333,7 +333,7 @@ def test_other_channels_reach_the_model(tmp_path, channels):
     batch = default_collate([data[0], data[1]])
     assert batch['inputs'].shape == (2, channels, 8, 8)
     stored = [np.load(tmp_path / 'i' / f'{i}.npy').reshape(12, 12, channels).astype(float) for i in range(2)]
-    mean, std, count = own_images.channel_statistics(find_source(tmp_path / 'i').places, channels)
+    mean, std, count = image_survey.channel_statistics(find_source(tmp_path / 'i').places, channels)
     flat = np.stack(stored).reshape(-1, channels)
     np.testing.assert_allclose(mean, flat.mean(0), atol=1e-3)
     np.testing.assert_allclose(std, flat.std(0), atol=1e-3)
@@ -351,7 +351,7 @@ def test_statistics_of_colour_are_in_the_order_r_g_b(tmp_path):
     (tmp_path / 'i').mkdir()
     flat = np.zeros((4, 4, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
     (tmp_path / 'i' / 'a.png').write_bytes(encoded('PNG', flat))
-    mean, std, _ = own_images.channel_statistics(find_source(tmp_path / 'i').places, 3)
+    mean, std, _ = image_survey.channel_statistics(find_source(tmp_path / 'i').places, 3)
     assert mean == [200, 100, 50] and std == [1, 1, 1]
 
 

@@ -14,10 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
-from mmengine.runner import FlexibleRunner, Runner
-from torch.utils.data import IterableDataset
 
 from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
 from mim_mm.config_parts import datasets_in
@@ -45,9 +42,9 @@ class ConfigError(ValueError):
 
 def known_keys() -> set[str]:
     """Top-level config keys that mmengine reads."""
-    params = set(inspect.signature(Runner.__init__).parameters) | set(
-        inspect.signature(FlexibleRunner.__init__).parameters
-    )
+    from mmengine.runner import FlexibleRunner, Runner  # a second to import, and the chain asks for guards only
+
+    params = {name for kind in (Runner, FlexibleRunner) for name in inspect.signature(kind.__init__).parameters}
     # ``optimizer`` would be a leftover of the mm 1.x style: nothing reads it.
     return (params | _READ_ELSEWHERE) - {'self', 'cfg', 'param_schedulers'}
 
@@ -176,12 +173,15 @@ def fit_loaders(cfg: Config) -> None:
                 loader.pop(key, None)
 
 
-def check_first_batch(runner: Runner) -> None:
+def check_first_batch(runner) -> None:
     """Stop where the training set does not fill one batch, so that an epoch would have no iteration.
 
     Raises:
         ConfigError: with the number of images and the batch that fits.
     """
+    from mmengine.dataset import InfiniteSampler
+    from torch.utils.data import IterableDataset
+
     loader = runner.train_dataloader
     if isinstance(loader.sampler, InfiniteSampler) or isinstance(loader.dataset, IterableDataset) or len(loader):
         return

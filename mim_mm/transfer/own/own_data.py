@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mim_mm.compat.internals import parse_option
-from mim_mm.data import class_folders, coco_file, image_survey, own_images
+from mim_mm.data import class_folders, coco_file, image_survey
 from mim_mm.data.decode import PLAIN
 from mim_mm.data.image_sources import find_source, open_source
 from mim_mm.files import known_object, write_json, write_text
@@ -170,7 +170,7 @@ def _prepare(own: OwnData, args: dict[str, Any], say: Callable[[str], None], fol
     seen = _look(own.images, own, say, encoder.img_size)
     stats = None
     if own.channels != 3:
-        mean, std, count = own_images.channel_statistics(
+        mean, std, count = image_survey.channel_statistics(
             seen.places, own.channels, STATISTICS_SAMPLE, value_range=seen.value_range
         )
         say(f'mean       {mean}\nstd        {std} (of {count:,} images drawn by seed 0)')

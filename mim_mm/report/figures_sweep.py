@@ -146,7 +146,7 @@ def draw_sweep(work_dir: str | Path) -> tuple[Path | None, Path]:
     folder = Path(work_dir)
     sweep = read_sweep(folder)
     page = folder / 'sweep.md'
-    files.write_text(page, sweep_table(sweep))
+    files.write_text(page, sweep_table(sweep), sync=False)
     measures = _measures(sweep)
     if not measures:
         return None, page

@@ -221,6 +221,6 @@ def write_report(work_dir: str | Path) -> tuple[Path, Path]:
     blocks = build_blocks(chain, chain.folder / 'report')
     title = f'{chain.name}: pretraining and transfer'
     page, markdown = chain.folder / 'report.html', chain.folder / 'report.md'
-    files.write_text(page, to_html(title, blocks))
-    files.write_text(markdown, to_markdown(title, blocks, chain.folder))
+    files.write_text(page, to_html(title, blocks), sync=False)
+    files.write_text(markdown, to_markdown(title, blocks, chain.folder), sync=False)
     return page, markdown

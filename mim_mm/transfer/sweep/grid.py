@@ -228,7 +228,7 @@ def write_point(sweep: Sweep, point: Point) -> Path:
         plain = {key: value for key, value in mine.items() if key not in whole}
         settings['options'] = {**flatten(settings.get('options') or {}, target.name), **plain}
     text = f'"""Point {point.name} of sweep {sweep.name}; tools/sweep.py writes this file anew at each call."""\n\n'
-    write_text(target, f'{text}name = {f"{sweep.name}/{point.name}"!r}\nstages = {stages!r}\n')
+    write_text(target, f'{text}name = {f"{sweep.name}/{point.name}"!r}\nstages = {stages!r}\n', sync=False)
     load_chain(target, sweep.folder(point))
     return target
 
@@ -256,7 +256,7 @@ def _write_config(path: Path, base: Path, replaced: dict[str, Any], point: Point
         there = isinstance(_look_up(before, words), dict)
         node[words[-1]] = {'_delete_': True, **value} if there else value
     lines = [f'{key} = {value!r}' for key, value in top.items()]
-    write_text(path, '\n'.join([f'_base_ = [{str(base)!r}]', *lines, '']))
+    write_text(path, '\n'.join([f'_base_ = [{str(base)!r}]', *lines, '']), sync=False)
     return path
 
 

@@ -61,7 +61,7 @@ ABOVE = {
     'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
     # engine: the guards; data: surveys
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'files', 'folders', 'recipe_facts', 'runs', 'version'},
-    'report': {'files', 'recipe_facts', 'runs'},
+    'report': {'compat', 'files', 'recipe_facts', 'runs'},  # compat: where the checkout is
     # Measures everything else, and nothing else imports it.
     'benchmarks': {
         'registry',

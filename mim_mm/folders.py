@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 
 # What operating systems, archivers and file servers leave between images.
 LEFT_BEHIND = frozenset(('__MACOSX', '@eaDir', '#recycle', '$RECYCLE.BIN', 'System Volume Information', 'lost+found'))
+# The endings of what is an image, wherever images are listed.
+SUFFIXES = tuple('.jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .gif .jp2 .npy'.split())
 
 
 class DataError(ValueError):

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from mim_mm.config_parts import type_name
+
 PLAIN_VITS = {  # width, depth, patch -> name, heads
     (384, 12, 16): ('ViT-S/16', 6), (768, 12, 16): ('ViT-B/16', 12), (1024, 24, 16): ('ViT-L/16', 16),
     (1280, 32, 14): ('ViT-H/14', 16),
@@ -40,13 +42,9 @@ MASKER_DEFAULTS = {
     'SalienceParallelMasking': dict(num_parts=4), 'BlockMasking': dict(ratio=75 / 196),
 }  # fmt: skip
 CHANGING_HOOKS = {
-    'ProgressiveResolutionHook': 'progressive resolution', 'ConsistencyRampHook': 'a ramp of the consistency term',
-}  # fmt: skip
-
-
-def short_type(settings: Any) -> str:
-    """``mim_mm.EMAE`` -> ``EMAE``."""
-    return str(settings.get('type', '')).split('.')[-1] if isinstance(settings, Mapping) else ''
+    'ProgressiveResolutionHook': 'progressive resolution',
+    'ConsistencyRampHook': 'a ramp of the consistency term',
+}
 
 
 def square(size: Any) -> Any | None:
@@ -69,7 +67,7 @@ def stated_backbone(settings: Any) -> str | None:
     """The name of a backbone by its settings, without building it; None where they do not say its sizes."""
     if not isinstance(settings, Mapping):
         return None
-    kind, arch = short_type(settings), settings.get('arch', 'base')
+    kind, arch = type_name(settings), settings.get('arch', 'base')
     if isinstance(arch, Mapping):
         sizes = tuple(arch.get(key) for key in ('embed_dims', 'num_layers', 'num_heads'))
     else:
@@ -81,8 +79,8 @@ def stated_backbone(settings: Any) -> str | None:
 
 def variant(masker: Mapping) -> str | None:
     """The mask in the words of the published table: ``random r=3/4``, ``parallel K=4``, ``salience``."""
-    masker = {**MASKER_DEFAULTS.get(short_type(masker), {}), **masker}
-    kind = short_type(masker).replace('Masking', '')
+    masker = {**MASKER_DEFAULTS.get(type_name(masker), {}), **masker}
+    kind = type_name(masker).replace('Masking', '')
     ratio = masker.get('ratio')
     text = re.sub(r'(?<!^)([A-Z])', r' \1', kind).lower()
     if kind in ('Parallel', 'SalienceParallel'):
@@ -96,7 +94,7 @@ def variant(masker: Mapping) -> str | None:
 
 def views(masker: Mapping) -> int | None:
     """K: how often an image is encoded in an iteration."""
-    kind = short_type(masker)
+    kind = type_name(masker)
     if kind == 'ComplementaryMasking':
         return 2  # its num_parts is the share that the first part sees
     if 'num_parts' in masker:
@@ -121,8 +119,8 @@ def pretraining(config: Mapping) -> dict[str, Any]:
     """Method, mask, duration, batch and views of a pretraining config, and where it leaves the published method."""
     model = config.get('model') or {}
     masker = dict(model.get('masker') or {})
-    method = short_type(model) or None
-    if short_type(masker) == 'SalienceMasking' and method:
+    method = type_name(model) or None
+    if type_name(masker) == 'SalienceMasking' and method:
         method += ' + SBAM'  # what the published table calls it
     facts = dict(method=method, mask_variant=variant(masker), views=views(masker), **schedule(config))
     return dict(facts, changes=changes(config))
@@ -138,13 +136,13 @@ def changes(config: Mapping) -> list[str]:
             node = node.get(word, published) if isinstance(node, Mapping) else published
         if node != published:
             found.append(f'{key}: {node} here, {published} in the method')
-    mask, published = variant(model.get('masker') or {}), PUBLISHED_MASKS.get(short_type(model))
+    mask, published = variant(model.get('masker') or {}), PUBLISHED_MASKS.get(type_name(model))
     if published and mask != published:
         found.append(f'mask: {mask} here, {published} in the method')
     size = square((model.get('backbone') or {}).get('img_size'))
     if size not in (None, 224) and stated_backbone(model.get('backbone')):
         found.append(f'pretraining input: {size} px here, 224 in the method')
-    hooks = map(short_type, config.get('custom_hooks') or ())
+    hooks = map(type_name, config.get('custom_hooks') or ())
     return found + [CHANGING_HOOKS[kind] for kind in hooks if kind in CHANGING_HOOKS]
 
 
@@ -169,10 +167,10 @@ def downstream(config: Mapping) -> dict[str, Any]:
     """
     model = config.get('model') or {}
     backbone, neck = model.get('backbone') or {}, model.get('neck') or {}
-    neck_type = short_type(neck)
+    neck_type = type_name(neck)
     if model.get('roi_head'):
         head = {'SimplePyramid': 'simple pyramid', 'DeconvPyramid': 'fpn', 'FPN': 'fpn'}.get(neck_type)
-    elif short_type(model) == 'MultiProbe':
+    elif type_name(model) == 'MultiProbe':
         head = 'many heads at once'
     elif neck_type in NECK_HEADS:
         head = NECK_HEADS[neck_type]

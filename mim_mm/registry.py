@@ -2,8 +2,8 @@
 
 Any OpenMMLab config reaches our classes as ``type='mim_mm.EMAE'``: mmengine imports ``mim_mm.registry`` when it meets
 the scope, and the modules below on the first look-up in the registry that lists them. Until then nothing is imported:
-``import mim_mm`` and ``--help`` stay cheap. A new module is entered here; ``tests/packaging/test_layers.py`` finds those
-that are not.
+``import mim_mm`` and ``--help`` stay cheap. A new module is entered here; ``tests/packaging/test_layers.py`` finds
+those that are not.
 """
 
 from mmengine import registry as _root
@@ -61,7 +61,7 @@ STRATEGIES = _child(_root.STRATEGIES, _FIT + 'engine.fsdp.fsdp_strategy')
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
 # for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
-    'DATA_SAMPLERS', 'EVALUATOR', 'FUNCTIONS', 'INFERENCERS', 'LOG_PROCESSORS', 'LOOPS', 'MODEL_WRAPPERS',
-    'RUNNER_CONSTRUCTORS', 'TASK_UTILS', 'VISBACKENDS', 'VISUALIZERS', 'WEIGHT_INITIALIZERS',
-):  # fmt: skip
+    'DATA_SAMPLERS EVALUATOR FUNCTIONS INFERENCERS LOG_PROCESSORS LOOPS MODEL_WRAPPERS RUNNER_CONSTRUCTORS '
+    'TASK_UTILS VISBACKENDS VISUALIZERS WEIGHT_INITIALIZERS'
+).split():
     globals()[_name] = _child(getattr(_root, _name))

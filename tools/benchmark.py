@@ -19,6 +19,7 @@ import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is im
 from mmengine.logging import MMLogger  # isort: skip
 
 from mim_mm.engine.start.cpu_memory import keep_freed_memory  # isort: skip
+from mim_mm.files import write_json  # isort: skip
 
 COMMANDS = dict(
     step='whole training steps: ours, mmpretrain, naive EMAE, other packages',
@@ -50,9 +51,7 @@ def main() -> None:
     result = module.execute(args, lambda text: print(text, file=sys.stderr, flush=True))
     print(result.pop('text'))
     if args.json:
-        from mim_mm.transfer.manifest import write_json
-
-        write_json(Path(args.json), result)
+        write_json(args.json, result, default=str)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from mim_mm.checkpoint.read import LoadError
 from mim_mm.data.unlabelled import list_images
 from mim_mm.evaluation.pictures.mask_diagnostics import coco_foreground
 from mim_mm.evaluation.pictures.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
+from mim_mm.files import write_text
 from mim_mm.report.figures_masks import draw_gallery
 
 
@@ -25,9 +26,12 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add('files', nargs='*', metavar='IMAGES', help='images, or folders of which the first --count are taken')
     add(
-        '--masker', nargs='+', default=['RandomMasking', 'SalienceMasking'], metavar='[LABEL=]NAME[:key=value,...]',
+        '--masker',
+        nargs='+',
+        default=['RandomMasking', 'SalienceMasking'],
+        metavar='[LABEL=]NAME[:key=value,...]',
         help='e.g. AMR=SalienceMasking:ratio.type=AdaptiveRatio,ratio.base=0.75,ratio.delta_r=0.1,ratio.threshold=0.1',
-    )  # fmt: skip
+    )
     add('--config', help='pretraining config (default: MAE, ViT-B/16, 224 px)')
     add('--checkpoint', metavar='CKPT', help='whose encoder gives the tokens; without it they come from random weights')
     add('--seeds', type=int, default=3, metavar='N', help='masks of each masker on each image (default: %(default)s)')
@@ -56,7 +60,7 @@ def main() -> None:
             text = foreground_table(compare_foreground(view, items, args.masker, args.seeds), view.note)
             print(text)
             if args.out:
-                Path(args.out).write_text(text + '\n', encoding='utf-8')
+                write_text(args.out, text + '\n')
             return
         files = [f for path in args.files for f in (list_images(path)[: args.count] if Path(path).is_dir() else [path])]
         print(draw_gallery(gallery(view, files, args.masker, args.seeds), args.out))

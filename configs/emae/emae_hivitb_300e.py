@@ -4,8 +4,8 @@
 
 Published: none. HiViT has no class token and no final norm, so the decoder normalises the latent itself.
 Consistency weight 1, as in the paper's formula. At small scale (CIFAR-10) it undid the gain over MAE, and 0.1 did not:
-until a study at full size decides, --cfg-options model.consistency_weight=0.1 or model.consistency_ramp=40 is the cautious
-choice (docs/methods.md).
+until a study at full size decides, --cfg-options model.consistency_weight=0.1 or model.consistency_ramp=40 is
+the cautious choice (docs/methods.md).
 Cost: not measured.
 """
 

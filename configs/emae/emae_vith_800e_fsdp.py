@@ -6,8 +6,8 @@ Published: nothing for EMAE at this size (Li et al., TPAMI 2024, stop at ViT-L);
 Four parts of 64 of the 256 patches.
 Batch 4096 = 8 x 512 images, each encoded in all its parts. Other batches: --auto-scale-lr.
 Consistency weight 1, as in the paper's formula. At small scale (CIFAR-10) it undid the gain over MAE, and 0.1 did not:
-until a study at full size decides, --cfg-options model.consistency_weight=0.1 or model.consistency_ramp=40 is the cautious
-choice (docs/methods.md).
+until a study at full size decides, --cfg-options model.consistency_weight=0.1 or model.consistency_ramp=40 is
+the cautious choice (docs/methods.md).
 Cost: 111 h on 8 H100 at half of their bf16 peak, by FLOPs (1162 GFLOP an image, a third more recomputed); not measured.
 """
 

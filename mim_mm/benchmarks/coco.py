@@ -87,10 +87,16 @@ def evaluation(images: int, rounds: int, device: torch.device, say: Callable[[st
         apart = max(abs(figures[name][key] - wanted[key]) for key in wanted)
         exact = float(np.abs(full[name] - next(iter(full.values()))).max()) if name in full else None
         rows.append(
-            dict(name=name, process=median(v[0] for v in values), compute=median(v[1] for v in values),
-                 whole=median(whole), spread=(max(whole) - min(whole)) / 2, difference=apart,
-                 exact=exact)
-        )  # fmt: skip
+            dict(
+                name=name,
+                process=median(v[0] for v in values),
+                compute=median(v[1] for v in values),
+                whole=median(whole),
+                spread=(max(whole) - min(whole)) / 2,
+                difference=apart,
+                exact=exact,
+            )
+        )
     return dict(images=images, detections=images * count, rows=rows, figures=wanted, wall=clock is time.perf_counter)
 
 
@@ -149,13 +155,11 @@ def train_table(result: dict) -> str:
     """Markdown: speed, memory, the mean loss of each tenth."""
     tenths = [f'{part.mean():.3f}' for part in np.array_split(result['losses'], 10) if len(part)]
     peak = '' if result['peak_gib'] is None else f', {result["peak_gib"]:.1f} GiB'
-    return '\n'.join([
+    head = (
         f'{len(result["losses"])} steps of {result["batch"]} images: {result["images_s"]:.3g} images/s{peak}, '
-        f'waited on data {result["waited"]:.0%}; mean loss of each tenth:',
-        '',
-        f'| {" | ".join(tenths)} |',
-        f'|{"---|" * len(tenths)}',
-    ])  # fmt: skip
+        f'waited on data {result["waited"]:.0%}; mean loss of each tenth:'
+    )
+    return '\n'.join([head, '', f'| {" | ".join(tenths)} |', f'|{"---|" * len(tenths)}'])
 
 
 def arguments(parser) -> None:

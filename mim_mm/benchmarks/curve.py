@@ -40,10 +40,8 @@ def batches(args, device: torch.device):
         from mim_mm.data.unlabelled import list_images
 
         files = list_images(args.images)
-        pool = torch.stack([
-            center_crop(resize(decode_image(file, ImageReadMode.RGB), args.size, antialias=True), [args.size] * 2)
-            for file in files[:512]
-        ])  # fmt: skip
+        small = (resize(decode_image(file, ImageReadMode.RGB), args.size, antialias=True) for file in files[:512])
+        pool = torch.stack([center_crop(image, [args.size] * 2) for image in small])
     else:  # smooth blobs: there is something to learn, unlike in white noise
         coarse = torch.rand(256, 3, args.size // 16, args.size // 16, generator=generator)
         pool = torch.nn.functional.interpolate(coarse, size=args.size, mode='bicubic').clamp(0, 1).mul(255).byte()

@@ -207,9 +207,14 @@ def account(cfg: Config, images: int, size: int, device: torch.device, rounds: i
     seconds = {name: median(p[name] for p in parts) for name in [*PARTS, 'backward', 'optimizer', 'other']}
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == 'cuda' else None
     return dict(
-        seconds=seconds, flops={name: flops.total[name] for name in seconds}, step=median(plain),
-        images_s=images / median(plain), peak_gib=peak, batch=images, size=size,
-    )  # fmt: skip
+        seconds=seconds,
+        flops={name: flops.total[name] for name in seconds},
+        step=median(plain),
+        images_s=images / median(plain),
+        peak_gib=peak,
+        batch=images,
+        size=size,
+    )
 
 
 def train(cfg: Config, steps: int, images: int, device: torch.device, workers: int, lr: float, say) -> dict:

@@ -80,9 +80,13 @@ class LightlyMAE(nn.Module):
         vit = VisionTransformer(size, patch, num_classes=0, embed_dim=width, depth=depth, num_heads=heads)
         self.backbone = MaskedVisionTransformerTIMM(vit=vit)
         self.decoder = MAEDecoderTIMM(
-            num_patches=self.count, patch_size=patch, embed_dim=width, decoder_embed_dim=inner, decoder_depth=layers,
+            num_patches=self.count,
+            patch_size=patch,
+            embed_dim=width,
+            decoder_embed_dim=inner,
+            decoder_depth=layers,
             decoder_num_heads=decoder_heads,
-        )  # fmt: skip
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         from lightly.models import utils
@@ -103,12 +107,20 @@ def _transformers_mae(dims: tuple[int, int, int], size: int, patch: int, decoder
 
     width, depth, heads = dims
     inner, layers, decoder_heads = decoder
-    return ViTMAEForPreTraining(ViTMAEConfig(
-        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * width,
-        image_size=size, patch_size=patch, norm_pix_loss=True, decoder_hidden_size=inner,
-        decoder_num_hidden_layers=layers, decoder_num_attention_heads=decoder_heads,
+    config = ViTMAEConfig(
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        image_size=size,
+        patch_size=patch,
+        norm_pix_loss=True,
+        decoder_hidden_size=inner,
+        decoder_num_hidden_layers=layers,
+        decoder_num_attention_heads=decoder_heads,
         decoder_intermediate_size=4 * inner,
-    ))  # fmt: skip
+    )
+    return ViTMAEForPreTraining(config)
 
 
 def build(

@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 
 import mim_mm.engine  # noqa: F401  registers the constructor
 from mim_mm.benchmarks.timing import Timing, take_turns
-from mim_mm.evaluation.frozen.features import AMP, Preprocess, extract
+from mim_mm.evaluation.frozen.features import AMP, extract
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.frozen.knn import nearest
 from mim_mm.evaluation.probes.multi_probe import MultiProbe
 
@@ -46,11 +47,8 @@ class Labelled(Dataset):
 
             size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
             init_default_scope('mmpretrain')
-            self.read = Compose([
-                dict(type='LoadImageFromFile'),
-                dict(type='ResizeEdge', **size),
-                dict(type='CenterCrop', crop_size=preprocess.crop),
-            ])  # fmt: skip
+            crop = dict(type='CenterCrop', crop_size=preprocess.crop)
+            self.read = Compose([dict(type='LoadImageFromFile'), dict(type='ResizeEdge', **size), crop])
 
     def __len__(self) -> int:
         return len(self.items)

@@ -158,10 +158,15 @@ def run(
     first = next(iter(found.values()))
     synchronize(device)
     return dict(
-        setting=asdict(setting), machine=machine(device), matmul_tflops=rate / 1e12, model=work.model,
-        gflops_image=work.train / 1e9, rows=rows, parity=differences,
+        setting=asdict(setting),
+        machine=machine(device),
+        matmul_tflops=rate / 1e12,
+        model=work.model,
+        gflops_image=work.train / 1e9,
+        rows=rows,
+        parity=differences,
         shares={name: 1e3 * value for name, value in shares(first, images).items()},
-    )  # fmt: skip
+    )
 
 
 def _row(name: str, timing: Timing | str, setting: Setting, flops: float, rate: float) -> dict:
@@ -170,9 +175,14 @@ def _row(name: str, timing: Timing | str, setting: Setting, flops: float, rate: 
     images_s = setting.batch / timing.median
     peak = None if timing.peak is None else timing.peak / 2**30
     return dict(
-        name=name, images_s=images_s, spread=timing.spread, step_ms=1e3 * timing.median, peak_gib=peak,
-        tflops=images_s * flops / 1e12, mfu=images_s * flops / rate,
-    )  # fmt: skip
+        name=name,
+        images_s=images_s,
+        spread=timing.spread,
+        step_ms=1e3 * timing.median,
+        peak_gib=peak,
+        tflops=images_s * flops / 1e12,
+        mfu=images_s * flops / rate,
+    )
 
 
 def machine(device: torch.device) -> dict:
@@ -181,9 +191,13 @@ def machine(device: torch.device) -> dict:
 
     name = torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
     return dict(
-        device=name, threads=torch.get_num_threads(), python=platform.python_version(), torch=torch.__version__,
-        torchvision=torchvision.__version__, cuda=torch.version.cuda if device.type == 'cuda' else None,
-    )  # fmt: skip
+        device=name,
+        threads=torch.get_num_threads(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        torchvision=torchvision.__version__,
+        cuda=torch.version.cuda if device.type == 'cuda' else None,
+    )
 
 
 def table(result: dict) -> str:
@@ -258,8 +272,14 @@ def measurements(results: Sequence[dict]) -> list[dict]:
         own = [row for row in result['rows'] if row['name'].startswith('ours') and 'error' not in row]
         if own and result['machine']['cuda']:
             best = max(own, key=lambda row: row['images_s'])
-            found.append(dict(
-                gpu=result['machine']['device'], gpus=1, model=result['model'], images_per_second=best['images_s'],
-                mfu=best['mfu'], source=f'tools/benchmark.py step, {best["name"]}, torch {result["machine"]["torch"]}',
-            ))  # fmt: skip
+            found.append(
+                dict(
+                    gpu=result['machine']['device'],
+                    gpus=1,
+                    model=result['model'],
+                    images_per_second=best['images_s'],
+                    mfu=best['mfu'],
+                    source=f'tools/benchmark.py step, {best["name"]}, torch {result["machine"]["torch"]}',
+                )
+            )
     return found

@@ -26,10 +26,16 @@ def annotations(images: int, classes: int = 80, seed: int = 0, size: tuple[int, 
                 change = np.flatnonzero(np.diff(mask.T.reshape(-1), prepend=0)).tolist()
                 segment = dict(size=[height, width], counts=np.diff([0, *change, height * width]).tolist())
             found.append(
-                dict(id=len(found) + 1, image_id=image, category_id=int(rng.choice(own)), iscrowd=int(crowd),
-                     bbox=[float(v) for v in np.round((x, y, w, h), 2)], area=float(round(w * h * 0.78, 2)),
-                     segmentation=segment)
-            )  # fmt: skip
+                dict(
+                    id=len(found) + 1,
+                    image_id=image,
+                    category_id=int(rng.choice(own)),
+                    iscrowd=int(crowd),
+                    bbox=[float(v) for v in np.round((x, y, w, h), 2)],
+                    area=float(round(w * h * 0.78, 2)),
+                    segmentation=segment,
+                )
+            )
     return dict(
         images=[dict(id=i, width=width, height=height, file_name=f'{i}.jpg') for i in range(1, images + 1)],
         annotations=found,

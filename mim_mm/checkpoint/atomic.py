@@ -18,35 +18,19 @@ import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
+from mim_mm import files
+
 _HISTORY = 'history_buffer'
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the whole new one, never a part.
-
-    The temporary file lies in the same folder (a rename across file systems is a copy) and is synced before the rename.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class AtomicLocalBackend(LocalBackend):
     """mmengine's local file backend with atomic writes; choose it by ``backend_args=dict(backend='atomic_local')``."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_atomically(filepath, bytes(obj))
+        files.write_bytes(filepath, bytes(obj))
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        write_atomically(filepath, obj.encode(encoding))
+        files.write_bytes(filepath, obj.encode(encoding))
 
 
 register_backend('atomic_local', AtomicLocalBackend, force=True)

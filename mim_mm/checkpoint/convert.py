@@ -50,12 +50,12 @@ def resize_relative_bias(table: Tensor, source: tuple[int, int], target: tuple[i
     interpolates. A smaller grid takes the middle of the table (BEiT stretches it by up to 1.01 a step).
 
     Args:
-        table (Tensor): ((2h - 1) * (2w - 1), heads), without entries for a class token.
-        source (tuple): (h, w), in tokens.
-        target (tuple): (H, W), in tokens.
+        table: ((2h - 1) * (2w - 1), heads), without entries for a class token.
+        source: (h, w), in tokens.
+        target: (H, W), in tokens.
 
     Returns:
-        Tensor: ((2H - 1) * (2W - 1), heads), of the table's dtype.
+        ((2H - 1) * (2W - 1), heads), of the table's dtype.
     """
     from scipy.interpolate import RectBivariateSpline  # a dependency of scikit-learn
 
@@ -79,11 +79,11 @@ def resample_patches(weight: Tensor, size: tuple[int, int]) -> Tensor:
     tokens instead. Bicubic, antialiased.
 
     Args:
-        weight (Tensor): (D, C, h, w).
-        size (tuple): (H, W).
+        weight: (D, C, h, w).
+        size: (H, W).
 
     Returns:
-        Tensor: (D, C, H, W).
+        (D, C, H, W).
     """
     old = weight.shape[-2:]
     if tuple(old) == tuple(size):
@@ -127,14 +127,14 @@ def convert(
     """Rename, expand, resize; what needs nothing stays as it is, and what no rule covers is left for the caller.
 
     Args:
-        module (nn.Module): The backbone, for the windows that its tables belong to.
-        own (mapping): Its state dict.
-        state (mapping): The file's tensors under the backbone's names.
-        rename (mapping, optional): Start of a name in the file -> in the backbone, as ``{'ln1.': 'ln2.'}``.
-        resample (bool): Resample a patch embedding of another patch size.
+        module: the backbone, for the windows that its tables belong to.
+        own: its state dict.
+        state: the file's tensors under the backbone's names.
+        rename: start of a name in the file -> in the backbone, as ``{'ln1.': 'ln2.'}``.
+        resample: resample a patch embedding of another patch size.
 
     Returns:
-        tuple: the tensors, {name: what was done} where only the place changed, and the same where the shape did.
+        the tensors, {name: what was done} where only the place changed, and the same where the shape did.
     """
     state, moved, resized = dict(state), {}, {}
     for old, new in (rename or {}).items():

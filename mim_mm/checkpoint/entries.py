@@ -40,8 +40,8 @@ def models_in(content: object, depth: int = 3, known: bool = True) -> dict[str, 
 
     Args:
         content: What ``torch.load`` gave.
-        depth (int): How many levels of dictionaries are looked through.
-        known (bool): Whether any tensor makes it a model; else it must have weights or biases.
+        depth: how many levels of dictionaries are looked through.
+        known: whether any tensor makes it a model; else it must have weights or biases.
     """
     if not isinstance(content, Mapping) or depth < 0:
         return {}
@@ -62,9 +62,9 @@ def choose(models: Mapping[str, Mapping], entry: str | None, path: str) -> tuple
     """The entry to take, and a sentence on it for the load report ('' where the file holds a single model).
 
     Args:
-        models (mapping): Of :func:`models_in`.
-        entry (str, optional): Which one, as the sentence names them; the end of the name is enough.
-        path (str): The file, for messages.
+        models: of :func:`models_in`.
+        entry: which one, as the sentence names them; the end of the name is enough.
+        path: the file, for messages.
 
     Raises:
         ValueError: No model in the file, no such entry, or several and none of a known name.

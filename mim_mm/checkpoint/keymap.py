@@ -111,14 +111,14 @@ def select_backbone(
     """The part of ``state`` that belongs to a backbone with the keys ``wanted``, under the backbone's own names.
 
     Args:
-        state (mapping): All tensors of the file.
+        state: all tensors of the file.
         wanted (iterable): Keys of the backbone's state dict.
-        prefix (str): Prefix to try first; it is taken if at least one key with it fits. Else the known prefix with most
+        prefix: prefix to try first; it is taken if at least one key with it fits. Else the known prefix with most
             fitting keys, unless more of them fit under one that is not known.
-        path (str): The file, for messages.
+        path: the file, for messages.
 
     Returns:
-        tuple: renamed tensors, the prefix found, the file's other keys, and other prefixes under which as many keys fit
+        renamed tensors, the prefix found, the file's other keys, and other prefixes under which as many keys fit
         (a momentum copy, a teacher).
 
     Raises:

@@ -37,43 +37,59 @@ MAP_NORM = re.compile(r'^norm\d+\.')
 
 # Left over in the file -> what to set. Tried in this order, each tensor by the first that fits.
 _UNPLACED = (
-    (r'\.(attn\.gamma1|ffn\.gamma2)\.weight$|\.(gamma_[12]|gamma)$',
-     'layer scale: set model.backbone.layer_scale_init_value=1e-5 (any value above 0, the file has the real ones)'),
+    (
+        r'\.(attn\.gamma1|ffn\.gamma2)\.weight$|\.(gamma_[12]|gamma)$',
+        'layer scale: set model.backbone.layer_scale_init_value=1e-5 (any value above 0, the file has the real ones)',
+    ),
     (r'^(pre_norm|norm_pre)\.', 'a norm before the blocks, as in CLIP: set model.backbone.pre_norm=True'),
     (r'\.(q_norm|k_norm)\.', 'norms of queries and keys (qk_norm): no backbone here has them, not supported'),
     (r'^(reg_tokens?|register_tokens?|storage_tokens?)$', 'register tokens: no backbone here has them, not supported'),
     (r'^dist_token$', 'a distillation token (DeiT): not supported, take the file that was trained without it'),
     (r'^cls_token$', 'a class token: set model.backbone.with_cls_token=True'),
-    (r'^(ln2|fc_norm)\.', "a norm after average pooling: set model.backbone.out_type='avg_featmap' and "
-     'final_norm=False'),
-    (r'relative_position_bias_table$', 'relative positions: take a BEiTViT with the form of the file, '
-     'use_rel_pos_bias=True (a table a block) or use_shared_rel_pos_bias=True (one for all)'),
+    (
+        r'^(ln2|fc_norm)\.',
+        "a norm after average pooling: set model.backbone.out_type='avg_featmap' and final_norm=False",
+    ),
+    (
+        r'relative_position_bias_table$',
+        'relative positions: take a BEiTViT with the form of the file, '
+        'use_rel_pos_bias=True (a table a block) or use_shared_rel_pos_bias=True (one for all)',
+    ),
     (r'(^|\.)rel_pos_[hw]$|rope', 'relative or rotary positions: no backbone of this kind has them, not supported'),
-    (r'\.(mlp|ffn)\.(w12|w3|w[12]|fc1_g|fc1_x)\.', 'a SwiGLU instead of the MLP: set '
-     "model.backbone.layer_cfgs=dict(ffn_type='swiglu_fused') for DINOv2's (w12 and w3, or packed by timm); other "
-     'forms are not supported'),
+    (
+        r'\.(mlp|ffn)\.(w12|w3|w[12]|fc1_g|fc1_x)\.',
+        'a SwiGLU instead of the MLP: set '
+        "model.backbone.layer_cfgs=dict(ffn_type='swiglu_fused') for DINOv2's (w12 and w3, or packed by timm); other "
+        'forms are not supported',
+    ),
     (r'\.(attn|mlp|ffn)\.(inner_attn_ln|ffn_ln|norm)\.', 'norms inside attention or MLP (EVA-02): not supported'),
     (r'\.attn\.(q_proj|k_proj|v_proj)\.', 'separate projections of queries, keys and values (EVA-02): not supported'),
     (r'\.attn\.qkv\.bias$', 'a bias of queries, keys and values: set model.backbone.qkv_bias=True'),
     (r'\.attn\.(q_bias|v_bias|k_bias)$', 'biases of queries and values: set model.backbone.qkv_bias=True'),
-    (r'^patch_embed\..*bias$', 'a bias of the patch embedding: set model.backbone.pre_norm=False, or '
-     'patch_cfg=dict(bias=True)'),
+    (
+        r'^patch_embed\..*bias$',
+        'a bias of the patch embedding: set model.backbone.pre_norm=False, or patch_cfg=dict(bias=True)',
+    ),
     (r'^pos_embed$', 'absolute positions: set model.backbone.use_abs_pos_emb=True (BEiTViT)'),
-)  # fmt: skip
+)
 # A parameter of the model that the file lacks -> what to set.
 _UNFILLED = (
-    (r'\.(attn\.gamma1|ffn\.gamma2)\.weight$|\.gamma_[12]$',
-     'the file has no layer scale: set model.backbone.layer_scale_init_value=0'),
+    (
+        r'\.(attn\.gamma1|ffn\.gamma2)\.weight$|\.gamma_[12]$',
+        'the file has no layer scale: set model.backbone.layer_scale_init_value=0',
+    ),
     (r'^pre_norm\.', 'the file has no norm before the blocks: set model.backbone.pre_norm=False'),
-    (r'\.attn\.(qkv\.bias|q_bias|v_bias)$', 'the file has no bias of queries, keys and values: set '
-     'model.backbone.qkv_bias=False (BEiTViT: bias=False)'),
+    (
+        r'\.attn\.(qkv\.bias|q_bias|v_bias)$',
+        'the file has no bias of queries, keys and values: set model.backbone.qkv_bias=False (BEiTViT: bias=False)',
+    ),
     (r'^cls_token$', 'the file has no class token: set model.backbone.with_cls_token=False'),
     (r'^patch_embed\..*bias$', 'the file has no bias of the patch embedding, as with pre_norm=True'),
     (r'^pos_embed$', 'the file has no table of absolute positions: another kind of encoder (rotary positions?)'),
     (r'^ln1\.', 'the file has no norm before pooling: set model.backbone.final_norm=False'),
     (r'\.ffn\.w(12|3)\.', "the file has an ordinary MLP: take layer_cfgs without ffn_type='swiglu_fused'"),
     (r'(running_mean|running_var)$', 'statistics of BatchNorm are missing in the file'),
-)  # fmt: skip
+)
 
 
 def sort_left_over(
@@ -100,7 +116,7 @@ def sort_left_over(
         cut_depth: Blocks beyond the depth of the backbone may be left over.
 
     Returns:
-        tuple: {name: what it is}, and the names of no known kind.
+        {name: what it is}, and the names of no known kind.
     """
     allowed, unplaced = {}, []
     parts = prefix.split('.')[:-2]

@@ -31,9 +31,7 @@ from mim_mm.checkpoint.leftovers import (
 from mim_mm.checkpoint.read import LoadError, read_checkpoint, read_weights, resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 
-__all__ = [
-    'LoadError', 'LoadReport', 'load_encoder', 'read_checkpoint', 'resize_positions', 'resolve_checkpoint',
-]  # fmt: skip
+__all__ = ['LoadError', 'LoadReport', 'load_encoder', 'read_checkpoint', 'resize_positions', 'resolve_checkpoint']
 
 # At this minimum, the default, and above every parameter must be filled; a lower one says that a part is meant.
 WHOLE = 0.95
@@ -55,14 +53,14 @@ def resize_positions(
     """Position table of another grid -> the shape of ``target``.
 
     Args:
-        table (Tensor): (1, e + h*w, C) with a square grid, e = 0, 1 or as in ``target``; or (1, h, w, C).
-        target (Tensor): The model's own table, (1, e + H*W, C), e leading rows for a class token and its like.
-        grid (tuple): (H, W) of the model.
-        mode (str): Interpolation; without antialiasing and with half-pixel centres, as MAE and mmpretrain do.
-        bare_class (bool): The file has a class token; where the table has no row for it, none was added to it: zero.
+        table: (1, e + h*w, C) with a square grid, e = 0, 1 or as in ``target``; or (1, h, w, C).
+        target: the model's own table, (1, e + H*W, C), e leading rows for a class token and its like.
+        grid: (H, W) of the model.
+        mode: interpolation; without antialiasing and with half-pixel centres, as MAE and mmpretrain do.
+        bare_class: the file has a class token; where the table has no row for it, none was added to it: zero.
 
     Returns:
-        Tensor: The class row as stored (if the table has none: zero or the model's own, see ``bare_class``; dropped if
+        The class row as stored (if the table has none: zero or the model's own, see ``bare_class``; dropped if
         the model has none), and the resized grid.
 
     Raises:
@@ -119,22 +117,22 @@ def load_encoder(
     """Copy the encoder of a checkpoint into ``module``: the one way for recipes, tools, probes and detectors.
 
     Args:
-        module (nn.Module): A backbone: mmpretrain's ``VisionTransformer``, ``BEiTViT``, ``SwinTransformer``, ``HiViT``,
+        module: a backbone: mmpretrain's ``VisionTransformer``, ``BEiTViT``, ``SwinTransformer``, ``HiViT``,
             or ``WindowedViT``. Tables of relative positions are resized, and copied to each block where the file has
             one for all.
         checkpoint (path): A file, or a work dir (its last checkpoint).
-        prefix (str): Where the encoder lies in the file; other known places are tried if nothing fits there.
-        min_loaded (float): Least part of the parameters, in values, that must be filled; see ``LoadReport.fraction``.
+        prefix: where the encoder lies in the file; other known places are tried if nothing fits there.
+        min_loaded: least part of the parameters, in values, that must be filled; see ``LoadReport.fraction``.
             At 0.95 and above every parameter must be filled, or be named in ``skip``.
-        skip (sequence): Regular expressions of names that are left out on purpose: parameters of the model stay at
+        skip: regular expressions of names that are left out on purpose: parameters of the model stay at
             their start and count as random, tensors of the file are not used.
-        trust (bool): Read a file that holds other classes than tensors and plain types.
-        rename (mapping, optional): Start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
-        resample_patches (bool): Resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
-        entry (str, optional): Which model of a file with several: ``'model_ema'``, ``'student'``.
-        cut_depth (bool): Take the first blocks of a deeper encoder (BootMAE's probe).
-        grid (tuple, optional): Rows and columns of the module's position table, as :func:`mim_mm.encoders.grid_of`
-            knows them; by default its ``patch_resolution``, which HiViT has under another name.
+        trust: read a file that holds other classes than tensors and plain types.
+        rename: start of a name in the file -> in the backbone: CAE's ``{'ln1.': 'ln2.'}``.
+        resample_patches: resample a patch embedding of another patch size (ViTDet-H: 14 px -> 16 px).
+        entry: which model of a file with several: ``'model_ema'``, ``'student'``.
+        cut_depth: take the first blocks of a deeper encoder (BootMAE's probe).
+        grid: rows and columns of the module's position table, as :func:`mim_mm.encoders.grid_of` knows them; by
+            default its ``patch_resolution``, which HiViT has under another name.
 
     Returns:
         LoadReport: what was loaded. The module is changed only if no error is raised.
@@ -159,9 +157,7 @@ def load_encoder(
     state, moved, resized = convert(module, own, state, rename, resample_patches)
     left = sorted(k for k in state if k not in own)
     report.unused = others + left
-    report.kinds, unplaced = sort_left_over(
-        others, left, own.keys(), state.keys(), found, copies, skip, cut_depth
-    )  # fmt: skip
+    report.kinds, unplaced = sort_left_over(others, left, own.keys(), state.keys(), found, copies, skip, cut_depth)
     skipped = {n for n in own if any(re.search(pattern, n) for pattern in skip)}
     taken = parameters.keys() - skipped
     report.moved = {n: source for n, source in moved.items() if n in taken}
@@ -172,10 +168,8 @@ def load_encoder(
     report.random = [n for n in parameters if n not in accepted and n not in report.by_design]
     # A detector reads maps that the pretraining did not put out, and normalises them anew (Swin, ConvNeXt).
     new_norms = MAP_NORM if any(MAP_NORM.match(n) for n in state) else DERIVED_BUFFERS
-    unfilled = [
-        n for n in wanted
-        if not (n in accepted or n in report.by_design or DERIVED_BUFFERS.search(n) or new_norms.match(n))
-    ]  # fmt: skip
+    explained = accepted.keys() | set(report.by_design)
+    unfilled = [n for n in wanted if not (n in explained or DERIVED_BUFFERS.search(n) or new_norms.match(n))]
     missing = [n for n in unfilled if n not in mismatched]
     hints = advice([*unplaced, *_packed(state, mismatched)], missing, state.keys(), own.keys())
     not_finite = [k for k, v in accepted.items() if not torch.isfinite(v).all()]

@@ -7,13 +7,12 @@ taken from the file: the release orders their channels differently from the tabl
 
 from __future__ import annotations
 
-import io
 import os
 
 import torch
 from torch import Tensor
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.checkpoint.keymap import rename_key
 from mim_mm.checkpoint.read import read_checkpoint
 
@@ -60,8 +59,7 @@ def convert_file(source: str, destination: str) -> dict[str, int]:
     if os.path.exists(destination):
         raise FileExistsError(f"'{destination}' exists: choose another name, nothing is overwritten")
     state = from_mae_release(read_checkpoint(source))
-    buffer = io.BytesIO()
-    torch.save({'state_dict': state}, buffer)
-    write_atomically(destination, buffer.getvalue())
+    with files.replacing(destination) as temporary, open(temporary, 'wb') as stream:
+        torch.save({'state_dict': state}, stream)
     decoder = sum(key.startswith('decoder.') for key in state)
     return {'encoder': len(state) - decoder, 'decoder': decoder}

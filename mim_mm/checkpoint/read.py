@@ -68,8 +68,8 @@ def read_weights(path: str | os.PathLike, trust: bool = False, entry: str | None
 
     Args:
         path: ``.safetensors``, or what ``torch.save`` wrote, of any ending.
-        trust (bool): Read a file that holds other classes.
-        entry (str, optional): Which model, where the file holds several: ``'model_ema'``, ``'student'``.
+        trust: read a file that holds other classes.
+        entry: which model, where the file holds several: ``'model_ema'``, ``'student'``.
 
     Raises:
         LoadError: The file is missing, unreadable, holds other classes and is not trusted, or holds no tensors, or not

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.checkpoint.leftovers import gathered
 
 
@@ -90,5 +89,5 @@ class LoadReport:
     def save(self, directory: str | os.PathLike) -> None:
         """Write ``load_report.json`` and ``load_report.txt``; each appears whole or not at all."""
         folder = Path(directory)
-        write_atomically(folder / 'load_report.json', json.dumps(self.as_dict(), indent=1).encode())
-        write_atomically(folder / 'load_report.txt', f'{self.table()}\n'.encode())
+        files.write_json(folder / 'load_report.json', self.as_dict())
+        files.write_text(folder / 'load_report.txt', f'{self.table()}\n')

@@ -17,9 +17,9 @@ def check_whole(module: nn.Module, state: Mapping[str, Tensor], checkpoint: str)
     """LoadError unless every parameter of a whole model is in ``state`` in its shape, and nothing else is.
 
     Args:
-        module (nn.Module): The model, not wrapped; its weights are changed.
-        state (mapping): All tensors of the checkpoint.
-        checkpoint (str): The file, for messages.
+        module: the model, not wrapped; its weights are changed.
+        state: all tensors of the checkpoint.
+        checkpoint: the file, for messages.
     """
     state = {re.sub(r'^module\.', '', name): value for name, value in state.items()}  # as mmengine reads it
     try:

@@ -9,12 +9,18 @@ import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 
 from mim_mm.compat import finder, multimodal
 from mim_mm.folders import subfolders
 
-OK, WARNING, PROBLEM = 'ok', 'warning', 'problem'
+
+class Status(str, Enum):
+    OK = 'ok'
+    WARNING = 'warning'  # something does not work or is not there; training does
+    PROBLEM = 'problem'
+
 
 # module -> (names it is distributed under, lowest version that works)
 PACKAGES = {
@@ -41,11 +47,11 @@ GIB = 2**30
 
 @dataclass
 class Finding:
-    """One line of the report: ``status`` is ok, warning or problem; ``fix`` is a command or an instruction."""
+    """One line of the report; ``fix`` is a command or an instruction."""
 
     section: str
     name: str
-    status: str
+    status: Status
     value: str
     fix: str = ''
 
@@ -69,13 +75,13 @@ def check_python():
     yield Finding(
         'versions',
         'python',
-        OK if good else PROBLEM,
+        Status.OK if good else Status.PROBLEM,
         f'{version} ({sys.executable})',
         '' if good else 'use Python 3.10, 3.11 or 3.12: make PYTHON=python3.11 setup',
     )
     if importlib.util.find_spec('distutils') is None:
         yield Finding(
-            'versions', 'distutils', PROBLEM, 'missing, and mmengine imports it', "pip install 'setuptools<81'"
+            'versions', 'distutils', Status.PROBLEM, 'missing, and mmengine imports it', "pip install 'setuptools<81'"
         )
 
 
@@ -84,11 +90,13 @@ def check_packages():
         name, version = _distribution(names)
         install = f'pip install -c constraints.txt {names[0]}'
         if version is None:
-            yield Finding('versions', module, PROBLEM, 'not installed', install)
+            yield Finding('versions', module, Status.PROBLEM, 'not installed', install)
         elif _numbers(version) < _numbers(lowest):
-            yield Finding('versions', module, PROBLEM, f'{version} ({name}), {lowest} or later is needed', install)
+            yield Finding(
+                'versions', module, Status.PROBLEM, f'{version} ({name}), {lowest} or later is needed', install
+            )
         else:
-            yield Finding('versions', module, OK, f'{version} ({name})')
+            yield Finding('versions', module, Status.OK, f'{version} ({name})')
     yield from _check_imports()
 
 
@@ -99,7 +107,7 @@ def _check_imports():
         yield Finding(
             'versions',
             'pkg_resources',
-            PROBLEM,
+            Status.PROBLEM,
             f'missing, and mmengine {version} needs it',
             "pip install 'setuptools<81'",
         )
@@ -108,7 +116,7 @@ def _check_imports():
         yield Finding(
             'versions',
             'transformers',
-            WARNING,
+            Status.WARNING,
             f"{transformers}: mmpretrain's multimodal models do not know it and are left out",
             "nothing here needs them; for BLIP, OFA and others: pip install 'transformers<5'",
         )
@@ -123,7 +131,7 @@ def _check_imports():
         try:
             importlib.import_module(module)
         except Exception as error:  # whatever an import can raise is the finding
-            yield Finding('versions', f'import {module}', PROBLEM, f'{type(error).__name__}: {error}', fix)
+            yield Finding('versions', f'import {module}', Status.PROBLEM, f'{type(error).__name__}: {error}', fix)
 
 
 def check_ops():
@@ -137,22 +145,24 @@ def check_ops():
             if broken
             else 'pip install -c constraints.txt onedl-mmcv'
         )
-        yield Finding('mmcv ops', 'mmcv._ext', PROBLEM, str(error), fix)
+        yield Finding('mmcv ops', 'mmcv._ext', Status.PROBLEM, str(error), fix)
         return
     counts = {source: sum(value == source for value in sources.values()) for source in sorted(set(sources.values()))}
     kind = 'compiled' if set(counts) == {'compiled'} else 'stand-in of mim_mm (torchvision)'
-    yield Finding('mmcv ops', 'mmcv._ext', OK, f'{kind}: ' + ', '.join(f'{n} {source}' for source, n in counts.items()))
+    yield Finding(
+        'mmcv ops', 'mmcv._ext', Status.OK, f'{kind}: ' + ', '.join(f'{n} {source}' for source, n in counts.items())
+    )
     for name in DETECTION_OPS:
         source = sources.get(name, 'missing')
         fix = '' if source != 'missing' else 'see docs/install.md, "Compiled ops"'
-        yield Finding('mmcv ops', name, OK if source != 'missing' else PROBLEM, source, fix)
+        yield Finding('mmcv ops', name, Status.OK if source != 'missing' else Status.PROBLEM, source, fix)
     try:
         importlib.import_module('mmdet.models')
     except Exception as error:
         fix = 'install the versions of constraints.txt: pip install -c constraints.txt -e .'
-        yield Finding('mmcv ops', 'import mmdet.models', PROBLEM, f'{type(error).__name__}: {error}', fix)
+        yield Finding('mmcv ops', 'import mmdet.models', Status.PROBLEM, f'{type(error).__name__}: {error}', fix)
     else:
-        yield Finding('mmcv ops', 'import mmdet.models', OK, 'works')
+        yield Finding('mmcv ops', 'import mmdet.models', Status.OK, 'works')
 
 
 def _cpu_flags():
@@ -173,7 +183,7 @@ def check_devices():
         built = torch.version.cuda
         value = f'none visible (torch {torch.__version__}, ' + (f'CUDA {built})' if built else 'built without CUDA)')
         fix = 'on a GPU node: check nvidia-smi, and that the driver supports the CUDA version above'
-        yield Finding('devices', 'gpu', WARNING, value, '' if not _nvidia_present() else fix)
+        yield Finding('devices', 'gpu', Status.WARNING, value, '' if not _nvidia_present() else fix)
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         native = (properties.major, properties.minor) >= (8, 0)
@@ -182,11 +192,11 @@ def check_devices():
             f'{properties.minor}; fp16 yes, bf16 {"yes" if native else "emulated and slow"}'
         )
         fix = '' if native else 'use fp16: --cfg-options optim_wrapper.type=AmpOptimWrapper'
-        yield Finding('devices', f'gpu {index}', OK if native else WARNING, value, fix)
+        yield Finding('devices', f'gpu {index}', Status.OK if native else Status.WARNING, value, fix)
     flags = _cpu_flags()
     bf16 = [flag for flag in ('amx_bf16', 'avx512_bf16', 'bf16') if flag in flags]
     value = f'{os.cpu_count()} cores, bf16 ' + (f'in hardware ({bf16[0]})' if bf16 else 'emulated: fp32 is faster')
-    yield Finding('devices', 'cpu', OK, value)
+    yield Finding('devices', 'cpu', Status.OK, value)
 
 
 def _nvidia_present():
@@ -198,12 +208,12 @@ def check_disk(folder='.'):
     value = f'{free:.0f} GiB free at {Path(folder).resolve()}'
     if free < 1:
         fix = 'free some space, or write elsewhere with --work-dir'
-        yield Finding('disk', 'free', PROBLEM, value, fix)
+        yield Finding('disk', 'free', Status.PROBLEM, value, fix)
     elif free < 20:
         fix = 'a ViT-B checkpoint with its optimizer state takes over 1 GiB: write elsewhere with --work-dir'
-        yield Finding('disk', 'free', WARNING, value, fix)
+        yield Finding('disk', 'free', Status.WARNING, value, fix)
     else:
-        yield Finding('disk', 'free', OK, value)
+        yield Finding('disk', 'free', Status.OK, value)
 
 
 def _has_class_folders(folder):
@@ -213,33 +223,37 @@ def _has_class_folders(folder):
 def check_imagenet(root):
     if not root.is_dir():
         fix = f'lay it out as {root}/{{train,val}}/<class>/*.JPEG, link it there, or export IMAGENET_ROOT=/path/to/it'
-        return Finding('data', 'imagenet', WARNING, f'{root} does not exist', fix)
+        return Finding('data', 'imagenet', Status.WARNING, f'{root} does not exist', fix)
     missing = [part for part in ('train', 'val') if not _has_class_folders(root / part)]
     if missing:
         value = f'{root}: no class folders in {" and ".join(missing)}'
-        return Finding('data', 'imagenet', WARNING, value, f'the layout is {IMAGENET_LAYOUT}')
+        return Finding('data', 'imagenet', Status.WARNING, value, f'the layout is {IMAGENET_LAYOUT}')
     train, val = (subfolders(root / part) for part in ('train', 'val'))
     strange, lacking = sorted(set(val) - set(train)), sorted(set(train) - set(val))
     if strange:
         value = f'{root}: val has {len(strange)} class folders that train lacks, e.g. {strange[0]}'
         fix = 'labels are numbered by the folders of train: add or remove them'
-        return Finding('data', 'imagenet', PROBLEM, value, fix)
+        return Finding('data', 'imagenet', Status.PROBLEM, value, fix)
     if lacking:
         value = f'{root}: {len(train)} class folders in train, {len(val)} in val'
-        return Finding('data', 'imagenet', WARNING, value, f'val has no image of {len(lacking)}, e.g. {lacking[0]}')
-    return Finding('data', 'imagenet', OK, f'{root}, {len(train)} classes')
+        return Finding(
+            'data', 'imagenet', Status.WARNING, value, f'val has no image of {len(lacking)}, e.g. {lacking[0]}'
+        )
+    return Finding('data', 'imagenet', Status.OK, f'{root}, {len(train)} classes')
 
 
 def check_coco(root):
     if not root.is_dir():
         fix = f'lay it out as {root}/{{annotations,train2017,val2017}}, link it there, or export COCO_ROOT=/path/to/it'
-        return Finding('data', 'coco', WARNING, f'{root} does not exist', fix)
+        return Finding('data', 'coco', Status.WARNING, f'{root} does not exist', fix)
     files = ('annotations/instances_train2017.json', 'annotations/instances_val2017.json')
     missing = [part for part in files if not (root / part).is_file()]
     missing += [part for part in ('train2017', 'val2017') if not (root / part).is_dir()]
     if missing:
-        return Finding('data', 'coco', WARNING, f'{root}: no {", ".join(missing)}', f'the layout is {COCO_LAYOUT}')
-    return Finding('data', 'coco', OK, str(root))
+        return Finding(
+            'data', 'coco', Status.WARNING, f'{root}: no {", ".join(missing)}', f'the layout is {COCO_LAYOUT}'
+        )
+    return Finding('data', 'coco', Status.OK, str(root))
 
 
 def check_data():
@@ -255,7 +269,7 @@ def examine():
 
 def can_train(findings):
     """No problem among them; warnings (no GPU, no data set yet) do not stop a training run as such."""
-    return all(finding.status != PROBLEM for finding in findings)
+    return all(finding.status != Status.PROBLEM for finding in findings)
 
 
 def as_json(findings):
@@ -264,7 +278,7 @@ def as_json(findings):
 
 def as_text(findings):
     """Sections with one aligned line a finding and its fix below."""
-    marks = {OK: '  ok  ', WARNING: ' warn ', PROBLEM: ' FAIL '}
+    marks = {Status.OK: '  ok  ', Status.WARNING: ' warn ', Status.PROBLEM: ' FAIL '}
     width = max(len(finding.name) for finding in findings)
     lines, section = [], None
     for finding in findings:
@@ -274,7 +288,7 @@ def as_text(findings):
         lines.append(f'{marks[finding.status]} {finding.name:<{width}}  {finding.value}')
         if finding.fix:
             lines.append(f'{"":6} {"":<{width}}  fix: {finding.fix}')
-    problems = sum(finding.status == PROBLEM for finding in findings)
-    warnings = sum(finding.status == WARNING for finding in findings)
+    problems = sum(finding.status == Status.PROBLEM for finding in findings)
+    warnings = sum(finding.status == Status.WARNING for finding in findings)
     verdict = 'training can run' if can_train(findings) else f'training cannot run: {problems} to fix'
     return '\n'.join([*lines[1:], '', f'{verdict} ({warnings} warnings)'])

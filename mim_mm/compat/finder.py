@@ -99,7 +99,7 @@ def ops_source():
     """Where each op of ``mmcv._ext`` comes from.
 
     Returns:
-        dict: op name -> ``'compiled'``, ``'torchvision'`` (its compiled kernels), ``'torch'`` (composed of torch
+        op name -> ``'compiled'``, ``'torchvision'`` (its compiled kernels), ``'torch'`` (composed of torch
         operations) or ``'missing'``, for every name that the installed mmcv asks for.
 
     Raises:

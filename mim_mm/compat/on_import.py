@@ -6,6 +6,7 @@ same process.
 
 import importlib.abc
 import sys
+from collections.abc import Callable
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
@@ -38,12 +39,12 @@ class _Watcher(importlib.abc.MetaPathFinder):
         loader.exec_module = exec_module  # a loader belongs to one spec, so no other import sees this
 
 
-def after_import(name, action):
+def after_import(name: str, action: Callable) -> None:
     """Call ``action(module)`` once module ``name`` is imported: now, where it already is.
 
     Args:
-        name (str): full name of a module.
-        action (Callable): calling it twice on one module must do no harm (a reload does).
+        name: full name of a module.
+        action: calling it twice on one module must do no harm (a reload does).
     """
     module = sys.modules.get(name)
     if module is not None:

@@ -8,6 +8,7 @@ that are written for mmpretrain's and mmdet's. Our recipes name their scope them
 
 import difflib
 import functools
+from pathlib import Path
 
 from mim_mm.compat import paths
 from mim_mm.compat.on_import import after_import
@@ -15,11 +16,11 @@ from mim_mm.compat.on_import import after_import
 PREFIX = 'mim_mm::'
 
 
-def find(name):
+def find(name: str) -> Path:
     """The file of a recipe named below ``configs/``.
 
     Args:
-        name (str): e.g. ``'emae/emae_vits_300e.py'``, with or without the ending.
+        name: e.g. ``'emae/emae_vits_300e.py'``, with or without the ending.
 
     Raises:
         FileNotFoundError: naming the recipes that are spelt alike.

@@ -6,6 +6,7 @@ refuses ('end should be larger than begin'). ``tools/train.py`` fits the schedul
 
 import copy
 import functools
+from collections.abc import Callable
 
 from mim_mm.compat.on_import import after_import
 
@@ -14,11 +15,11 @@ def _is_ours(cfg):
     return 'mim_mm' in ((cfg.get('custom_imports') or {}).get('imports') or ())
 
 
-def fit_in_runner(fit):
+def fit_in_runner(fit: Callable) -> None:
     """Fit the schedulers of every Runner whose config has ``custom_imports`` of ``mim_mm``.
 
     Args:
-        fit (Callable): ``fit(cfg) -> notes``, changes ``cfg['param_scheduler']`` to suit ``cfg['train_cfg']``.
+        fit: ``fit(cfg) -> notes``, changes ``cfg['param_scheduler']`` to suit ``cfg['train_cfg']``.
     """
 
     def extend(module):

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders, get_samples
 
-from mim_mm.data.unlabelled import SUFFIXES, NoImages
-from mim_mm.folders import DataError, in_hidden, is_hidden, same_numbering, subfolders, walk
+from mim_mm.data.unlabelled import NoImages
+from mim_mm.folders import SUFFIXES, DataError, in_hidden, is_hidden, same_numbering, subfolders, walk
 from mim_mm.registry import DATASETS
 
 
@@ -25,9 +25,9 @@ class ClassFolders(CustomDataset):
     Hidden folders and files (``.ipynb_checkpoints``, ``._x.jpg``, ``__MACOSX``) are neither classes nor images.
 
     Args:
-        classes_from (str | Sequence[str], optional): The training folder, absolute or relative to ``data_root``, or
+        classes_from: the training folder, absolute or relative to ``data_root``, or
             class names in label order. None: the folders of this part, right for the training set itself.
-        extensions (Sequence[str]): Endings of images, by default all that ``mim_mm`` reads.
+        extensions: endings of images, by default all that ``mim_mm`` reads.
         kwargs: Of ``CustomDataset``. A list (``ann_file``) has a path and a label a line; the label is a number, or a
             class name where ``metainfo.classes`` or ``classes_from`` has it. Numbers are taken as they are.
 

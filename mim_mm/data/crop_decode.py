@@ -14,12 +14,12 @@ import os
 import platform
 import shlex
 import subprocess
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from mim_mm import files
 from mim_mm.data.image_sources import cache_folder
 
 SOURCE = Path(__file__).with_name('crop_decode.c')
@@ -51,9 +51,7 @@ def build() -> Path:
     """
     target = library_path()
     words = {name: shlex.split(os.environ.get(name, '')) for name in ('CC', 'CFLAGS', 'LDFLAGS')}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / 'crop_decode.so'
+    with files.replacing(target) as made:
         command = [*(words['CC'] or ['cc']), '-O2', '-fPIC', '-shared', *words['CFLAGS'], str(SOURCE)]
         command += ['-o', str(made), *words['LDFLAGS'], '-ljpeg']
         try:
@@ -65,8 +63,7 @@ def build() -> Path:
         try:
             ctypes.CDLL(str(made)).mim_mm_crop  # noqa: B018  the look-up raises where it is missing
         except (OSError, AttributeError) as error:
-            raise CannotBuild(f'{made.name} was compiled and does not load ({error}): {NEEDS}') from error
-        os.replace(made, target)
+            raise CannotBuild(f'{target.name} was compiled and does not load ({error}): {NEEDS}') from error
     _load.cache_clear()
     return target
 

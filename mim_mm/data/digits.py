@@ -25,6 +25,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mim_mm import files
+
 __all__ = ['DemoRecipe', 'demo_root', 'digit_split', 'make_demo_data', 'render_scene', 'render_single', 'tree_sha256']
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -210,8 +212,7 @@ def _write_scenes(root: Path, name: str, split: dict, count: int, recipe: DemoRe
         annotations=annotations,
     )
     path = root / 'coco' / 'annotations' / f'instances_{name}2017.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    files.write_text(path, json.dumps(content), sync=False)
 
 
 def _write_unlabelled(root: Path, split: tuple, recipe: DemoRecipe) -> None:
@@ -240,7 +241,7 @@ def _existing_identity(root: Path) -> dict | None:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     try:
-        return json.loads((root / 'identity.json').read_text())
+        return files.read_json(root / 'identity.json')
     except (OSError, ValueError) as error:
         raise FileExistsError(
             f'{root} holds files but no readable identity.json ({error}), so it was not made by this tool and is left '
@@ -280,7 +281,7 @@ def make_demo_data(root: str | Path | None = None, recipe: DemoRecipe | None = N
                 unlabelled=len(split['train'][1]) * recipe.renderings,
             ),
         )
-        (building / 'identity.json').write_text(json.dumps(identity, indent=2) + '\n')
+        files.write_json(building / 'identity.json', identity, indent=2)
         if root.exists():
             old = root.parent / f'.{root.name}.old-{os.getpid()}'
             os.rename(root, old)

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
 import tarfile
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mim_mm.data.unlabelled import SUFFIXES
-from mim_mm.folders import DataError, in_hidden, walk
+from mim_mm import files
+from mim_mm.folders import SUFFIXES, DataError, in_hidden, walk
 
 LAYOUT = (
     f'a folder of images (any depth), a text file with one path a line, or tar shards; endings {", ".join(SUFFIXES)}'
@@ -140,8 +138,8 @@ def _has_tar(folder: str) -> bool:
 
 
 def _in_folder(root: str, passed: Counter[str]):
-    for folder, files in walk(root):
-        for name in files:
+    for folder, names in walk(root):
+        for name in names:
             if name.lower().endswith(SUFFIXES):
                 path = os.path.join(folder, name)
                 yield Place(os.path.relpath(path, root), path)
@@ -172,34 +170,30 @@ INDEX = 2  # changes with what an index holds, so that an older one is not taken
 
 def _in_shard(path: str, root: str, passed: Counter[str]) -> list[Place]:
     shown = os.path.relpath(path, root)
-    index = _index(path)
+    index = shard_index(path)
     passed.update(index['passed_over'])
     return [Place(f'{shown}:{name}', path, offset, size) for name, offset, size in index['images']]
 
 
-def shard_index(path: str) -> list[list]:
-    """``[name, offset, size]`` of every image in a tar, in its order, from the cache where that is still right.
+def shard_index(path: str) -> dict:
+    """What a tar holds, from the cache where that is still right.
+
+    Returns:
+        ``images``, ``[name, offset, size]`` of every one in its order, and ``passed_over``, ``{ending: files}``.
 
     Raises:
         SourceError: the file is no uncompressed tar, or is cut off.
     """
-    return _index(path)['images']
-
-
-def _index(path: str) -> dict:
     state = os.stat(path)
     key = f'{INDEX}\0{os.path.realpath(path)}\0{state.st_size}\0{state.st_mtime_ns}'
     cached = cache_folder() / f'{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json'
-    try:
-        known = json.loads(cached.read_text(encoding='utf-8'))
-        if known['size'] == state.st_size and isinstance(known['images'], list) and known['passed_over'] is not None:
-            return known
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    known = files.known_object(cached)
+    if known.get('size') == state.st_size and isinstance(known.get('images'), list) and 'passed_over' in known:
+        return known
     images, passed = _scan(path, state.st_size)
     found = dict(shard=path, size=state.st_size, images=images, passed_over=passed)
     try:
-        _write(cached, json.dumps(found))
+        files.write_json(cached, found, sync=False, indent=None)
     except OSError:
         pass  # a cache that cannot be written costs a scan the next time
     return found
@@ -228,16 +222,3 @@ def cache_folder() -> Path:
     named = os.environ.get('MIM_MM_CACHE')
     base = Path(named) if named else Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mim_mm'
     return base.expanduser() / 'tar'
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all, also with several processes at it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

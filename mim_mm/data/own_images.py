@@ -44,9 +44,14 @@ class OwnImages(BaseDataset):
     """
 
     def __init__(
-        self, data_root: str, ann_file: str = '', shards: str = '', skip_list: str | None = None,
-        pipeline: Sequence = (), **kwargs
-    ) -> None:  # fmt: skip
+        self,
+        data_root: str,
+        ann_file: str = '',
+        shards: str = '',
+        skip_list: str | None = None,
+        pipeline: Sequence = (),
+        **kwargs,
+    ) -> None:
         self.where = dict(data_root=data_root, ann_file=ann_file, shards=shards)
         self.skip_list = skip_list
         super().__init__(data_root=data_root, ann_file=ann_file, pipeline=list(pipeline), **kwargs)
@@ -153,40 +158,3 @@ class ChannelNormalizer(BaseDataPreprocessor):
             raise ValueError(f'images have {images.shape[1]} channels, mean and std {len(self.mean)}')
         data['inputs'] = (images.float() - self.mean) / self.std
         return data
-
-
-def channel_statistics(
-    places: Sequence[Place], channels: int, sample: int = 256, seed: int = 0, value_range: ValueRange = None
-) -> tuple[list, list, int]:
-    """Mean and deviation of each channel over the pixels of a sample of images, each image counting the same.
-
-    Args:
-        places: the images.
-        channels: C.
-        sample: how many to read at most, drawn by ``seed``.
-        value_range: as in training.
-
-    Returns:
-        ``(mean, std, images read)``, C values each in the model's order (R, G, B for three); a channel without any
-        variation gets std 1.
-
-    Raises:
-        UnreadableImage: none of the sample can be decoded.
-    """
-    order = np.random.default_rng(seed).permutation(len(places))
-    sums, squares, count = np.zeros(channels), np.zeros(channels), 0
-    for index in order:
-        try:
-            image = decode(places[index].read(), channels, places[index].name, value_range).astype(np.float64)
-        except (OSError, UnreadableImage):
-            continue
-        image = image[..., ::-1] if channels == 3 else image.reshape(*image.shape[:2], channels)
-        sums, squares, count = sums + image.mean((0, 1)), squares + (image**2).mean((0, 1)), count + 1
-        if count >= sample:
-            break
-    if not count:
-        raise UnreadableImage(f'none of {len(places)} images can be decoded to {channels} channels')
-    mean = sums / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    std[std < 1e-6] = 1.0
-    return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in std], count

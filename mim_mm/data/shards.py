@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mim_mm import files
 from mim_mm.data.image_sources import Place, Source, SourceError
 
 LIST = 'shards.json'
@@ -108,12 +108,13 @@ def write_shards(plan: ShardPlan, folder: str | Path, say: Callable[[str], None]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _check_folder(plan, folder)
-    _replace(folder / LIST, lambda part: part.write_text(json.dumps(plan.summary, indent=1) + '\n'))
+    files.write_json(folder / LIST, plan.summary)
     written = 0
     for number, (name, rows) in enumerate(plan.shards, 1):
         if (folder / name).exists():
             continue
-        _replace(folder / name, lambda part, rows=rows: _write_tar(part, rows))
+        with files.replacing(folder / name) as part:
+            _write_tar(part, rows)
         written += 1
         say(f'{name} ({number} of {len(plan.shards)}): {len(rows)} images')
     return written
@@ -121,11 +122,11 @@ def write_shards(plan: ShardPlan, folder: str | Path, say: Callable[[str], None]
 
 def _check_folder(plan: ShardPlan, folder: Path) -> None:
     try:
-        there = json.loads((folder / LIST).read_text())
+        there = files.read_json(folder / LIST, 'take another folder, or remove that one')
     except FileNotFoundError:
         there = None
-    except ValueError as error:
-        raise SourceError(f"'{folder / LIST}' is damaged ({error}): take another folder, or remove that one") from error
+    except files.DamagedFile as error:
+        raise SourceError(str(error)) from error
     if there is not None and there != plan.summary:
         different = sorted(key for key in plan.summary if there.get(key) != plan.summary[key])
         raise SourceError(
@@ -147,15 +148,3 @@ def _write_tar(path: Path, rows: tuple[tuple[str, Place], ...]) -> None:
             entry = tarfile.TarInfo(member)  # no owner, no time: the same images give the same bytes
             entry.size, entry.mode = len(data), 0o644
             tar.addfile(entry, io.BytesIO(data))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path``, sync and rename."""
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-    try:
-        write(part)
-        with open(part, 'rb') as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

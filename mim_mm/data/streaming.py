@@ -13,8 +13,7 @@ from mmengine.logging import print_log
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mim_mm.data.image_sources import SourceError
-from mim_mm.data.unlabelled import SUFFIXES
-from mim_mm.folders import in_hidden
+from mim_mm.folders import SUFFIXES, in_hidden
 from mim_mm.registry import DATASETS
 
 MOST_WORKERS = 1024

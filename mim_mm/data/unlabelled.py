@@ -10,13 +10,8 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
-from mim_mm.folders import DataError, walk
+from mim_mm.folders import SUFFIXES, DataError, walk
 from mim_mm.registry import DATASETS, TRANSFORMS
-
-# The endings of what is an image, wherever images are listed.
-SUFFIXES = (
-    '.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp', '.gif', '.jp2', '.npy',
-)  # fmt: skip
 
 
 class NoImages(DataError, FileNotFoundError):

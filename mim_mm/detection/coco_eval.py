@@ -148,9 +148,13 @@ class ArrayCOCOeval(COCOeval):
                 for a, (recalls, precisions, at) in curves.items():
                     recall[:, k, a, m], precision[:, :, k, a, m], scores[:, :, k, a, m] = recalls, precisions, at
         self.eval = dict(
-            params=self.params, counts=sizes, date=datetime.datetime.now().strftime('%Y-%m-%d %H:%M:%S'),
-            precision=precision, recall=recall, scores=scores,
-        )  # fmt: skip
+            params=self.params,
+            counts=sizes,
+            date=datetime.datetime.now().strftime('%Y-%m-%d %H:%M:%S'),
+            precision=precision,
+            recall=recall,
+            scores=scores,
+        )
 
     def _curves(self, order: np.ndarray, relevant: np.ndarray) -> dict[int, tuple]:
         """Area range -> recall (T,), precision (T, R) and score (T, R) of the detections in falling order of score."""

@@ -21,7 +21,7 @@ class HiViTMaps(HiViT):
     (B, heads, N, N) tensor, 0.6 GB a block and image in fp32 for HiViT-B at 800 x 1333.
 
     Args:
-        with_cp (bool): Recompute the blocks in the backward pass to save memory.
+        with_cp: recompute the blocks in the backward pass to save memory.
         kwargs: ``arch``, ``img_size``, ``drop_path_rate``, ... of ``HiViT``; ``rpe`` must stay False.
 
     Raises:

@@ -18,10 +18,9 @@ from mim_mm.detection.rle import encode_masks
 from mim_mm.registry import METRICS
 
 # Places of mmdet's names among pycocotools' twelve figures.
-PLACES = {
-    'mAP': 0, 'mAP_50': 1, 'mAP_75': 2, 'mAP_s': 3, 'mAP_m': 4, 'mAP_l': 5,
-    'AR@100': 6, 'AR@300': 7, 'AR@1000': 8, 'AR_s@1000': 9, 'AR_m@1000': 10, 'AR_l@1000': 11,
-}  # fmt: skip
+PLACES = dict(
+    zip('mAP mAP_50 mAP_75 mAP_s mAP_m mAP_l AR@100 AR@300 AR@1000 AR_s@1000 AR_m@1000 AR_l@1000'.split(), range(12))
+)
 
 # Not in mmdet 3.3.0, the last upstream release.
 _Base = getattr(metrics, 'FasterCocoMetric', metrics.CocoMetric)

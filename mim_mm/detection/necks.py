@@ -59,11 +59,11 @@ class DeconvPyramid(BaseModule):
     """Adaptor of Li et al. 2021 (Benchmarking detection transfer): ViT maps to an FPN's inputs.
 
     Args:
-        in_channels (int): Channels d of the ViT maps; every level keeps d.
-        scales (sequence): Factor of each level. (4, 2, 1, 0.5) turns stride 16 into 4, 8, 16, 32; a patch of 8 gives
+        in_channels: channels d of the ViT maps; every level keeps d.
+        scales: factor of each level. (4, 2, 1, 0.5) turns stride 16 into 4, 8, 16, 32; a patch of 8 gives
             strides 4, 8, 16 with (2, 1, 0.5).
-        norm_cfg (dict): Norm between two deconvolutions: GN (32 groups), BN, SyncBN or LN2d.
-        fpn (dict, optional): Config of mmdet's ``FPN``, run on the levels; its ``in_channels`` are filled in. mmdet's
+        norm_cfg: norm between two deconvolutions: GN (32 groups), BN, SyncBN or LN2d.
+        fpn: config of mmdet's ``FPN``, run on the levels; its ``in_channels`` are filled in. mmdet's
             detectors take a single neck, hence the nesting.
 
     Input: one map (B, d, h, w), used for all levels, or one for each level. Output: tuple of maps.
@@ -97,11 +97,11 @@ class SimplePyramid(BaseModule):
     """Simple feature pyramid of ViTDet (Li et al. 2022, section 3): every level from the last map, no top-down path.
 
     Args:
-        in_channels (int): Channels of the ViT map.
-        out_channels (int): Channels of every level.
-        scales (sequence): Factor of each level, see :class:`DeconvPyramid`; deconvolutions halve the channels.
-        num_outs (int): Levels returned; those beyond ``scales`` are the last one, taken at every second position.
-        norm_cfg (dict): Norm of the deconvolutions and of the 1x1 and 3x3 convolutions.
+        in_channels: channels of the ViT map.
+        out_channels: channels of every level.
+        scales: factor of each level, see :class:`DeconvPyramid`; deconvolutions halve the channels.
+        num_outs: levels returned; those beyond ``scales`` are the last one, taken at every second position.
+        norm_cfg: norm of the deconvolutions and of the 1x1 and 3x3 convolutions.
 
     Input: tuple of maps, the last is used, (B, C, h, w). Output: tuple of ``num_outs`` maps.
     """

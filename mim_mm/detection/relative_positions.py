@@ -17,11 +17,11 @@ def partition_windows(x: Tensor, window: tuple[int, int]) -> tuple[Tensor, tuple
     """Cut a map into windows that do not overlap.
 
     Args:
-        x (Tensor): (B, H, W, C).
-        window (tuple): Height and width of a window, in tokens.
+        x: (B, H, W, C).
+        window: height and width of a window, in tokens.
 
     Returns:
-        tuple: windows (B * n, h, w, C) and the padded (H', W'). Rows and columns of zeros are added at the bottom and
+        windows (B * n, h, w, C) and the padded (H', W'). Rows and columns of zeros are added at the bottom and
         the right when the map is not a multiple of the window; like ViTDet (Li et al. 2022, section 3) the added
         tokens take part in the attention of their window.
     """
@@ -60,8 +60,8 @@ class SharedRelPosBias(nn.Module):
     """One learnt bias a head and offset (BEiT, Bao et al. 2021), shared by all blocks that are given its output.
 
     Args:
-        size (tuple): Largest (H, W) of the token grid, in tokens.
-        num_heads (int): Heads.
+        size: largest (H, W) of the token grid, in tokens.
+        num_heads: heads.
 
     ``relative_position_bias_table`` is ((2H-1) * (2W-1), heads), zeros at the start, laid out as in BEiT without its
     three entries for the class token.
@@ -93,8 +93,8 @@ class RelPosAttention(MultiheadAttention):
     """mmpretrain's ``MultiheadAttention`` on maps, with optional decomposed relative positions of ViTDet.
 
     Args:
-        rel_pos_size (tuple, optional): (H, W) of the grid this block attends over. None: no decomposed tables.
-        fold (bool): Carry the relative positions inside wider queries and keys instead of a bias tensor (see
+        rel_pos_size: (H, W) of the grid this block attends over. None: no decomposed tables.
+        fold: carry the relative positions inside wider queries and keys instead of a bias tensor (see
             ``_fold``). Same result, no (B, heads, N, N) tensor. Falls back by itself above 256 channels a head.
 
     The stochastic depth of the parent (``out_drop``) is *not* applied here: inside a window it would drop single

@@ -27,21 +27,21 @@ class WindowedViT(VisionTransformer):
     the relative position tables are new. There is no class token.
 
     Args:
-        arch (str | dict): Name in mmpretrain's zoo (``'base'``, ``'deit-small'``, ...) or a dict with ``embed_dims``,
+        arch: name in mmpretrain's zoo (``'base'``, ``'deit-small'``, ...) or a dict with ``embed_dims``,
             ``num_layers``, ``num_heads``, ``feedforward_channels`` and, if wanted, ``global_attn_indexes``.
-        img_size (int | tuple): Usual (padded) input in pixels; decides the tables of the global blocks and, with
+        img_size: usual (padded) input in pixels; decides the tables of the global blocks and, with
             ``pos_embed_mode='fixed'``, the position table. Other sizes run as well.
-        pretrain_img_size (int): Input size of the pretraining, in pixels.
-        window_size (int): Side of a window in tokens; 0 makes every block global. A window larger than the map is
+        pretrain_img_size: input size of the pretraining, in pixels.
+        window_size: side of a window in tokens; 0 makes every block global. A window larger than the map is
             cut to the map.
-        global_attn_indexes (sequence, optional): Blocks with global attention. Default: the last of four equal groups.
-        rel_pos (str): ``'decomposed'`` (ViTDet: tables in every block, unscaled query), ``'shared_bias'`` (BEiT-style,
+        global_attn_indexes: blocks with global attention. Default: the last of four equal groups.
+        rel_pos: ``'decomposed'`` (ViTDet: tables in every block, unscaled query), ``'shared_bias'`` (BEiT-style,
             one table for all windowed and one for all global blocks) or ``'none'``. All start at zero.
-        pos_embed_mode (str): ``'native'``: the table keeps the pretraining grid and is resized in every forward pass
+        pos_embed_mode: ``'native'``: the table keeps the pretraining grid and is resized in every forward pass
             (ViTDet); ``'fixed'``: it is resized once, while loading, to the grid of ``img_size``.
-        out_indices (sequence): Blocks whose output is returned.
-        final_norm (bool): Normalise the output of the last block.
-        with_cp (bool): Recompute the blocks in the backward pass to save memory.
+        out_indices: blocks whose output is returned.
+        final_norm: normalise the output of the last block.
+        with_cp: recompute the blocks in the backward pass to save memory.
         kwargs: ``patch_size``, ``drop_path_rate``, ``layer_scale_init_value``, ... of ``VisionTransformer``.
 
     Raises:
@@ -51,7 +51,7 @@ class WindowedViT(VisionTransformer):
 
     def __init__(
         self,
-        arch='base',
+        arch: str | dict = 'base',
         img_size: int | tuple[int, int] = 1024,
         pretrain_img_size: int = 224,
         window_size: int = 16,

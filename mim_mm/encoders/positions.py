@@ -58,9 +58,9 @@ def table_for(
     """
     rows, columns = grid or base
     if rows * columns == patches:
-        return table if (rows, columns) == tuple(base) else resize_pos_embed(
-            table, base, (rows, columns), mode='bicubic', num_extra_tokens=num_prefix
-        )  # fmt: skip
+        if (rows, columns) == tuple(base):
+            return table
+        return resize_pos_embed(table, base, (rows, columns), mode='bicubic', num_extra_tokens=num_prefix)
     if grid is None:
         raise ValueError(
             f'the plan has {patches} patches, the decoder positions for {rows * columns}: '

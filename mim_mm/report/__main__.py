@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mim_mm import files
 from mim_mm.report.filled import fill
 from mim_mm.report.packed import SUFFIX, pack, unpack
 from mim_mm.report.page import write_report
@@ -28,7 +29,7 @@ def main(argv: list | None = None) -> int:
             print(f'packed: {pack(call.work_dir, call.pack, call.checkout)}')
         if call.fill:
             path = Path(call.fill)
-            path.write_text(fill(path.read_text(encoding='utf-8'), call.work_dir), encoding='utf-8')
+            files.write_text(path, fill(path.read_text(encoding='utf-8'), call.work_dir))
             print(f'filled: {path}')
     except (FileNotFoundError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -6,15 +6,16 @@ report that dies on the one stage that went wrong hides exactly what its reader 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mim_mm import files
 from mim_mm.runs import split_current
 
 __all__ = ['Chain', 'Run', 'collect', 'read_scalars']
 
-UNREADABLE, MISSING = 'unreadable', 'missing'
+UNREADABLE = 'unreadable'
+MISSING = 'missing'
 _OBJECTS = ('config', 'parent', 'git', 'progress', 'metrics', 'artifacts')
 STATUSES = ('done', 'failed', 'running', 'interrupted', 'skipped', UNREADABLE, MISSING)
 
@@ -83,10 +84,7 @@ class Chain:
 
 def _load_object(path: Path) -> dict:
     """A JSON object; ValueError names the file and what is wrong with it."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{path.name} cannot be read: {error}') from error
+    content = files.read_json(path, 'a rerun writes it anew')
     if not isinstance(content, dict):
         raise ValueError(f'{path.name} must hold a JSON object, it holds a {type(content).__name__}')
     return content
@@ -187,13 +185,7 @@ def read_scalars(paths: list[Path]) -> dict:
     A resumed run writes some steps twice: the later line wins. Lines cut off by a kill are passed over.
     """
     series: dict[str, dict] = {}
-    for line in (line for path in paths for line in Path(path).read_text(errors='replace').splitlines()):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if not isinstance(row, dict):
-            continue
+    for row in (row for path in paths for row in files.read_rows(path)):
         step = row.get('step', row.get('iter'))
         if not isinstance(step, (int, float)):
             continue

@@ -52,8 +52,10 @@ def _seeds_note(content: dict) -> Text:
 def differences_table(chain: Chain, content: dict) -> Table:
     """Every pair of arms: mean difference, paired interval, and what may be said."""
     arms = list(content['arms'])
-    wrong = {name: [f for f, text in evidence(chain, content, name).items() if text not in FAIR and f in DECISIVE]
-             for name in content['recipes']}  # fmt: skip
+    wrong = {
+        name: [f for f, text in evidence(chain, content, name).items() if text not in FAIR and f in DECISIVE]
+        for name in content['recipes']
+    }
     rows = []
     for name, _, title, values in columns(chain, content):
         for i, a in enumerate(arms):
@@ -101,8 +103,10 @@ def evidence(chain: Chain, content: dict, name: str) -> dict:
             data = data if isinstance(data, dict) else {}
             mine = {label: part for label, part in data.items() if label.split('/')[0] == loop}
             facts[fact].add(json.dumps(mine, sort_keys=True))
-    most = {fact: max(map(len, found.values()), default=0) if isinstance(found, dict) else len(found)
-            for fact, found in facts.items()}  # fmt: skip
+    most = {
+        fact: max(map(len, found.values()), default=0) if isinstance(found, dict) else len(found)
+        for fact, found in facts.items()
+    }
     words = {fact: 'same' if count == 1 else f'{count} different' if count else '–' for fact, count in most.items()}
     if words['recipe'] not in FAIR and allowed:
         words['recipe'] = 'differs as allowed'

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from mim_mm import files
 from mim_mm.report.collect import Chain, Run
 from mim_mm.report.tables import HEADLINE, METRICS, Metric, metric_of
 
@@ -17,12 +16,15 @@ def read_comparison(chain: Chain) -> dict | None:
     path = chain.folder / 'compare.json'
     if not path.is_file():
         return None
+    fix = 'the next call of tools/transfer.py writes it anew'
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = files.read_json(path, fix)
         return content if content['schema'] == 1 and content['arms'] and content['recipes'] else None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        chain.notes.append(f'compare.json cannot be read ({error}); the next call of tools/transfer.py writes it anew.')
-        return None
+    except files.DamagedFile as error:
+        chain.notes.append(f'{error}.')
+    except (KeyError, TypeError) as error:
+        chain.notes.append(f'{path} is no comparison ({error!r}): {fix}.')
+    return None
 
 
 def runs_of(chain: Chain, base: str) -> list[Run]:

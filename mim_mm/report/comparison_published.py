@@ -84,8 +84,8 @@ def published_table(chain: Chain, content: dict) -> Table | Text | None:
             continue
         for arm in content['arms']:
             if values[arm]:
-                rows.append([Cell(arm, 'strong'), Cell(title), Cell(spread(values[arm].values())),
-                             *_published_cells(chain, content, name, arm, metric, len(values[arm]))])  # fmt: skip
+                ours = [Cell(arm, 'strong'), Cell(title), Cell(spread(values[arm].values()))]
+                rows.append(ours + _published_cells(chain, content, name, arm, metric, len(values[arm])))
     if rows and all(row[3].text == '–' for row in rows):
         return Text('Our table has no published figure for these methods on encoders of these sizes.')
     head = ['arm', 'figure', 'here', 'published', 'what was published', 'differences', 'not stated by the sources']

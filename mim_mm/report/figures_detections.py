@@ -13,9 +13,7 @@ __all__ = ['draw_detections']
 
 
 # Ten hues that stay apart on grey pictures (matplotlib's own ten have a grey among them).
-COLOURS = (
-    '#3b82f6', '#f97316', '#22c55e', '#ef4444', '#a855f7', '#eab308', '#ec4899', '#14b8a6', '#84cc16', '#38bdf8',
-)  # fmt: skip
+COLOURS = '#3b82f6 #f97316 #22c55e #ef4444 #a855f7 #eab308 #ec4899 #14b8a6 #84cc16 #38bdf8'.split()
 
 
 def _colour(label: int) -> tuple:
@@ -34,9 +32,15 @@ def _draw_scene(axis, image, instances: list, classes: list) -> None:
         text = classes[instance['label']] + ('' if instance['score'] is None else f' {instance["score"]:.2f}')
         above = y1 > 0.09 * height
         axis.text(
-            x1, y1 - 1 if above else y2 + 1, text, va='bottom' if above else 'top', fontsize=6, color='white',
-            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8), clip_on=True,
-        )  # fmt: skip
+            x1,
+            y1 - 1 if above else y2 + 1,
+            text,
+            va='bottom' if above else 'top',
+            fontsize=6,
+            color='white',
+            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),
+            clip_on=True,
+        )
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set_visible(False)

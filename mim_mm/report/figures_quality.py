@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from mim_mm import files
 from mim_mm.report.collect import Chain
 from mim_mm.report.figures import ARM_COLOURS, plt, save_figure, style
 
@@ -19,14 +19,9 @@ def _number(value) -> bool:
 
 def read_rows(folder: str | Path) -> dict:
     """``{protocol: rows by iteration}`` of a work dir's ``quality.jsonl``; a damaged line is passed over."""
-    path = Path(folder) / 'quality.jsonl'
     groups: dict[str, list] = {}
-    for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and all(_number(row.get(key)) for key in ('iter', 'knn_top1', 'probe_top1')):
+    for row in files.read_rows(Path(folder) / 'quality.jsonl'):
+        if all(_number(row.get(key)) for key in ('iter', 'knn_top1', 'probe_top1')):
             groups.setdefault(str(row.get('protocol')), []).append(row)
     return {name: sorted(rows, key=lambda row: row['iter']) for name, rows in groups.items()}
 
@@ -49,8 +44,9 @@ def draw_quality(folder: str | Path, path: str | Path) -> Path | None:
                 if len(groups) > 1:
                     label = f'{label} [{protocol[:6]}]'
                 points = [row[unit] for row in group], [row[key] for row in group]
-                axis.plot(*points, dash, marker='o', markersize=4, color=colour, alpha=0.8**place / (1 + place),
-                          label=label)  # fmt: skip
+                axis.plot(
+                    *points, dash, marker='o', markersize=4, color=colour, alpha=0.8**place / (1 + place), label=label
+                )
         axis.set(title='Frozen features during pretraining', ylabel='test top-1 (%)')
         axis.set(xlabel='epoch' if unit == 'epoch' else 'iteration')
         axis.set_xlim(left=min(0, *(row[unit] for row in rows)))
@@ -69,9 +65,10 @@ def quality_curves(chain: Chain, folder: Path) -> list[tuple[Path, str]]:
         last = [group[-1] for group in read_rows(run.folder).values()][-1]
         images = last.get('images') if isinstance(last.get('images'), dict) else {}
         counts = f'{images.get("train", "?")} training and {images.get("test", "?")} test images'
-        drawn.append((path, (
+        caption = (
             f'Pretraining `{run.name}`: accuracy of frozen features on the way ({counts}, {last.get("classes", "?")} '
             'classes, no augmentation), where the first point at 0 is the random encoder. Pooling, k and head are '
             'chosen on held-out training images.'
-        )))  # fmt: skip
+        )
+        drawn.append((path, caption))
     return drawn

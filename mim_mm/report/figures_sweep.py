@@ -7,10 +7,10 @@ the lowest ratio of the sweep.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from mim_mm import files
 from mim_mm.report.collect import collect, read_scalars
 from mim_mm.report.figures import ARM_COLOURS, KIND_METRICS, KIND_TITLES, plt, save_figure, style
 from mim_mm.report.figures_reconstruction import NOTE
@@ -47,7 +47,7 @@ def read_sweep(work_dir: str | Path) -> dict:
     path = folder / 'sweep.json'
     if not path.is_file():
         raise FileNotFoundError(f'{path} is not there: give the work dir of a sweep that tools/sweep.py has started')
-    sweep = json.loads(path.read_text(encoding='utf-8'))
+    sweep = files.read_json(path, 'call tools/sweep.py again, which writes it anew')
     sweep['results'] = []
     for point in sweep['points']:
         try:
@@ -146,7 +146,7 @@ def draw_sweep(work_dir: str | Path) -> tuple[Path | None, Path]:
     folder = Path(work_dir)
     sweep = read_sweep(folder)
     page = folder / 'sweep.md'
-    page.write_text(sweep_table(sweep), encoding='utf-8')
+    files.write_text(page, sweep_table(sweep), sync=False)
     measures = _measures(sweep)
     if not measures:
         return None, page

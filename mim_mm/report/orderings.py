@@ -16,9 +16,7 @@ from mim_mm.report.tables_probe import knn_top1
 __all__ = ['FIGURES', 'figure_table', 'figures_of', 'judge', 'ordering_blocks', 'orderings_table']
 
 # name in a chain's config -> title; the k-NN stands first because it trains nothing
-FIGURES = dict(
-    knn='k-NN', probe='quick probe', linear='linear', finetune='fine-tune', box='box AP', mask='mask AP',
-)  # fmt: skip
+FIGURES = dict(knn='k-NN', probe='quick probe', linear='linear', finetune='fine-tune', box='box AP', mask='mask AP')
 _METRIC = dict(probe='probe_top1', linear='linear_top1', finetune='finetune_top1', box='bbox_mAP', mask='segm_mAP')
 HOLDS, REVERSED, OPEN = 'holds', 'does not: the reverse', 'cannot be told'
 Values = dict[str, dict[int, float]]

@@ -10,6 +10,7 @@ import json
 import lzma
 from pathlib import Path, PurePosixPath
 
+from mim_mm import files
 from mim_mm.compat.paths import repo_root
 
 __all__ = ['pack', 'unpack']
@@ -20,13 +21,13 @@ SUFFIX = '.json.xz'
 
 def _kept(work_dir: Path) -> list[Path]:
     """Of each run its run.json, the JSON files that run.json names, and mmengine's scalars; of the chain its facts."""
-    files = [path for name in ('chain.json', 'compare.json') if (path := work_dir / name).is_file()]
+    kept = [path for name in ('chain.json', 'compare.json') if (path := work_dir / name).is_file()]
     for record in sorted(work_dir.glob('*/run.json')):
-        content = json.loads(record.read_text(encoding='utf-8'))
+        content = files.read_json(record)
         named = [value for value in (content.get('artifacts') or {}).values() if str(value).endswith('.json')]
-        files += [record, *(record.parent / name for name in named if (record.parent / name).is_file())]
-        files += sorted(record.parent.glob('*/vis_data/scalars.json'))
-    return files
+        kept += [record, *(record.parent / name for name in named if (record.parent / name).is_file())]
+        kept += sorted(record.parent.glob('*/vis_data/scalars.json'))
+    return kept
 
 
 def _without_paths(value, root: str):
@@ -54,21 +55,16 @@ def pack(work_dir: str | Path, target: str | Path, root: str | Path | None = Non
     work_dir, target = Path(work_dir), Path(target)
     if not target.name.endswith(SUFFIX):
         raise ValueError(f'{target.name} must end in {SUFFIX}, which says what it is')
-    files = _kept(work_dir)
-    if not any(path.name == 'run.json' for path in files):
+    kept = _kept(work_dir)
+    if not any(path.name == 'run.json' for path in kept):
         raise FileNotFoundError(f'{work_dir} holds no <stage>/run.json, so there is nothing to pack')
     root = str(root or repo_root())
     content = {}
-    for path in files:
-        text = path.read_text(encoding='utf-8')
-        whole = path.name != 'scalars.json'
-        found = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.endswith('}')]
+    for path in kept:
+        found = files.read_rows(path) if path.name == 'scalars.json' else files.read_json(path)
         content[path.relative_to(work_dir).as_posix()] = _without_paths(found, root)
     text = json.dumps(dict(schema=SCHEMA, files=content), sort_keys=True, separators=(',', ':'))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f'.{target.name}.tmp')
-    temporary.write_bytes(lzma.compress(text.encode(), preset=9))
-    temporary.replace(target)
+    files.write_bytes(target, lzma.compress(text.encode(), preset=9))
     return target
 
 
@@ -81,19 +77,17 @@ def unpack(source: str | Path, work_dir: str | Path) -> Path:
     work_dir = Path(work_dir)
     try:
         content = json.loads(lzma.decompress(Path(source).read_bytes()))
-        files = content['files'] if content['schema'] == SCHEMA else None
+        packed = content['files'] if content['schema'] == SCHEMA else None
     except (lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{source} is not a packed chain ({error}): give a file that --pack wrote') from error
-    if not isinstance(files, dict):
+    if not isinstance(packed, dict):
         raise ValueError(f'{source} has schema {content["schema"]}, this version reads {SCHEMA}: update mim_mm')
-    for name, found in files.items():
+    for name, found in packed.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or '..' in pure.parts:
             raise ValueError(f'{source} names {name!r}, which lies outside of the folder it is unpacked to')
         path = work_dir / pure
         if path.exists():
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = pure.name == 'scalars.json'
-        path.write_text('\n'.join(map(json.dumps, found)) + '\n' if lines else json.dumps(found, indent=1), 'utf-8')
+        (files.write_rows if pure.name == 'scalars.json' else files.write_json)(path, found)
     return work_dir

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timezone
 from pathlib import Path
 
+from mim_mm import files
 from mim_mm.report.collect import Chain, Run, collect
 from mim_mm.report.comparison import comparison_blocks, read_comparison
 from mim_mm.report.document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from mim_mm.report.figures import draw_curves
 from mim_mm.report.figures_quality import quality_curves
 from mim_mm.report.orderings import ordering_blocks
-from mim_mm.report.tables import (  # fmt: skip
+from mim_mm.report.tables import (
     HEADLINE,
     METRICS,
     PASS,
@@ -215,19 +215,12 @@ def build_blocks(chain: Chain, figures: Path) -> list:
     return [*blocks, Heading('Earlier runs'), earlier] if earlier else blocks
 
 
-def _write(path: Path, text: str) -> None:
-    """Rename into place: a reader never sees half a page."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
-
-
 def write_report(work_dir: str | Path) -> tuple[Path, Path]:
     """Write and return (report.html, report.md). FileNotFoundError when there is nothing to report (see collect)."""
     chain = collect(work_dir)
     blocks = build_blocks(chain, chain.folder / 'report')
     title = f'{chain.name}: pretraining and transfer'
     page, markdown = chain.folder / 'report.html', chain.folder / 'report.md'
-    _write(page, to_html(title, blocks))
-    _write(markdown, to_markdown(title, blocks, chain.folder))
+    files.write_text(page, to_html(title, blocks), sync=False)
+    files.write_text(markdown, to_markdown(title, blocks, chain.folder), sync=False)
     return page, markdown

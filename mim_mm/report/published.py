@@ -77,11 +77,14 @@ def matching_rows(recipe: dict | None) -> list[dict]:
     epochs, tables = recipe.get('epochs'), {row['table'] for row in entries[0]['rows'].values()}
     base = recipe['method'].split(' + ')[0]
     others = [
-        row for row in rows
+        row
+        for row in rows
         if _method(row) != wanted
-        and ((row['table'] in _MAIN and (row['pretrain_epochs'] == str(epochs) or _method(row) == 'Supervised'))
-             or ('sbam_on_baselines' in tables and row['table'] == 'sbam_on_baselines' and row['method'] == base))
-    ]  # fmt: skip
+        and (
+            (row['table'] in _MAIN and (row['pretrain_epochs'] == str(epochs) or _method(row) == 'Supervised'))
+            or ('sbam_on_baselines' in tables and row['table'] == 'sbam_on_baselines' and row['method'] == base)
+        )
+    ]
     return entries + sorted(_entries(others), key=lambda entry: entry['method'] != 'Supervised')
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import json
 from pathlib import Path
 
+from mim_mm import files
 from mim_mm.recipe_facts import pretraining, stated_backbone, totals, until
 from mim_mm.report.collect import Chain, Run
 from mim_mm.report.published import known_data
@@ -20,12 +20,9 @@ def resolved(run: Run) -> dict | None:
 
 
 def _left_in(folder: Path) -> dict | None:
-    try:
-        config = json.loads((folder / 'identity.json').read_text(encoding='utf-8'))['config']
-        if isinstance(config, dict) and config.get('model'):
-            return config
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    config = files.known_object(folder / 'identity.json').get('config')
+    if isinstance(config, dict) and config.get('model'):
+        return config
     dumps = [config for config in map(_dump, sorted(folder.glob('*.py'))) if config.get('model')]
     return dumps[0] if len(dumps) == 1 else None
 

@@ -13,9 +13,16 @@ from mim_mm.report.recipe import pretrainings, resolved
 from mim_mm.runs import superseded
 
 __all__ = [
-    'FLOORS', 'METRICS', 'Summary', 'arms_table', 'earlier_table', 'floors_table', 'metric_of', 'runs_table',
+    'FLOORS',
+    'METRICS',
+    'Summary',
+    'arms_table',
+    'earlier_table',
+    'floors_table',
+    'metric_of',
+    'runs_table',
     'summarise',
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)

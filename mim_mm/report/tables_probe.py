@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from mim_mm import files
 from mim_mm.report.collect import Chain, Run
 from mim_mm.report.document import Cell, Table
 
@@ -21,7 +20,7 @@ def knn_top1(run: Run) -> tuple[int, dict] | None:
     """
     path = run.artifacts.get('knn')
     try:
-        accuracy = json.loads(path.read_text(encoding='utf-8'))['accuracy']
+        accuracy = files.read_json(path)['accuracy']
         ks = [int(k) for k in next(iter(accuracy.values()))]
         k = 20 if 20 in ks else min(ks)
         return k, {name: float(found[str(k)]['top1']) for name, found in accuracy.items()}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.engine.start import annotations, guard
+from mim_mm.files import known_object
 from mim_mm.folders import is_hidden
 from mim_mm.transfer import chain as chain_file
 from mim_mm.transfer.manifest import write_json
@@ -37,11 +37,7 @@ class DigestCache:
         self.path = Path(path)
         self.say = say or (lambda line: None)
         self._changed = False
-        try:
-            content = json.loads(self.path.read_text(encoding='utf-8'))
-        except (OSError, ValueError):
-            content = {}
-        self._known: dict[str, Any] = content if isinstance(content, dict) else {}
+        self._known: dict[str, Any] = known_object(self.path)
 
     def save(self) -> None:
         """Write what is new. A cache that cannot be written costs time later, nothing else."""

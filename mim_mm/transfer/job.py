@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.files import known_object
 from mim_mm.runs import move_aside
 from mim_mm.transfer import identity, launch, plan, process
 from mim_mm.transfer.chain import Stage
@@ -51,11 +51,7 @@ def release(child: subprocess.Popen) -> None:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / PROGRESS_FILE).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return known_object(folder / PROGRESS_FILE)
 
 
 class Job:

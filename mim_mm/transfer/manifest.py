@@ -8,14 +8,13 @@ tell from an unfinished one.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 
 SCHEMA = 1
 RUN_FILE = 'run.json'
@@ -39,7 +38,7 @@ def write_json(path: str | Path, content: Any) -> None:
     Raises:
         OSError: the disk is full or read-only; the old file, if any, is still there.
     """
-    write_atomically(path, (json.dumps(content, indent=1, default=str) + '\n').encode())
+    files.write_json(path, content, default=str)
 
 
 class DamagedManifest(Exception):
@@ -93,11 +92,11 @@ def read_record(folder: str | Path) -> Record | None:
     """
     path = Path(folder) / RUN_FILE
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = files.read_json(path, 'run the stage again')
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise DamagedManifest(f'{path} cannot be read ({error})') from error
+    except files.DamagedFile as error:
+        raise DamagedManifest(str(error)) from error
     if not isinstance(content, dict):
         raise DamagedManifest(f'{path} holds a {type(content).__name__}, not a record')
     if content.get('schema') != SCHEMA:

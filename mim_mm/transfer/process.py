@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mim_mm.files import known_object
 from mim_mm.transfer.chain import ChainError
 from mim_mm.transfer.manifest import utc_now
 from mim_mm.transfer.slurm import scheduler as slurm
@@ -197,8 +198,4 @@ class WorkDirLock:
 
 
 def read_holder(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return known_object(path)

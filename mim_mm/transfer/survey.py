@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.files import read_json
 from mim_mm.transfer import datasets, identity, plan, process
 from mim_mm.transfer.chain import Chain, ChainError, Stage
 from mim_mm.transfer.manifest import RUN_FILE, DamagedManifest, Record, read_record
@@ -30,10 +30,6 @@ class Identity:
     config: dict[str, Any]
     parent: str | None
     data: dict[str, Any]
-
-    @property
-    def config_sha256(self) -> str:
-        return identity.digest(self.config)
 
 
 class Survey:
@@ -202,7 +198,7 @@ class Survey:
 
     def _document(self, stage: Stage) -> Identity | None:
         try:
-            content = json.loads((self.chain.folder(stage) / IDENTITY_FILE).read_text(encoding='utf-8'))
+            content = read_json(self.chain.folder(stage) / IDENTITY_FILE)
             return Identity(content['config'], content['parent'], content['data'])
         except (OSError, ValueError, KeyError, TypeError):
             return None

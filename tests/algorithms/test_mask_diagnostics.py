@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from tiny import build, images
 from tiny_run import shrunken
 
-from mim_mm.engine.hooks.mask_diagnostics_hook import FILE_NAME, MaskDiagnosticsHook, read_mask_diagnostics
+from mim_mm.engine.hooks.mask_diagnostics_hook import FILE_NAME, MaskDiagnosticsHook
 from mim_mm.evaluation.pictures.mask_diagnostics import (
     MaskDiagnostics,
     coco_foreground,
@@ -20,6 +20,7 @@ from mim_mm.evaluation.pictures.mask_diagnostics import (
     hidden_foreground,
     hidden_ratios,
 )
+from mim_mm.files import read_rows
 from mim_mm.masking import MaskPlan, RandomMasking, SalienceMasking, salience
 
 
@@ -165,7 +166,7 @@ def test_the_hook_changes_nothing(tmp_path, masker):
     model.load_state_dict(state)
     alone = steps(model, None, tmp_path, 5)
     assert torch.equal(watched[0], alone[0]) and torch.equal(watched[1], alone[1])
-    lines = read_mask_diagnostics(tmp_path)
+    lines = read_rows(tmp_path / FILE_NAME)
     assert [line['iter'] for line in lines] == [1, 2, 4], 'the first one, then every second'
     assert watched[2].logged['train/mask_ratio'] == 0.75 == lines[-1]['mask_ratio']
     assert not [key for key in watched[2].logged if 'loss' in key]
@@ -176,7 +177,7 @@ def test_the_hook_sees_the_masks_of_the_step(tmp_path):
     seen, masker = [], model.masker
     model.masker = lambda *args, **options: seen.append(masker(*args, **options)) or seen[-1]
     steps(model, MaskDiagnosticsHook(interval=1), tmp_path, 3)
-    lines = read_mask_diagnostics(tmp_path)
+    lines = read_rows(tmp_path / FILE_NAME)
     assert len(seen) == len(lines) == 3, 'no mask was drawn for the diagnostics alone'
     for plan, line in zip(seen, lines):
         assert line['coverage'] == [pytest.approx(v) for v in plan.mask[:, 0].float().mean(0).tolist()]
@@ -188,9 +189,9 @@ def test_a_resumed_run_drops_what_is_trained_again(tmp_path):
     with open(tmp_path / FILE_NAME, 'a') as file:
         file.write('{"iter": 5, "cut o')
     steps(model, hook, tmp_path, 2, start=2)
-    assert [line['iter'] for line in read_mask_diagnostics(tmp_path)] == [1, 2, 3, 4]
+    assert [line['iter'] for line in read_rows(tmp_path / FILE_NAME)] == [1, 2, 3, 4]
     steps(model, hook, tmp_path, 1)
-    assert [line['iter'] for line in read_mask_diagnostics(tmp_path)] == [1], 'a fresh run starts anew'
+    assert [line['iter'] for line in read_rows(tmp_path / FILE_NAME)] == [1], 'a fresh run starts anew'
 
 
 def test_a_model_without_masker_is_refused(tmp_path):
@@ -229,4 +230,4 @@ def test_a_run_of_the_runner_logs_it(image_folder, tmp_path):
     assert set(logs[True][-1]) - set(logs[False][-1]) == {
         'mask_ratio', 'mask_ratio_std', 'mask_coverage_min', 'mask_coverage_max', 'salience_median', 'salience_above'
     }  # fmt: skip
-    assert [line['iter'] for line in read_mask_diagnostics(tmp_path / 'True')] == [1, 2, 4]
+    assert [line['iter'] for line in read_rows(tmp_path / 'True' / FILE_NAME)] == [1, 2, 4]

@@ -9,15 +9,15 @@ from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from tiny_run import train
 
-from mim_mm.checkpoint.atomic import latest_checkpoint, restore_history, to_plain, write_atomically
+from mim_mm.checkpoint.atomic import AtomicLocalBackend, latest_checkpoint, restore_history, to_plain
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
-    path = tmp_path / 'a.pth'
-    write_atomically(path, b'old')
+    path, backend = tmp_path / 'a.pth', AtomicLocalBackend()
+    backend.put(b'old', path)
     monkeypatch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError, match='disk full'):
-        write_atomically(path, b'new')
+        backend.put(b'new', path)
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.pth']
 
 

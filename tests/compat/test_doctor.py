@@ -86,10 +86,10 @@ def test_versions_too_old_or_absent(monkeypatch):
 
     monkeypatch.setattr(doctor, '_distribution', versions)
     found = {finding.name: finding for finding in doctor.check_packages()}
-    assert found['torch'].status == doctor.PROBLEM and '2.4 or later' in found['torch'].value
+    assert found['torch'].status == doctor.Status.PROBLEM and '2.4 or later' in found['torch'].value
     assert found['torch'].fix == 'pip install -c constraints.txt torch'
-    assert found['pycocotools'].status == doctor.PROBLEM and found['pycocotools'].value == 'not installed'
-    assert found['numpy'].status == doctor.OK
+    assert found['pycocotools'].status == doctor.Status.PROBLEM and found['pycocotools'].value == 'not installed'
+    assert found['numpy'].status == doctor.Status.OK
 
 
 @pytest.mark.parametrize('version, told', [('5.2.0', True), ('4.46.3', False), (None, False)])
@@ -101,7 +101,7 @@ def test_transformers_that_mmpretrains_multimodal_models_do_not_know(version, to
     found = {finding.name: finding for finding in doctor.check_packages()}
     assert ('transformers' in found) == told
     if told:
-        assert found['transformers'].status == doctor.WARNING and 'transformers<5' in found['transformers'].fix
+        assert found['transformers'].status == doctor.Status.WARNING and 'transformers<5' in found['transformers'].fix
 
 
 def test_versions_compare_as_numbers():
@@ -115,31 +115,33 @@ def test_a_compiled_mmcv_of_another_torch(monkeypatch):
 
     monkeypatch.setattr(doctor.finder, 'ops_source', broken)
     (finding,) = doctor.check_ops()
-    assert finding.status == doctor.PROBLEM and 'undefined symbol' in finding.value
+    assert finding.status == doctor.Status.PROBLEM and 'undefined symbol' in finding.value
     assert 'built for another torch' in finding.fix
 
 
 def test_imagenet_layouts(tmp_path, imagenet):
-    assert doctor.check_imagenet(imagenet).status == doctor.OK
+    assert doctor.check_imagenet(imagenet).status == doctor.Status.OK
     (imagenet / 'val' / 'n01440764').rmdir()
     assert '2 class folders in train, 1 in val' in doctor.check_imagenet(imagenet).value
     (imagenet / 'val' / 'n01443537').rmdir()
     flat = doctor.check_imagenet(imagenet)
-    assert flat.status == doctor.WARNING and 'no class folders in val' in flat.value and 'val/<class>' in flat.fix
+    assert (
+        flat.status == doctor.Status.WARNING and 'no class folders in val' in flat.value and 'val/<class>' in flat.fix
+    )
 
 
 def test_coco_layouts(coco):
-    assert doctor.check_coco(coco).status == doctor.OK
+    assert doctor.check_coco(coco).status == doctor.Status.OK
     (coco / 'annotations' / 'instances_val2017.json').unlink()
     finding = doctor.check_coco(coco)
-    assert finding.status == doctor.WARNING and finding.value.endswith('no annotations/instances_val2017.json')
+    assert finding.status == doctor.Status.WARNING and finding.value.endswith('no annotations/instances_val2017.json')
 
 
 def test_little_disk(monkeypatch):
     usage = type('usage', (), {'free': 5 * doctor.GIB})
     monkeypatch.setattr(doctor.shutil, 'disk_usage', lambda folder: usage)
     (finding,) = doctor.check_disk()
-    assert finding.status == doctor.WARNING and '5 GiB' in finding.value
+    assert finding.status == doctor.Status.WARNING and '5 GiB' in finding.value
     usage.free = doctor.GIB // 2
     (finding,) = doctor.check_disk()
-    assert finding.status == doctor.PROBLEM and not doctor.can_train([finding])
+    assert finding.status == doctor.Status.PROBLEM and not doctor.can_train([finding])

@@ -98,7 +98,7 @@ def test_a_class_that_train_lacks_stops_everywhere(tree, name, words):
     ):
         with pytest.raises(ValueError, match=f'train lacks .*{words}'):
             start()
-    assert doctor.check_imagenet(tree).status == doctor.PROBLEM
+    assert doctor.check_imagenet(tree).status == doctor.Status.PROBLEM
 
 
 def own_names(tree):

@@ -183,19 +183,19 @@ def test_folder_list_and_tars_give_the_same_images(folder, tmp_path):
 def test_tar_index_is_kept_and_made_anew_for_another_tar(tmp_path, own_cache, monkeypatch):
     shard = tmp_path / 'a.tar'
     write_tar(shard, {'0.png': encoded('PNG', noise((8, 8, 3)))})
-    first = image_sources.shard_index(str(shard))
+    first = image_sources.shard_index(str(shard))['images']
     assert len(list((own_cache / 'tar').iterdir())) == 1
     monkeypatch.setattr(image_sources, '_scan', lambda *args: pytest.fail('scanned again'))
-    assert image_sources.shard_index(str(shard)) == first
+    assert image_sources.shard_index(str(shard))['images'] == first
     monkeypatch.undo()
     monkeypatch.setenv('MIM_MM_CACHE', str(own_cache))
     write_tar(shard, {f'{i}.png': encoded('PNG', noise((8, 8, 3), i)) for i in range(3)})
-    assert [row[0] for row in image_sources.shard_index(str(shard))] == ['0.png', '1.png', '2.png']
+    assert [row[0] for row in image_sources.shard_index(str(shard))['images']] == ['0.png', '1.png', '2.png']
     for file in (own_cache / 'tar').iterdir():
         file.write_text('{"size": ')  # a cache damaged from outside
-    assert len(image_sources.shard_index(str(shard))) == 3
+    assert len(image_sources.shard_index(str(shard))['images']) == 3
     monkeypatch.setenv('MIM_MM_CACHE', str(shard))  # no folder can be made there
-    assert len(image_sources.shard_index(str(shard))) == 3
+    assert len(image_sources.shard_index(str(shard))['images']) == 3
 
 
 def test_tar_that_is_cut_off_or_compressed_is_refused(tmp_path):
@@ -298,7 +298,7 @@ def test_training_sees_every_readable_image_and_no_other(folder, tmp_path, packe
         write_tar(where, {p.name: p.read() for p in find_source(folder).places})
     seen = image_survey.survey(find_source(where))
     skip = tmp_path / 'unreadable.txt'
-    image_survey.write_skip_list(skip, seen.skip_list())
+    skip.write_text(seen.skip_list(), encoding='utf-8', errors='surrogateescape')
     data = own_images.OwnImages(**seen.source.settings, skip_list=str(skip), pipeline=pipeline())
     assert [data.get_data_info(i)['name'] for i in range(len(data))] == [look.name for look in seen.readable]
     loader = DataLoader(data, batch_size=4, num_workers=2, collate_fn=default_collate)
@@ -333,7 +333,7 @@ def test_other_channels_reach_the_model(tmp_path, channels):
     batch = default_collate([data[0], data[1]])
     assert batch['inputs'].shape == (2, channels, 8, 8)
     stored = [np.load(tmp_path / 'i' / f'{i}.npy').reshape(12, 12, channels).astype(float) for i in range(2)]
-    mean, std, count = own_images.channel_statistics(find_source(tmp_path / 'i').places, channels)
+    mean, std, count = image_survey.channel_statistics(find_source(tmp_path / 'i').places, channels)
     flat = np.stack(stored).reshape(-1, channels)
     np.testing.assert_allclose(mean, flat.mean(0), atol=1e-3)
     np.testing.assert_allclose(std, flat.std(0), atol=1e-3)
@@ -351,12 +351,12 @@ def test_statistics_of_colour_are_in_the_order_r_g_b(tmp_path):
     (tmp_path / 'i').mkdir()
     flat = np.zeros((4, 4, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
     (tmp_path / 'i' / 'a.png').write_bytes(encoded('PNG', flat))
-    mean, std, _ = own_images.channel_statistics(find_source(tmp_path / 'i').places, 3)
+    mean, std, _ = image_survey.channel_statistics(find_source(tmp_path / 'i').places, 3)
     assert mean == [200, 100, 50] and std == [1, 1, 1]
 
 
 def _index(path):
-    return image_sources.shard_index(path)
+    return image_sources.shard_index(path)['images']
 
 
 def test_many_processes_may_index_one_shard(tmp_path, own_cache):

@@ -12,9 +12,9 @@ from mmengine.runner import Runner
 from tiny_run import ROOT, TINY_ARCH, Killed, StopHook, shrunken
 from yapf.yapflib import yapf_api
 
+from mim_mm import files
 from mim_mm.algorithms.mae import MAE
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
-from mim_mm.checkpoint import atomic
 from mim_mm.compat.leave import leave
 from mim_mm.registry import MODELS
 
@@ -111,14 +111,14 @@ def main():
     # mmengine lays out the text of each config several times a run, which would take most of the time here.
     yapf_api.FormatCode = lambda text, **options: (text, True)
     torch.distributed.init_process_group('gloo')
-    written, write = [], atomic.write_atomically
+    written, write = [], files.write_bytes
 
-    def watched(path, data):
+    def watched(path, data, *args):
         assert get_rank() == 0, f'rank {get_rank()} writes {path}'
         written.append(str(path))
-        write(path, data)
+        write(path, data, *args)
 
-    atomic.write_atomically = watched
+    files.write_bytes = watched
 
     def mae(sharded=True, recipe='mae/mae_vitl_800e_fsdp.py', **options):
         return pretraining(f'configs/{recipe}', images, start, sharded, **options)

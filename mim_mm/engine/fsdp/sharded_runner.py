@@ -10,10 +10,8 @@ from mim_mm.compat.internals import resumes
 from mim_mm.registry import RUNNERS
 
 # What Runner reads from a config and FlexibleRunner.from_cfg does not.
-IGNORED = (
-    'activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg',
-    'sync_bn',
-)  # fmt: skip
+IGNORED = ['activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters']
+IGNORED += ['model_wrapper_cfg', 'sync_bn']
 # Hooks that copy the model or run parts of it outside of its forward pass, where its parameters are shards.
 UNUSABLE_HOOKS = ('EMAHook', 'SWAHook')
 

@@ -10,7 +10,7 @@ from mim_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class FusedAttentionHook(Hook):
-    """Call :func:`mim_mm.encoders.fused.fuse_attention` on the model before training; ``tools/train.py`` adds this hook.
+    """Call :func:`mim_mm.encoders.fused.fuse_attention` on the model before training; ``tools/train.py`` adds this.
 
     The algorithms of this package do so themselves; this is for fine-tuning, where mmpretrain builds the model.
     """

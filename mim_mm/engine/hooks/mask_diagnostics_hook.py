@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.registry import HOOKS, METRICS
 
@@ -38,7 +37,7 @@ class MaskDiagnosticsHook(Hook):
 
     In a step that is due the model's masker is replaced by one that calls it and remembers tokens and plan. Scalars
     (``mask_ratio``, ``mask_coverage_min``, ``salience_above``, ...: see
-    :class:`mim_mm.evaluation.pictures.mask_diagnostics.MaskDiagnostics`) go to the log, where they stand until the next look;
+    :class:`~mim_mm.evaluation.pictures.mask_diagnostics.MaskDiagnostics`) go to the log and stand until the next look;
     the arrays behind them to ``<work_dir>/mask_diagnostics.jsonl``, one JSON object a look, with ``iter`` (finished
     iterations) and ``epoch``. A resumed run drops the lines after its checkpoint and goes on; a fresh run starts the
     file anew. Only the first process of several looks, at its own share of the batch. With torch.compile the
@@ -70,7 +69,7 @@ class MaskDiagnosticsHook(Hook):
                 'remove it from custom_hooks'
             )
         if is_main_process():
-            _keep_lines(Path(runner.work_dir) / FILE_NAME, runner.iter)
+            files.drop_after(Path(runner.work_dir) / FILE_NAME, runner.iter)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         if is_main_process() and (runner.iter == 0 or (runner.iter + 1) % self.interval == 0):
@@ -93,30 +92,9 @@ class MaskDiagnosticsHook(Hook):
         for name, value in scalars.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         line = dict(iter=runner.iter + 1, epoch=runner.epoch, **scalars, **arrays)
-        with open(Path(runner.work_dir) / FILE_NAME, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(line) + '\n')
+        files.append_row(Path(runner.work_dir) / FILE_NAME, line)
 
     def after_train(self, runner) -> None:
         """A loop that ended between the two moments of a step must not leave its masker wrapped."""
         if self.recorder is not None:
             bare_model(runner).masker, self.recorder = self.recorder.masker, None
-
-
-def _keep_lines(path: Path, done: int) -> None:
-    """Drop the lines of iterations after ``done``: those of an earlier run, or of steps that are trained again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding='utf-8').splitlines():
-        try:
-            if json.loads(line)['iter'] <= done:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):  # cut off by a kill
-            continue
-    write_atomically(path, ''.join(f'{line}\n' for line in kept).encode())
-
-
-def read_mask_diagnostics(work_dir: str | Path) -> list[dict]:
-    """The looks of a run, oldest first; empty when there is no file."""
-    path = Path(work_dir) / FILE_NAME
-    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()] if path.is_file() else []

@@ -6,7 +6,6 @@ by rename, so a reader never sees half of it, and no failure to make or write it
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -19,6 +18,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
+from mim_mm import files
 from mim_mm.compat.internals import built_loop
 from mim_mm.engine.hooks.harmless import harmless
 from mim_mm.registry import HOOKS
@@ -178,19 +178,9 @@ def cpu_name() -> str:
 
 def write_progress(work_dir, progress: dict) -> None:
     """Replace ``<work_dir>/progress.json``. No fsync: the file is a signal, rewritten often, and never resumed from."""
-    path = Path(work_dir) / FILE_NAME
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(json.dumps(progress, indent=1, allow_nan=False), encoding='utf-8')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write_json(Path(work_dir) / FILE_NAME, progress, sync=False, allow_nan=False)
 
 
 def read_progress(work_dir) -> dict:
     """What the last write left, or an empty dict when there is no readable file."""
-    try:
-        progress = json.loads((Path(work_dir) / FILE_NAME).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
-    return progress if isinstance(progress, dict) else {}
+    return files.known_object(Path(work_dir) / FILE_NAME)

@@ -17,7 +17,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
+from mim_mm.config_parts import steps_in, type_name
 from mim_mm.data.coco_file import CocoFile, read_coco
 from mim_mm.data.image_sources import SourceError, cache_folder
 from mim_mm.engine.start import guard
@@ -71,32 +72,20 @@ def _flat(value) -> list:
 
 
 def _is_coco(dataset: Mapping) -> bool:
-    kind = dataset.get('type')
-    name = getattr(kind, '__name__', None) or str(kind).split('.')[-1]
-    return name == 'CocoDataset' and str(dataset.get('ann_file') or '').endswith('.json')
+    return type_name(dataset) == 'CocoDataset' and str(dataset.get('ann_file') or '').endswith('.json')
 
 
 def _absolute(root, path) -> str:
     return os.path.abspath(os.path.join(str(root or ''), str(path)))
 
 
-def _steps(node) -> Iterator[Mapping]:
-    """All transforms of a pipeline, those inside of others too."""
-    for step in node if isinstance(node, (list, tuple)) else ():
-        if isinstance(step, Mapping):
-            yield step
-            yield from _steps(step.get('transforms'))
-        else:
-            yield from _steps(step)
-
-
 def _loads_masks(dataset: Mapping) -> bool:
-    return any(step.get('with_mask') for step in _steps(dataset.get('pipeline')))
+    return any(step.get('with_mask') for step in steps_in(dataset.get('pipeline')))
 
 
 def _turns(dataset: Mapping) -> bool:
     """Whether the loader applies the EXIF orientation, which mmcv does unless it is told otherwise."""
-    kinds = [str(step.get('color_type', '')) for step in _steps(dataset.get('pipeline'))]
+    kinds = [str(step.get('color_type', '')) for step in steps_in(dataset.get('pipeline'))]
     return not any(kind == 'unchanged' or kind.endswith('ignore_orientation') for kind in kinds)
 
 
@@ -122,7 +111,7 @@ def _look(path: str, options: dict, trained: bool, folder: Path | None, say: Cal
                 say(f'checking {path} (once; half a minute for a file as large as COCO)')
             known = _check(path, options, trained, copy)
             with contextlib.suppress(OSError):  # without the record it is looked at again next time, nothing else
-                write_atomically(record, json.dumps(known).encode())
+                files.write_json(record, known, indent=None)
     for note in known['notes']:
         say(f'{path}: {note}')
     if not known['mended'] or not copy:
@@ -140,7 +129,7 @@ def _check(path: str, options: dict, trained: bool, copy: Path | None) -> dict:
     # mmdet itself passes over empty boxes in training; a copy of half a gigabyte would not change anything.
     mended = found.changed and not (trained and found.trains_alike)
     if mended and copy:
-        write_atomically(copy, json.dumps(found.content).encode())
+        files.write_json(copy, found.content, indent=None)
     return dict(path=path, mended=mended, notes=notes)
 
 
@@ -179,11 +168,8 @@ def _key(path: str, options: dict, trained: bool) -> str:
 
 
 def _read(record: Path) -> dict | None:
-    try:
-        known = json.loads(record.read_text(encoding='utf-8'))
-        return known if isinstance(known['mended'], bool) and isinstance(known['notes'], list) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    known = files.known_object(record)
+    return known if isinstance(known.get('mended'), bool) and isinstance(known.get('notes'), list) else None
 
 
 @contextlib.contextmanager

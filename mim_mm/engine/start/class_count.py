@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mim_mm.engine.bare_model import bare_model
+from mim_mm import files
+from mim_mm.engine.bare_model import bare_datasets, bare_model
 from mim_mm.engine.start import guard
 from mim_mm.folders import DataError, subfolders
 from mim_mm.registry import HOOKS
@@ -30,11 +30,11 @@ class ClassCountHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model = bare_model(runner)
-        trained = _leaves(runner.train_dataloader.dataset)
+        trained = bare_datasets(runner.train_dataloader.dataset)
         for dataset in trained:
             self._fits_head(dataset, 'training', model.head.num_classes)
         classes = trained[0].metainfo.get('classes')
-        for dataset in _leaves(runner.val_dataloader.dataset) if runner.val_loop is not None else ():
+        for dataset in bare_datasets(runner.val_dataloader.dataset) if runner.val_loop is not None else ():
             self._fits_head(dataset, 'validation', model.head.num_classes, classes)
             other = dataset.metainfo.get('classes')
             if classes is not None and other is not None and tuple(other) != tuple(classes):
@@ -47,7 +47,7 @@ class ClassCountHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         model = bare_model(runner)
-        for dataset in _leaves(runner.test_dataloader.dataset):
+        for dataset in bare_datasets(runner.test_dataloader.dataset):
             self._fits_head(dataset, 'test', model.head.num_classes)
         self._tell_mixup(model)
 
@@ -72,12 +72,6 @@ class ClassCountHook(Hook):
     def _tell_mixup(model) -> None:
         if getattr(model.data_preprocessor, 'num_classes', None) is not None:
             model.data_preprocessor.num_classes = model.head.num_classes
-
-
-def _leaves(dataset) -> list:
-    """The data sets inside wrappers such as ``ConcatDataset``, or the one there is."""
-    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
-    return [leaf for part in inner for leaf in _leaves(part)] if inner else [dataset]
 
 
 def _shown(names) -> str:
@@ -134,8 +128,7 @@ def fill_from_data(cfg: Config) -> str:
 def _categories(dataset: dict) -> tuple[list, str]:
     path = os.path.join(dataset['data_root'], dataset['ann_file'])
     try:
-        with open(path, encoding='utf-8-sig') as file:
-            return [(row['id'], row['name']) for row in json.load(file)['categories']], path
+        return [(row['id'], row['name']) for row in files.read_json(path)['categories']], path
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise guard.ConfigError(f'classes_from_data: {path} has no categories that can be read: {error!r}') from error
 

@@ -14,19 +14,19 @@ from pathlib import Path
 from types import ModuleType
 
 from mmengine.config import Config
-from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
-from mmengine.runner import FlexibleRunner, Runner
-from torch.utils.data import IterableDataset
 
 from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+from mim_mm.config_parts import datasets_in, type_name
 
 # Keys that Runner reads from the config without being parameters of its constructor.
-_READ_ELSEWHERE = {
-    'activation_checkpointing', 'auto_scale_lr', 'classes_from_data', 'compile', 'custom_imports', 'default_scope',
-    'efficient_conv_bn_eval', 'find_unused_parameters', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
-    'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline', 'value_range',
-}  # fmt: skip
+_READ_ELSEWHERE = set(
+    (
+        'activation_checkpointing auto_scale_lr classes_from_data compile custom_imports default_scope '
+        'efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg optim_wrapper param_scheduler runner_type '
+        'sync_bn tta_model tta_pipeline value_range'
+    ).split()
+)
 _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'visualization'}
 
 _LAYOUTS = {
@@ -42,17 +42,11 @@ class ConfigError(ValueError):
 
 def known_keys() -> set[str]:
     """Top-level config keys that mmengine reads."""
-    params = set(inspect.signature(Runner.__init__).parameters) | set(
-        inspect.signature(FlexibleRunner.__init__).parameters
-    )
+    from mmengine.runner import FlexibleRunner, Runner  # a second to import, and the chain asks for guards only
+
+    params = {name for kind in (Runner, FlexibleRunner) for name in inspect.signature(kind.__init__).parameters}
     # ``optimizer`` would be a leftover of the mm 1.x style: nothing reads it.
     return (params | _READ_ELSEWHERE) - {'self', 'cfg', 'param_schedulers'}
-
-
-def type_name(cfg: Mapping) -> str:
-    """The class of a config dict without its scope; ``type`` may be a name or, in mmengine's new style, the class."""
-    kind = cfg.get('type') or ''
-    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
 
 
 def loads_encoder(cfg: Config) -> bool:
@@ -133,12 +127,8 @@ def check_options(cfg: Config, options: Mapping) -> None:
 def iter_datasets(cfg: Config) -> Iterator[tuple[str, dict]]:
     """All dataset configs of the train, val and test loaders, wrappers unfolded, with the name of their loader."""
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        waiting = [(cfg.get(loader) or {}).get('dataset')]
-        while waiting:
-            dataset = waiting.pop()
-            if isinstance(dataset, Mapping):
-                yield loader, dataset
-                waiting += [dataset.get('dataset')] + list(dataset.get('datasets') or [])
+        for dataset in datasets_in((cfg.get(loader) or {}).get('dataset')):
+            yield loader, dataset
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -196,12 +186,15 @@ def fit_loaders(cfg: Config) -> None:
                 loader.pop(key, None)
 
 
-def check_first_batch(runner: Runner) -> None:
+def check_first_batch(runner) -> None:
     """Stop where the training set does not fill one batch, so that an epoch would have no iteration.
 
     Raises:
         ConfigError: with the number of images and the batch that fits.
     """
+    from mmengine.dataset import InfiniteSampler
+    from torch.utils.data import IterableDataset
+
     loader = runner.train_dataloader
     if isinstance(loader.sampler, InfiniteSampler) or isinstance(loader.dataset, IterableDataset) or len(loader):
         return

@@ -1,4 +1,4 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do: parse, guard, resolve, run."""
+"""What ``tools/train.py`` and ``tools/test.py`` do: parse (``arguments.py``), guard, resolve, run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
@@ -18,21 +18,14 @@ from mmengine.runner import Runner
 
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
+from mim_mm.config_parts import type_name
 from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
+from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
 from mim_mm.engine.stop.exact_resume import ResumeError
 from mim_mm.engine.stop.signals import EARLY, REQUEST
 from mim_mm.engine.stop.stop_hook import Stopped
 from mim_mm.folders import DataError
-
-
-def _common_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--work-dir', help='where checkpoints and logs go (default: work_dirs/<config name>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--data-root', help='folder of the data set, instead of the one the config names')
-    parser.add_argument('--seed', type=int, help='random seed (default: the config, else 0)')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -97,7 +90,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
         )
     notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
-    if args.amp and guard.type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
+    if args.amp and type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
     if args.compile:
@@ -122,7 +115,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration. The clock concerns pretraining models alone.
     for kind in ('ClockHook', 'ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
-        if not any(guard.type_name(hook) == kind for hook in [*hooks, *defaults]):
+        if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
     return notes
@@ -138,19 +131,7 @@ def _fail(error: Exception) -> None:
 
 def train_main(argv: list[str] | None = None) -> None:
     """Train a config: pretraining, linear probe, fine-tuning or detection."""
-    parser = argparse.ArgumentParser(description='Train a config.')
-    parser.add_argument('config')
-    _common_arguments(parser)
-    parser.add_argument(
-        '--resume', nargs='?', const='latest', metavar='CKPT',
-        help="go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT",
-    )  # fmt: skip
-    parser.add_argument('--amp', action='store_true', help='train under bf16 autocast')
-    parser.add_argument('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
-    parser.add_argument(
-        '--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size'
-    )
-    args = parser.parse_args(argv)
+    args = train_arguments(argv)
     try:
         cfg = load_config(args)
         notes = _prepare_training(cfg, args)
@@ -179,11 +160,7 @@ def _train(cfg: Config, notes: list[str]) -> None:
 
 def test_main(argv: list[str] | None = None) -> None:
     """Evaluate a checkpoint with the test loader of a config."""
-    parser = argparse.ArgumentParser(description='Evaluate a checkpoint.')
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    _common_arguments(parser)
-    args = parser.parse_args(argv)
+    args = test_arguments(argv)
     try:
         cfg = load_config(args)
         if not os.path.isfile(args.checkpoint):
@@ -199,7 +176,7 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('strategy', None)
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
-    hooks = [h for h in cfg.get('custom_hooks') or [] if guard.type_name(h) != 'LoadPretrainedHook']
+    hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) != 'LoadPretrainedHook']
     cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
     try:
         _build_runner(cfg).test()

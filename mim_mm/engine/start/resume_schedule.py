@@ -42,7 +42,7 @@ def numbers(group: dict) -> dict[str, Any]:
         key: value
         for key, value in group.items()
         if is_number(value) or (isinstance(value, (tuple, list)) and value and all(map(is_number, value)))
-    }  # fmt: skip
+    }
 
 
 def state(scheduler) -> dict[str, Any]:
@@ -115,8 +115,8 @@ class ResumeScheduleHook(Hook):
     - ``max_epochs``, ``param_scheduler``, learning rate or weight decay changed: see the module's docstring.
     - An epoch has another number of iterations (batch, number of devices, data): from the end of an epoch the run goes
       on at that epoch, counted in its own iterations. In the middle of one it stops
-      (:func:`mim_mm.engine.stop.exact_resume.unseen`), and so does an iteration-based loop, whose length has no meaning in
-      another batch.
+      (:func:`mim_mm.engine.stop.exact_resume.unseen`), and so does an iteration-based loop, whose length has no
+      meaning in another batch.
     - Nothing is left to do: said.
 
     Raises:

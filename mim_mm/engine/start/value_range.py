@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from mmengine.config import Config
 
+from mim_mm.config_parts import steps_in, type_name
 from mim_mm.engine.start import guard
 
 LOADERS = ('LoadImageFromFile', 'LoadAnyImage', 'LazyLoadImageFromFile')
@@ -22,20 +23,9 @@ def fill_value_range(cfg: Config) -> str:
     """
     stated = cfg.value_range
     for _, dataset in guard.iter_datasets(cfg):
-        for step in _steps(dataset.get('pipeline')):
-            name = str(step.get('type')).split('.')[-1]
+        for step in steps_in(dataset.get('pipeline')):
+            name = type_name(step)
             if name in LOADERS and step.get('value_range') is None:
                 step['type'], step['value_range'] = f'mim_mm.{name}', stated
     shown = dict(stated) if isinstance(stated, Mapping) else tuple(stated)
     return f'value range: {shown} of files of more than 8 bits becomes 0..255'
-
-
-def _steps(node) -> Iterator[dict]:
-    """Every dict with a type, at any depth (transforms may hold others)."""
-    if isinstance(node, Mapping):
-        if 'type' in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _steps(item)

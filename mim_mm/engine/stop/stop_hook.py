@@ -11,7 +11,8 @@ from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank, get_
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from mim_mm.checkpoint.atomic import latest_checkpoint, write_atomically
+from mim_mm import files
+from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.compat.internals import built_loop
 from mim_mm.engine.hooks.progress import read_progress, write_progress
 from mim_mm.engine.stop import exact_resume
@@ -36,8 +37,8 @@ class StopOnSignalHook(Hook):
     A single process looks at every iteration. Several agree by one all-reduce of a number every ``interval``
     iterations, the only ones at which the host waits for the device. Where gradients are accumulated the stop waits for
     the next optimizer step, and in an iteration-based loop for a validation that is due. Resuming from the file goes on
-    with the next batch, also in the middle of an epoch: see :mod:`mim_mm.engine.stop.exact_resume`. The file is removed once
-    a later checkpoint is there.
+    with the next batch, also in the middle of an epoch: see :mod:`mim_mm.engine.stop.exact_resume`. The file is removed
+    once a later checkpoint is there.
 
     Args:
         interval: iterations between two agreements of several processes.
@@ -135,12 +136,15 @@ class StopOnSignalHook(Hook):
         out_dir = Path(out_dir or runner.work_dir)
         path = out_dir / f'stopped_iter_{done}.pth'
         runner.save_checkpoint(
-            str(out_dir), path.name, by_epoch=False, backend_args=dict(backend='atomic_local'),
+            str(out_dir),
+            path.name,
+            by_epoch=False,
+            backend_args=dict(backend='atomic_local'),
             meta=dict(stopped=dict(signal=name, random=states)),
-        )  # fmt: skip
+        )
         message = f'{name}: stopped after iteration {done} of {runner.max_iters}; {path} is saved, --resume goes on'
         if is_main_process():
-            write_atomically(Path(runner.work_dir) / 'last_checkpoint', str(path).encode())
+            files.write_text(Path(runner.work_dir) / 'last_checkpoint', str(path))
             self._drop_leftover(runner)
             progress = dict(read_progress(runner.work_dir), iter=done, stopped=name, checkpoint=path.name)
             try:

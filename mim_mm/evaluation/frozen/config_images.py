@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
+from mim_mm.config_parts import datasets_in, is_wrapper
+from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import DATASETS
 
 __all__ = ['ConfigImages', 'labelled_images']
@@ -29,9 +29,7 @@ def labelled_images(
     Raises:
         ValueError: nothing names the data; a validation class that training lacks. FileNotFoundError: no data.
     """
-    parts = (
-        [] if root else [list(_datasets((cfg.get(f'{p}_dataloader') or {}).get('dataset'))) for p in ('train', 'val')]
-    )
+    parts = [] if root else [_datasets(cfg.get(f'{part}_dataloader')) for part in ('train', 'val')]
     if parts and all(parts) and 'head' in (cfg.get('model') or {}):
         init_default_scope(cfg.get('default_scope') or 'mmpretrain')
         train = ConfigImages(parts[0], preprocess, share=share)
@@ -45,17 +43,10 @@ def labelled_images(
     return train, FolderImages(root, 'val', preprocess, train.classes, share)
 
 
-def _datasets(node) -> Iterator[dict]:
-    """The data sets inside of wrappers."""
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _datasets(item)
-    elif isinstance(node, Mapping):
-        inner = [node.get('dataset'), node.get('datasets')]
-        if any(inner):
-            yield from _datasets([item for item in inner if item])
-        else:
-            yield node.to_dict() if hasattr(node, 'to_dict') else dict(node)
+def _datasets(loader: dict | None) -> list[dict]:
+    """The data sets of a loader, those inside of wrappers in place of these."""
+    found = [dataset for dataset in datasets_in((loader or {}).get('dataset')) if not is_wrapper(dataset)]
+    return [dataset.to_dict() if hasattr(dataset, 'to_dict') else dict(dataset) for dataset in found]
 
 
 class ConfigImages(FolderImages):

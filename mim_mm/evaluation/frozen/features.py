@@ -1,7 +1,6 @@
 """Frozen features of any mmpretrain backbone, extracted once and reused by k-NN and low-shot evaluation.
 
-The eval transform is the one of the published k-NN protocols (DINO eval_knn.py, iBOT, CAPI): short edge 256 bicubic,
-centre crop 224, no augmentation. A stored file is used again only when backbone, weights, transform, precision and the
+A stored file is used again only when backbone, weights, transform, precision and the
 listing of the images are the same; otherwise features are computed anew.
 """
 
@@ -10,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -22,13 +19,12 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from mim_mm import files
 from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
-from mim_mm.data.class_dataset import ClassFolders
-from mim_mm.data.unlabelled import NoImages
 from mim_mm.encoders import grid_of
-from mim_mm.folders import subfolders
+from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import MODELS
 
 __all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 'encode', 'extract', 'load_or_extract']
@@ -36,57 +32,6 @@ __all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 
 SCHEMA = 2  # 1: features of encoders that were loaded before anything left over stopped the load
 POOLINGS = ('cls', 'mean', 'cls_mean')
 AMP = {'bf16': torch.bfloat16, 'fp16': torch.float16}
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What happens between an image file and the backbone.
-
-    resize: short edge in pixels, bicubic (Pillow). crop: side of the centre crop in pixels, at most ``resize``.
-    mean, std: of the pixel values 0..255, in the order in which the channels reach the backbone.
-    to_rgb: files are read as BGR; True turns them into RGB before mean and std.
-    value_range: black and white of files of more than 8 bits, see ``mim_mm.data.pixel_values``.
-    """
-
-    resize: int = 256
-    crop: int = 224
-    mean: tuple = (123.675, 116.28, 103.53)
-    std: tuple = (58.395, 57.12, 57.375)
-    to_rgb: bool = True
-    value_range: tuple | dict | None = None
-
-    def __post_init__(self):
-        if not 0 < self.crop <= self.resize:
-            raise ValueError(f'crop {self.crop} must be 1 to resize ({self.resize}): change one of them')
-
-    @classmethod
-    def from_config(cls, cfg: Config, resize: int | None = None, crop: int | None = None) -> Preprocess:
-        """Mean, std, channel order and value range of a config; crop: its ``img_size`` or 224; resize: crop * 8 / 7."""
-        model = cfg.get('model') or {}
-        given = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        size = (model.get('backbone') or {}).get('img_size', 224)
-        crop = crop or (size if isinstance(size, int) else min(size))
-        values = dict(resize=resize or round(crop * 8 / 7), crop=crop, value_range=cfg.get('value_range'))
-        if given.get('mean') is not None:
-            # Our pretraining swaps the channels when it packs an image, other configs in the preprocessor.
-            dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-            last = (dataset.get('pipeline') or [{}])[-1]
-            packed = last.get('type', '').endswith('PackImage') and last.get('to_rgb', True)
-            swapped = any(given.get(key) for key in ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'))
-            values.update(mean=tuple(given['mean']), std=tuple(given['std']), to_rgb=bool(packed) != swapped)
-        return cls(**values)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """uint8 BGR (B, 3, H, W) -> float32 (B, 3, H, W) as the backbone expects it, on the same device."""
-        images = (images.flip(1) if self.to_rgb else images).float()
-        mean, std = (_channels(tuple(v), images.device) for v in (self.mean, self.std))
-        return (images - mean) / std
-
-
-@lru_cache(maxsize=16)
-def _channels(values: tuple, device: torch.device) -> Tensor:
-    """(1, C, 1, 1); kept, because copying it to a GPU for every batch would wait for the batch before."""
-    return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -124,65 +69,6 @@ class Source:
         found.update(partial=self.min_loaded < WHOLE, preprocess=vars(self.preprocess))
         found.update(data=data.digest(), classes=data.classes)
         return json.loads(json.dumps(found, default=str))
-
-
-class FolderImages(Dataset):
-    """``root/split/<class>/**`` as training lists it (ClassFolders); item: (uint8 BGR (3, crop, crop), label).
-
-    Args:
-        classes: class names in label order. None: the folders of this split. Give those of train for val, so that a
-            class that val lacks does not shift the labels of the others.
-        share: (i, n): only the i-th of n consecutive parts of nearly equal size, for n processes.
-
-    Raises:
-        FileNotFoundError: no such folder, or no image in its class folders.
-        ValueError: a class that is not among ``classes``; fewer images than parts.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        split: str,
-        preprocess: Preprocess,
-        classes: tuple[str, ...] | None = None,
-        share: tuple[int, int] = (0, 1),
-    ):
-        self.root = Path(root) / split
-        if not self.root.is_dir():
-            raise NoImages(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
-        size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
-        load = dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range)
-        pipeline = [load, dict(type='mmpretrain.ResizeEdge', **size)]
-        pipeline.append(dict(type='mmpretrain.CenterCrop', crop_size=preprocess.crop))
-        trained = Path(root).absolute() / 'train'
-        if classes is not None and trained.is_dir() and subfolders(trained) == list(classes):
-            classes = str(trained)  # the folder says more than the names: which of them are empty
-        self.images = ClassFolders(data_prefix=str(self.root), pipeline=pipeline, classes_from=classes)
-        self.classes = tuple(self.images.metainfo['classes'])
-        infos = map(self.images.get_data_info, self._take(share))
-        self.items = [(os.path.relpath(d['img_path'], self.root), d['gt_label']) for d in infos]
-
-    def _take(self, share: tuple[int, int]) -> range:
-        """The images of this share; sets where it starts."""
-        (part, parts), count = share, len(self.images)
-        if not 0 <= part < parts <= count:
-            raise ValueError(f'{self.root} has {count} images, not enough for part {part} of {parts}: lower GPUS')
-        self.start = part * count // parts
-        return range(self.start, (part + 1) * count // parts)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.images[self.start + index]['img'].transpose(2, 0, 1).copy()), self.items[index][1]
-
-    def digest(self) -> str:
-        """sha256 of names, labels, sizes and modification times; where the folder lies does not count."""
-        sha = hashlib.sha256()
-        for name, label in self.items:
-            state = os.stat(self.root / name)
-            sha.update(f'{name}\0{label}\0{state.st_size}\0{state.st_mtime_ns}\n'.encode('utf-8', 'surrogateescape'))
-        return sha.hexdigest()
 
 
 @dataclass
@@ -323,14 +209,7 @@ def load_or_extract(source: Source, data: FolderImages, folder: str | Path, **ex
     features.provenance.update(load_report=report and json.loads(json.dumps(report.as_dict())), reused=False)
     features.provenance.update(device=str(extraction.get('device', 'cpu')), seconds=round(time.time() - start, 1))
     features.provenance.update(torch=str(torch.__version__), file=str(file))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'wb') as stream:  # gigabytes: straight to disk, not through a buffer as checkpoints
-            torch.save(dict(vars(features), classes=list(features.classes)), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Gigabytes: straight to disk, not through a buffer as checkpoints.
+    with files.replacing(file) as temporary, open(temporary, 'wb') as stream:
+        torch.save(dict(vars(features), classes=list(features.classes)), stream)
     return features

@@ -8,7 +8,6 @@ similarities, one shard of the bank, and the queries with k candidates each; onl
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,11 +16,12 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.checkpoint.read import resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 from mim_mm.evaluation.frozen.config_images import labelled_images
-from mim_mm.evaluation.frozen.features import Features, Preprocess, Source, load_or_extract
+from mim_mm.evaluation.frozen.features import Features, Source, load_or_extract
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 
 __all__ = ['KS', 'evaluate', 'fitting_ks', 'knn_accuracy', 'nearest', 'vote']
 
@@ -220,9 +220,12 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     add_load_arguments(parser)
     add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
     add(
-        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
+        '--value-range',
+        type=float,
+        nargs=2,
+        metavar=('BLACK', 'WHITE'),
         help="of images of more than 8 bits (default: the config's value_range)",
-    )  # fmt: skip
+    )
 
 
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:
@@ -264,4 +267,4 @@ def frozen_features(args: argparse.Namespace, share: tuple[int, int] = (0, 1)) -
 def write_result(path: Path, result: dict, train: Features, val: Features) -> None:
     """``result`` with the provenance of both feature sets as JSON; the file appears whole or not at all."""
     content = dict(schema=1, **result, features=dict(train=train.provenance, val=val.provenance))
-    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
+    files.write_json(path, content)

@@ -17,10 +17,10 @@ class LowShotImages(ClassFolders):
     """``ClassFolders`` reduced to few labelled images; the classes stay all of them.
 
     Args:
-        ann_file (str): A list as :func:`mim_mm.evaluation.frozen.lowshot.read_split` reads it, one ``class/file`` or ``file``
-            a line without a label; absolute, or relative to ``data_root``.
-        fraction (float, optional): Instead of a list, this part of each class, drawn with ``seed``.
-        seed (int): Of the draw.
+        ann_file: a list as :func:`mim_mm.evaluation.frozen.lowshot.read_split` reads it, one ``class/file`` or
+            ``file`` a line without a label; absolute, or relative to ``data_root``.
+        fraction: instead of a list, this part of each class, drawn with ``seed``.
+        seed: of the draw.
         kwargs: ``data_root``, ``data_prefix``, ``pipeline``, ... of ``ClassFolders``.
 
     Raises:

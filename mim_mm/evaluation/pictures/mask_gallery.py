@@ -31,10 +31,8 @@ DEFAULT = dict(
     backbone=dict(type='mmpretrain.VisionTransformer', arch='base', img_size=224, patch_size=16, out_type='raw'),
     masker=dict(type='RandomMasking'),
     decoder=dict(type='MAEDecoder', embed_dims=16, depth=1, num_heads=1),
-    data_preprocessor=dict(
-        type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
-    ),
-)  # fmt: skip
+    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
+)
 
 
 def parse_masker(spec: str) -> tuple[str, dict]:

@@ -18,9 +18,9 @@ class AttentivePool(BaseModule):
     query starts at zero, so the attention starts uniform. Keys have no bias (it would cancel in the softmax).
 
     Args:
-        embed_dims (int): D, width of the tokens.
-        num_heads (int): Divides D; CAE takes the encoder's.
-        eps (float): Of the LayerNorms.
+        embed_dims: D, width of the tokens.
+        num_heads: divides D; CAE takes the encoder's.
+        eps: of the LayerNorms.
         init_cfg: N(0, 0.02) truncated for matrices, as CAE, by default.
 
     Raises:

@@ -28,16 +28,16 @@ class FrozenProbe(ImageClassifier):
     to train mode).
 
     Args:
-        backbone (dict): mmpretrain's ``VisionTransformer``, ``BEiTViT`` or ``HiViT``. ``out_type`` and ``out_indices``
+        backbone: mmpretrain's ``VisionTransformer``, ``BEiTViT`` or ``HiViT``. ``out_type`` and ``out_indices``
             do not matter.
-        head (dict): Its ``in_channels`` is the feature's width: see ``pool``.
-        blocks (sequence): Indices of the blocks to read, from 0, negative ones from the end, ascending.
-        norm (bool): Put each block's output through the backbone's final norm (DINO, iBOT, DINOv2); the backbone must
+        head: its ``in_channels`` is the feature's width: see ``pool``.
+        blocks: indices of the blocks to read, from 0, negative ones from the end, ascending.
+        norm: put each block's output through the backbone's final norm (DINO, iBOT, DINOv2); the backbone must
             have one. False: bare outputs.
-        pool (str): 'cls': class tokens of the blocks, joined, the earliest first; 'mean': their mean patch tokens,
+        pool: 'cls': class tokens of the blocks, joined, the earliest first; 'mean': their mean patch tokens,
             joined; 'cls_mean': class tokens, then the mean patch token of the last block; 'tokens': all tokens of the
             single block, for a neck that pools.
-        neck (dict, optional): Between feature and head, e.g. ``ClsBatchNormNeck`` or ``mim_mm.AttentivePool``.
+        neck: between feature and head, e.g. ``ClsBatchNormNeck`` or ``mim_mm.AttentivePool``.
         **kwargs: As mmpretrain's ``ImageClassifier``.
 
     Raises:

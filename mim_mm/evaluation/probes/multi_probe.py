@@ -68,10 +68,11 @@ def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
     first = parameters[0]
     step = first.numel() * first.element_size()
     if any(
-        not p.is_contiguous() or p.data_ptr() != first.data_ptr() + i * step or
-        p.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
+        not p.is_contiguous()
+        or p.data_ptr() != first.data_ptr() + i * step
+        or p.untyped_storage().data_ptr() != first.untyped_storage().data_ptr()
         for i, p in enumerate(parameters)
-    ):  # fmt: skip
+    ):
         for parameter, place in zip(parameters, torch.stack([p.detach() for p in parameters])):
             parameter.data = place
     return first.detach().as_strided((len(parameters), *first.shape), (first.numel(), *first.stride()))
@@ -189,12 +190,12 @@ class MultiProbe(BaseModel):
     """A frozen encoder and a grid of linear heads on it.
 
     Args:
-        backbone (dict): mmpretrain's ViT, BEiT's ViT or HiViT. It stays in eval mode and gets no gradient.
-        head (dict): Arguments of :class:`ProbeGrid` except ``width``.
-        autocast (bool | str): The encoder in bf16, the heads always in fp32, in training and in evaluation alike.
+        backbone: mmpretrain's ViT, BEiT's ViT or HiViT. It stays in eval mode and gets no gradient.
+        head: arguments of :class:`ProbeGrid` except ``width``.
+        autocast: the encoder in bf16, the heads always in fp32, in training and in evaluation alike.
             'auto': on GPUs that have bf16.
-        data_preprocessor (dict, optional): mmpretrain's ``ClsDataPreprocessor`` by default.
-        init_cfg (dict, optional): As in mmengine.
+        data_preprocessor: mmpretrain's ``ClsDataPreprocessor`` by default.
+        init_cfg: as in mmengine.
 
     Optimise it with ``mim_mm.ProbeHeadsConstructor``.
 

@@ -7,7 +7,6 @@ off for the head that won.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 from mim_mm.data.class_dataset import ClassFolders
+from mim_mm.engine.bare_model import bare_datasets
 from mim_mm.registry import DATASETS, HOOKS, METRICS
 
 PARTS = ('fit', 'choose', 'report')
@@ -51,11 +51,11 @@ class ProbeImages(ClassFolders):
     """Labelled images of which the probes see a part; each sample says which (``probe_part``).
 
     Args:
-        part (str): 'fit', the training folder without what is held out; 'choose', what is held out of it; 'report',
+        part: 'fit', the training folder without what is held out; 'choose', what is held out of it; 'report',
             all images of another folder.
-        fraction (float): Part of each class that is held out, at least one image.
-        at_most (int): Most images of a class that are held out.
-        seed (int): Of the choice. These three must be the same for 'fit' and 'choose'.
+        fraction: part of each class that is held out, at least one image.
+        at_most: most images of a class that are held out.
+        seed: of the choice. These three must be the same for 'fit' and 'choose'.
         **kwargs: Of :class:`mim_mm.ClassFolders`: class folders, or a list. For 'report' set ``classes_from``.
 
     Raises:
@@ -99,7 +99,7 @@ class ProbeAccuracy(BaseMetric):
     after an evaluation, on the main process.
 
     Args:
-        collect_device (str): As in mmengine.
+        collect_device: as in mmengine.
 
     Raises:
         ValueError: Samples do not say their part, or there are none of 'choose' or of 'report'.
@@ -139,10 +139,17 @@ class ProbeAccuracy(BaseMetric):
         }
         best = int(np.argmax(top1['choose']))
         heads = [
-            dict(name=p.name, blocks=p.blocks, pooling=p.pooling, norm=p.norm, lr=p.lr, held_out_top1=float(held),
-                 test_top1=float(test))
+            dict(
+                name=p.name,
+                blocks=p.blocks,
+                pooling=p.pooling,
+                norm=p.norm,
+                lr=p.lr,
+                held_out_top1=float(held),
+                test_top1=float(test),
+            )
             for p, held, test in zip(self.probes, top1['choose'], top1['report'])
-        ]  # fmt: skip
+        ]
         self.details = dict(
             best_head=heads[best]['name'],
             chosen_by='top-1 on images held out of the training set',
@@ -172,7 +179,7 @@ class ProbeReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         fit, choose = (
-            [d for d in _datasets(loader.dataset) if isinstance(d, ProbeImages) and d.part == part]
+            [d for d in bare_datasets(loader.dataset) if isinstance(d, ProbeImages) and d.part == part]
             for loader, part in ((runner.train_dataloader, 'fit'), (runner.val_dataloader, 'choose'))
         )
         described = [{(d.img_prefix, d.ann_file, *d.split.items()) for d in part} for part in (fit, choose)]
@@ -194,15 +201,9 @@ class ProbeReportHook(Hook):
         if not found or not is_main_process():
             return
         path = Path(runner.work_dir) / FILE_NAME
-        write_atomically(path, json.dumps(dict(iteration=iteration, **found[0]), indent=1).encode())
+        files.write_json(path, dict(iteration=iteration, **found[0]))
         rates = [head['lr'] for head in found[0]['heads']]
         best = next(head for head in found[0]['heads'] if head['name'] == found[0]['best_head'])
         at_end = len(set(rates)) > 1 and best['lr'] in (min(rates), max(rates))
         hint = ' Its rate is at the end of the grid: widen model.head.lrs.' if at_end else ''
         runner.logger.info(f'Best of {len(rates)} heads on held-out images: {best["name"]}.{hint} All are in {path}')
-
-
-def _datasets(dataset) -> list:
-    """The data sets inside wrappers such as ``ConcatDataset``, or the one there is."""
-    inner = getattr(dataset, 'datasets', None) or ([dataset.dataset] if hasattr(dataset, 'dataset') else [])
-    return [d for part in inner for d in _datasets(part)] if inner else [dataset]

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from torch.utils.data import Subset
 
 from mim_mm.evaluation.frozen.config_images import labelled_images
-from mim_mm.evaluation.frozen.features import AMP, Preprocess
+from mim_mm.evaluation.frozen.features import AMP
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.frozen.knn import knn_accuracy
 from mim_mm.evaluation.probes.multi_probe import ProbeGrid
 from mim_mm.evaluation.probes.probe_features import POOLINGS
@@ -42,9 +43,10 @@ class QualitySettings:
     Args:
         data: folder with train/<class>/* and val/<class>/*.
         max_train_per_class, max_val_per_class: images of a class that are used, drawn by ``seed``; None: all.
-        resize, crop: pixels, see :class:`mim_mm.evaluation.frozen.features.Preprocess`; None: by the backbone's img_size.
-        probe: ``blocks``, ``norm`` and ``lrs`` of :class:`mim_mm.evaluation.probes.multi_probe.ProbeGrid`, ``iters`` and
-            ``batch_size`` of their training (SGD, momentum 0.9, cosine to 0). What is left out is as in ``PROBE``.
+        resize, crop: pixels, see :class:`mim_mm.evaluation.frozen.folder_images.Preprocess`; None: by the backbone's
+            img_size.
+        probe: ``blocks``, ``norm`` and ``lrs`` of :class:`mim_mm.evaluation.probes.multi_probe.ProbeGrid`, ``iters``
+            and ``batch_size`` of their training (SGD, momentum 0.9, cosine to 0). What is left out is as in ``PROBE``.
         ks: numbers of neighbours to choose from; those above the number of images are left out.
         fraction: part of each class of the training images on which choices are made.
         amp: None, 'bf16' or 'fp16' autocast of the encoder.
@@ -238,10 +240,9 @@ def measure_quality(backbone: nn.Module, data: QualityData, device: str | torch.
                 times.append(time.time())
                 counts = dict(train=len(train), held_out=int(data.choose.sum()), test=len(val))
                 spent = [round(b - a, 2) for a, b in zip(times, times[1:])]
-                outcome = [dict(
-                    knn_top1=knn['top1'], probe_top1=probe['top1'], knn=knn, probe=probe, images=counts,
-                    classes=len(data.classes), seconds=dict(zip(('features', 'knn', 'probe'), spent)),
-                )]  # fmt: skip
+                found = dict(knn_top1=knn['top1'], probe_top1=probe['top1'], knn=knn, probe=probe, images=counts)
+                seconds = dict(zip(('features', 'knn', 'probe'), spent))
+                outcome = [dict(found, classes=len(data.classes), seconds=seconds)]
             except Exception as error:  # the others wait for an answer
                 outcome = [f'{type(error).__name__}: {error}']
         broadcast_object_list(outcome)

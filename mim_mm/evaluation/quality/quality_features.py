@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from mim_mm.encoders import UnsupportedBackbone, reader_of
-from mim_mm.evaluation.frozen.features import AMP, Preprocess, encode, evaluating
+from mim_mm.evaluation.frozen.features import AMP, encode, evaluating
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.probes.probe_features import read_blocks
 
 __all__ = ['compact_tokens', 'extract_tokens']
@@ -48,9 +49,11 @@ def _own_share(backbone, data, count: int, settings, preprocess, device) -> Tens
     indices = [min(i, len(data) - 1) for i in range(rank, count * world, world)]
     # An own generator: without it the loader draws its seed from the global one.
     loader = DataLoader(
-        Subset(data, indices), settings.batch_size, num_workers=settings.workers,
+        Subset(data, indices),
+        settings.batch_size,
+        num_workers=settings.workers,
         generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
+    )
     blocks = max(settings.probe['blocks'])
     out = [
         compact_tokens(backbone, preprocess.normalize(images.to(device)), blocks, settings.amp).cpu()

@@ -6,10 +6,10 @@ import time
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop
 
-from mim_mm.evaluation.frozen.features import Preprocess
+from mim_mm.engine.bare_model import bare_model
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.quality.measure import QualityData, QualitySettings, measure_quality
 from mim_mm.evaluation.quality.quality_log import FILE_NAME, add_quality, drop_after
 from mim_mm.evaluation.quality.random_state import preserved_random_state
@@ -30,7 +30,8 @@ class QualityHook(Hook):
 
     Args:
         data: folder with train/<class>/* and val/<class>/*; every other argument of
-            :class:`mim_mm.evaluation.quality.measure.QualitySettings` too. By default 50 training and 20 test images a class.
+            :class:`mim_mm.evaluation.quality.measure.QualitySettings` too. By default 50 training and 20 test images a
+            class.
         interval: epochs between measurements; iterations with ``by_epoch=False``.
         by_epoch: what ``interval`` counts; loops that count iterations only need False.
         at_start, at_end: measure before the first step (the random encoder, the control), and after the last.
@@ -67,12 +68,12 @@ class QualityHook(Hook):
                 'and interval in iterations'
             )
         wrapped = type(runner.model).__name__
-        if 'FullySharded' in wrapped or not hasattr(_bare(runner.model), 'backbone'):
+        if 'FullySharded' in wrapped or not hasattr(bare_model(runner), 'backbone'):
             raise ValueError(
                 f'QualityHook reads model.backbone on one device, which a {wrapped} does not offer: remove the hook '
                 'and measure the checkpoints with tools/watch.py'
             )
-        with preserved_random_state(_bare(runner.model)):
+        with preserved_random_state(bare_model(runner)):
             preprocess = Preprocess.from_config(runner.cfg, self.settings.resize, self.settings.crop)
             self.data = QualityData(self.settings, preprocess)
         if is_main_process():
@@ -96,7 +97,7 @@ class QualityHook(Hook):
 
     def _measure(self, runner, done: int) -> None:
         """Measure after ``done`` iterations; every process comes here together."""
-        model = _bare(runner.model)
+        model = bare_model(runner)
         device = next(model.backbone.parameters()).device
         self.last, started = done, time.time()
         try:
@@ -119,7 +120,3 @@ class QualityHook(Hook):
             f'Quality after iteration {done}: k-NN {found["knn_top1"]:.2f}, probe {found["probe_top1"]:.2f} '
             f'({found["images"]["test"]} test images, {time.time() - started:.1f} s)'
         )
-
-
-def _bare(model):
-    return model.module if is_model_wrapper(model) else model

@@ -13,13 +13,12 @@ and a kill leaves the old file or the new one.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mim_mm.checkpoint.atomic import write_atomically
+from mim_mm import files
 
 FILE_NAME = 'quality.jsonl'
 
@@ -35,26 +34,10 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)  # and with it the lock
 
 
-def _usable(line: str) -> dict | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get('iter'), int) else None
-
-
 def read_quality(work_dir: str | Path) -> list[dict]:
     """The measurements of a run by iteration; what is no measurement is passed over; empty without a file."""
-    path = Path(work_dir) / FILE_NAME
-    if not path.is_file():
-        return []
-    rows = map(_usable, path.read_text(encoding='utf-8', errors='replace').splitlines())
-    return sorted((row for row in rows if row), key=lambda row: row['iter'])
-
-
-def _write(path: Path, rows: list[dict]) -> None:
-    text = ''.join(f'{json.dumps(row)}\n' for row in sorted(rows, key=lambda row: row['iter']))
-    write_atomically(path, text.encode())
+    rows = files.read_rows(Path(work_dir) / FILE_NAME)
+    return sorted((row for row in rows if isinstance(row.get('iter'), int)), key=lambda row: row['iter'])
 
 
 def add_quality(work_dir: str | Path, row: dict) -> None:
@@ -63,7 +46,8 @@ def add_quality(work_dir: str | Path, row: dict) -> None:
     with _locked(folder):
         key = (row['iter'], row['protocol'])
         others = [r for r in read_quality(folder) if (r['iter'], r.get('protocol')) != key]
-        _write(folder / FILE_NAME, [*others, dict(schema=1, **row)])
+        rows = [*others, dict(schema=1, **row)]
+        files.write_rows(folder / FILE_NAME, sorted(rows, key=lambda row: row['iter']))
 
 
 def drop_after(work_dir: str | Path, done: int) -> Path | None:
@@ -82,6 +66,6 @@ def drop_after(work_dir: str | Path, done: int) -> Path | None:
         while (folder / f'quality.old-{number}.jsonl').exists():
             number += 1
         backup = folder / f'quality.old-{number}.jsonl'
-        write_atomically(backup, (folder / FILE_NAME).read_bytes())
-        _write(folder / FILE_NAME, kept)
+        files.write_bytes(backup, (folder / FILE_NAME).read_bytes())
+        files.write_rows(folder / FILE_NAME, kept)
         return backup

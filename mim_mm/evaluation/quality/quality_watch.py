@@ -20,9 +20,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from mim_mm import files
 from mim_mm.checkpoint.atomic import is_whole
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.evaluation.frozen.features import Preprocess, Source, build_encoder
+from mim_mm.config_parts import type_name
+from mim_mm.evaluation.frozen.features import Source, build_encoder
+from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.quality.measure import QualityData, QualitySettings, measure_quality
 from mim_mm.evaluation.quality.quality_log import add_quality, read_quality
 
@@ -106,7 +109,7 @@ def prepare(call: WatchCall) -> tuple[Config, QualityData]:
             f'{call.config or call.work_dir} has no config with a model.backbone: give --config, the one that was '
             'trained or a linear-probe recipe of the same backbone'
         )
-    hooks = [h for h in stored.get('custom_hooks') or () if str(h.get('type')).split('.')[-1] == 'QualityHook']
+    hooks = [h for h in stored.get('custom_hooks') or () if type_name(h) == 'QualityHook']
     values = {k: v for k, v in (hooks[0].to_dict() if hooks else {}).items() if k not in HOOK_ONLY}
     named = bool(call.config) and 'data' not in call.settings
     if named:
@@ -202,10 +205,7 @@ def _last_line(folder: Path) -> str:
 
 
 def _finished(work_dir: Path) -> bool:
-    try:
-        return bool(json.loads((work_dir / 'progress.json').read_text(encoding='utf-8')).get('finished'))
-    except (OSError, ValueError, AttributeError):
-        return False
+    return bool(files.known_object(work_dir / 'progress.json').get('finished'))
 
 
 def watch(

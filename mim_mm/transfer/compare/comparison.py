@@ -16,8 +16,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.checkpoint.atomic import write_atomically
 from mim_mm.checkpoint.read import LoadError, resolve_checkpoint
+from mim_mm.files import write_text
 from mim_mm.transfer.chain import ChainError, flatten, resolve
 from mim_mm.transfer.compare import compare_facts
 from mim_mm.transfer.compare.compare_check import CONTROL
@@ -80,7 +80,7 @@ def run_comparison(
             path.write_text(text, encoding='utf-8')
             return run_chain(dataclasses.replace(call, chain=str(path), work_dir=str(work_dir)), **running)
     work_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(work_dir / CHAIN_FILE, text.encode())
+    write_text(work_dir / CHAIN_FILE, text)
     return run_chain(dataclasses.replace(call, chain=str(work_dir / CHAIN_FILE), work_dir=str(work_dir)), **running)
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mim_mm.checkpoint.atomic import write_atomically
 from mim_mm.compat.internals import parse_option
-from mim_mm.data import class_folders, coco_file, image_survey, own_images
+from mim_mm.data import class_folders, coco_file, image_survey
 from mim_mm.data.decode import PLAIN
 from mim_mm.data.image_sources import find_source, open_source
+from mim_mm.files import known_object, write_json, write_text
 from mim_mm.folders import DataError
 from mim_mm.transfer.chain import ChainError, load_chain
 from mim_mm.transfer.display import Display
@@ -170,7 +170,7 @@ def _prepare(own: OwnData, args: dict[str, Any], say: Callable[[str], None], fol
     seen = _look(own.images, own, say, encoder.img_size)
     stats = None
     if own.channels != 3:
-        mean, std, count = own_images.channel_statistics(
+        mean, std, count = image_survey.channel_statistics(
             seen.places, own.channels, STATISTICS_SAMPLE, value_range=seen.value_range
         )
         say(f'mean       {mean}\nstd        {std} (of {count:,} images drawn by seed 0)')
@@ -221,7 +221,7 @@ def _written(work_dir: Path, files: dict[str, str], args: dict[str, Any], say, f
     if all(there.values()):
         return chain
     for name, text in files.items():
-        write_atomically(folder / name, text.encode('utf-8', 'surrogateescape'))
+        write_text(folder / name, text, errors='surrogateescape')
     new = [name for name in files if not there[name]]
     say(f'dry run    nothing is written; a run would write {", ".join(new)} in {work_dir}')
     return folder / 'chain.py'
@@ -344,21 +344,14 @@ def write_files(work_dir: Path, files: dict[str, str]) -> None:
             f'tools/transfer.py {work_dir / "chain.py"}; to start afresh remove the file or give another --work-dir'
         )
     for name, text in files.items():
-        write_atomically(work_dir / name, text.encode('utf-8', 'surrogateescape'))
+        write_text(work_dir / name, text, errors='surrogateescape')
     digests = {name: _digest(text) for name, text in files.items()}
-    write_atomically(work_dir / RECORD, json.dumps({**_known(work_dir), **digests}, indent=1).encode())
-
-
-def _known(work_dir: Path) -> dict[str, str]:
-    try:
-        return json.loads((work_dir / RECORD).read_text(encoding='utf-8'))
-    except (OSError, ValueError):
-        return {}
+    write_json(work_dir / RECORD, {**known_object(work_dir / RECORD), **digests})
 
 
 def _changed_by_user(work_dir: Path, files: dict[str, str]) -> list[str]:
     """Files that are neither what was written here nor what would be written now."""
-    known, changed = _known(work_dir), []
+    known, changed = known_object(work_dir / RECORD), []
     for name, text in files.items():
         path = work_dir / name
         if path.is_file() and _file_digest(path) not in (known.get(name), _digest(text)):

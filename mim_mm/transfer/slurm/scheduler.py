@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mim_mm.files import read_json
 from mim_mm.transfer.chain import ChainError, unknown
 from mim_mm.transfer.manifest import write_json
 
@@ -214,7 +214,7 @@ def read_jobs(work_dir: Path) -> dict[str, dict[str, Any]]:
     """
     path = Path(work_dir) / JOBS_FILE
     try:
-        return dict(json.loads(path.read_text(encoding='utf-8'))['jobs'])
+        return dict(read_json(path)['jobs'])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:

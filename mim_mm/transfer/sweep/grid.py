@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import ast
 import itertools
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mim_mm.files import read_json, write_text
 from mim_mm.transfer.chain import ChainError, flatten, load_chain, resolve, unknown
 from mim_mm.transfer.manifest import write_json
 
@@ -73,7 +73,7 @@ class Sweep:
 
     def _earlier(self) -> dict[str, str]:
         try:
-            points = json.loads((self.work_dir / SUMMARY).read_text(encoding='utf-8'))['points']
+            points = read_json(self.work_dir / SUMMARY)['points']
             found = {point['name']: point['status'] for point in points}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
@@ -218,7 +218,6 @@ def write_point(sweep: Sweep, point: Point) -> Path:
     """
     stages = {name: dict(settings) for name, settings in sweep.stages.items()}
     target = sweep.chain_file(point)
-    target.parent.mkdir(parents=True, exist_ok=True)
     for name, settings in stages.items():
         if not settings.get('config'):
             continue
@@ -229,7 +228,7 @@ def write_point(sweep: Sweep, point: Point) -> Path:
         plain = {key: value for key, value in mine.items() if key not in whole}
         settings['options'] = {**flatten(settings.get('options') or {}, target.name), **plain}
     text = f'"""Point {point.name} of sweep {sweep.name}; tools/sweep.py writes this file anew at each call."""\n\n'
-    target.write_text(f'{text}name = {f"{sweep.name}/{point.name}"!r}\nstages = {stages!r}\n', encoding='utf-8')
+    write_text(target, f'{text}name = {f"{sweep.name}/{point.name}"!r}\nstages = {stages!r}\n', sync=False)
     load_chain(target, sweep.folder(point))
     return target
 
@@ -257,7 +256,7 @@ def _write_config(path: Path, base: Path, replaced: dict[str, Any], point: Point
         there = isinstance(_look_up(before, words), dict)
         node[words[-1]] = {'_delete_': True, **value} if there else value
     lines = [f'{key} = {value!r}' for key, value in top.items()]
-    path.write_text('\n'.join([f'_base_ = [{str(base)!r}]', *lines, '']), encoding='utf-8')
+    write_text(path, '\n'.join([f'_base_ = [{str(base)!r}]', *lines, '']), sync=False)
     return path
 
 

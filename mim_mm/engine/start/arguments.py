@@ -1,0 +1,40 @@
+"""The command lines of ``tools/train.py`` and ``tools/test.py``; reading one imports no runner and no model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mmengine.config import DictAction
+
+
+def train_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of a training; ``argv`` None: those of this process."""
+    parser = _parser('Train a config.')
+    add = parser.add_argument
+    resume = "go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT"
+    add('--resume', nargs='?', const='latest', metavar='CKPT', help=resume)
+    add('--amp', action='store_true', help='train under bf16 autocast')
+    add('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
+    add('--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size')
+    return parser.parse_args(argv)
+
+
+def test_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Of an evaluation of one checkpoint; ``argv`` None: those of this process."""
+    parser = _parser('Evaluate a checkpoint.')
+    parser.add_argument('checkpoint')
+    return parser.parse_args(argv)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    add = parser.add_argument
+    add('config')
+    add('--work-dir', help='where checkpoints and logs go (default: work_dirs/<config name>)')
+    add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
+    add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    add('--data-root', help='folder of the data set, instead of the one the config names')
+    add('--seed', type=int, help='random seed (default: the config, else 0)')
+    add('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser

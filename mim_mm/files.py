@@ -1,0 +1,141 @@
+"""The one way a file is written and read: whole or not at all, JSON, and JSON lines. Standard library only.
+
+Written in place, a kill, a power cut or a full disk in the middle would leave half a file under the final name, and
+with it a finished run that nobody can tell from an unfinished one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class DamagedFile(ValueError):
+    """A file that is there and does not hold what it should; the message names it, what is wrong, and the fix."""
+
+
+# ---- whole or not at all
+
+
+@contextmanager
+def replacing(path: str | Path, sync: bool = True) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; at the end it takes the place of ``path``, after an error it goes.
+
+    A reader sees the old file or the whole new one, never a part. The temporary file lies in the same folder, since a
+    rename across file systems is a copy; its name is its own among threads, processes and machines.
+
+    Args:
+        path: its folder is made where there is none.
+        sync: bring the content to the disk before the rename. False for what is rewritten often or can be made again.
+
+    Raises:
+        OSError: the disk is full or read-only, or nothing was written; the old file, if any, is still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
+    try:
+        yield temporary
+        if sync:
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes, sync: bool = True) -> None:
+    """Write a file through :func:`replacing`."""
+    with replacing(path, sync) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str, sync: bool = True, errors: str = 'strict') -> None:
+    """Write a text in UTF-8; ``errors='surrogateescape'`` where it holds file names, which may be any bytes."""
+    write_bytes(path, text.encode('utf-8', errors), sync)
+
+
+def write_json(path: str | Path, content: Any, sync: bool = True, indent: int | None = 1, **options: Any) -> None:
+    """Write JSON; ``options`` are those of :func:`json.dumps`."""
+    write_text(path, json.dumps(content, indent=indent, **options) + '\n', sync)
+
+
+# ---- reading JSON
+
+
+def read_json(path: str | Path, fix: str = 'write it anew, or remove it') -> Any:
+    """What a JSON file holds, in UTF-8 with or without a mark at its beginning.
+
+    Args:
+        fix: what to do about a damaged file, for the message.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFile: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f'{path} cannot be read ({error}): {fix}') from error
+
+
+def known_object(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a file, for what can be done without: {} where there is none that can be read."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+# ---- JSON lines: one object a line, one line a step
+
+
+def append_row(path: str | Path, row: dict[str, Any]) -> None:
+    """Add a line. After a line that a kill cut off it begins a new one."""
+    line = json.dumps(row).encode() + b'\n'
+    with open(path, 'ab+') as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b'\n' else b'\n' + line
+        file.write(line)
+
+
+def read_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The objects of a file in its order, [] without a file; a line that a kill cut off is passed over."""
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [row for row in map(_row, lines) if row is not None]
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line.decode('utf-8', 'replace'))
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def write_rows(path: str | Path, rows: list[dict[str, Any]]) -> None:
+    """Write all lines at once, whole or not at all."""
+    write_text(path, ''.join(f'{json.dumps(row)}\n' for row in rows))
+
+
+def drop_after(path: str | Path, step: int, key: str = 'iter') -> None:
+    """Keep the lines whose ``key`` is at most ``step``, and no damaged one.
+
+    A resumed run drops so what was logged of steps that it trains again; a fresh run, of step 0, what an earlier run in
+    its folder left.
+    """
+    if Path(path).is_file():
+        steps = ((row, row.get(key)) for row in read_rows(path))
+        write_rows(path, [row for row, at in steps if isinstance(at, (int, float)) and at <= step])

@@ -1,11 +1,16 @@
 """The rules, one row each, and that the facts they need are found on the disk."""
 
+import io
 from pathlib import Path
 
 import pytest
+from workplace import STAND_IN
 
-from mim_mm.transfer import rules
+from mim_mm.transfer import Call, plan, rules
+from mim_mm.transfer.display import Display
+from mim_mm.transfer.launch import Scripts
 from mim_mm.transfer.manifest import Record
+from mim_mm.transfer.resolve import resolve
 from mim_mm.transfer.rules import Facts, Parent, decide
 from mim_mm.transfer.words import Action, ParentState
 
@@ -170,3 +175,15 @@ def test_damaged_record_is_recovered_from_the_identity(place, change, action):
     assert code == 0 and actions(said)['linear'] == action
     assert place.record('linear')['status'] == 'done'
     assert place.record('linear')['metrics'] == {'accuracy/top1': 53.0}
+
+
+def test_resolving_and_planning_leave_the_disk_alone(place):
+    place.write()
+    place.run(only=['pretrain', 'linear'])
+    before = place.files()
+    call = Call(str(place.chain), work_dir=str(place.work), gpus=0, rerun=['linear'])
+    planned = plan.plan(resolve(call, Display(io.StringIO()), Scripts(STAND_IN, STAND_IN)))
+    found = {name: decision.action for name, decision in planned.decisions.items()}
+    assert found == dict(pretrain='skip', linear='rerun', finetune='run', coco='run')
+    assert list(planned.commands) == ['linear', 'finetune', 'coco'] and planned.missing == ''
+    assert place.files() == before

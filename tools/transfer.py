@@ -10,11 +10,12 @@ tools/transfer.py --images DIR --classes DIR --boxes ANN.json --boxes-images DIR
 import argparse
 import sys
 
-from mim_mm.transfer import Call, ChainError, run_chain, run_comparison
-from mim_mm.transfer.own import own_data
+from mim_mm.transfer import Call, ChainError, run_chain
+from mim_mm.transfer.call import GRACE_S
+from mim_mm.transfer.own import own_options
 
 
-def parse() -> dict:
+def parse(argv: list[str] | None = None) -> Call:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/chain.md'
     )
@@ -41,27 +42,28 @@ def parse() -> dict:
         help='with --launcher slurm on a login node: options of sbatch, e.g. partition=gpu time=1-00:00:00 nodes=2',
     )  # fmt: skip
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
+    add('--grace', dest='grace_s', type=float, default=GRACE_S, metavar='S', help='seconds a stage may take to stop')
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')
     add('--seeds', nargs='+', default=(), metavar='N', help='of --compare: N, and KIND=N for one kind (default 3)')
-    own_data.add_options(parser)
-    options = vars(parser.parse_args())
+    own_options.add_options(parser)
+    jobs = parser.add_argument_group('in the jobs that --launcher slurm submits')
+    add = jobs.add_argument
+    add('--as-job', action='store_true', help='other jobs of the chain may run at the same time')
+    add('--requeues', type=int, metavar='N', help='how often the job may put itself back into the queue')
+    options = vars(parser.parse_args(argv))
     if not (options['chain'] or options['compare'] or options['images']):
         parser.error('give a chain config, --images DIR, or --compare ARM ...')
     if not options['compare'] and (options['recipes'] or options['seeds']):
         parser.error('--with and --seeds belong to --compare; a chain config names its own recipes and seeds')
     if options['compare'] and options['images']:
         parser.error('--compare and --images cannot both be given; --compare takes the data of its recipes')
-    return options
+    own = own_options.take_options(options)
+    return Call(**options, own=own)
 
 
 def main() -> int:
-    options = parse()
-    arms, recipes, seeds = (options.pop(key) for key in ('compare', 'recipes', 'seeds'))
-    own = own_data.take_options(options)
-    if arms:
-        return run_comparison(Call(**options), arms, recipes, seeds)
-    return own_data.run(own, options, lambda given, display: run_chain(Call(**given), display))
+    return run_chain(parse())
 
 
 if __name__ == '__main__':

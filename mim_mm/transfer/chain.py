@@ -12,8 +12,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.compat.paths import repo_root
+from mim_mm.transfer.words import Kind
 
-KINDS = ('pretrain', 'probe', 'linear', 'finetune', 'coco', 'report')
 CHAIN_KEYS = ('name', 'work_dir', 'stages', 'orderings')
 STAGE_KEYS = ('kind', 'config', 'checkpoint', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
 ARTIFACT_KEYS = ('name', 'command', 'path')
@@ -40,7 +40,7 @@ class Stage:
 
     name: str  # unique, also the folder: `linear`, or `linear-s1` when the stage has several seeds
     base: str  # as the config calls it
-    kind: str
+    kind: Kind
     config: Path | None
     init: str | None  # name of the Stage whose checkpoint this one starts from
     arm: str
@@ -54,6 +54,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Chain:
+    """What a chain config says, checked; a file named in it is there."""
+
     name: str
     work_dir: Path
     stages: tuple[Stage, ...]  # parents before children
@@ -83,7 +85,7 @@ class Chain:
     def summary(self) -> dict[str, Any]:
         """``chain.json``: the order and the arms, for the report."""
         stages = [dict(name=s.name, base=s.base, kind=s.kind, arm=s.arm, seed=s.seed, init=s.init) for s in self.stages]
-        arms = list(dict.fromkeys(s.arm for s in self.stages if s.kind != 'report'))
+        arms = list(dict.fromkeys(s.arm for s in self.stages if s.kind != Kind.REPORT))
         shown = dict(orderings=[dict(item) for item in self.orderings]) if self.orderings else {}
         return dict(schema=1, name=self.name, config=str(self.path), stages=stages, arms=arms, **shown)
 
@@ -96,7 +98,7 @@ def unknown(what: str, value: str, known: Iterable[str], where: str) -> ChainErr
     return ChainError(f'{where}: unknown {what} {value!r}; {hint}Known: {", ".join(known)}')
 
 
-def resolve(path: str | Path, what: str) -> Path:
+def find_file(path: str | Path, what: str) -> Path:
     """A file named in a chain: absolute, or relative to the repository (or ``.mim``), or to the current folder.
 
     Raises:
@@ -119,7 +121,7 @@ def load_chain(path: str | Path, work_dir: str | Path | None = None) -> Chain:
     Raises:
         ChainError: a key is unknown, a file is missing, or a stage starts from one that does not come before it.
     """
-    path = Path(path).resolve() if Path(path).is_file() else resolve(path, 'chain config')
+    path = Path(path).resolve() if Path(path).is_file() else find_file(path, 'chain config')
     content = Config.fromfile(str(path)).to_dict()
     where = path.name
     for key in content:
@@ -134,7 +136,7 @@ def load_chain(path: str | Path, work_dir: str | Path | None = None) -> Chain:
     for base, settings in stages.items():
         expanded[base] = _expand(base, settings, expanded, where)
     kinds = [settings['kind'] for settings in stages.values()]
-    if 'report' in kinds[:-1]:
+    if Kind.REPORT in kinds[:-1]:
         raise ChainError(f'{where}: the report reads all other stages, so there is one and it is the last; got {kinds}')
     work_dir = Path(work_dir or content.get('work_dir') or f'work_dirs/{name}')
     runs = tuple(stage for group in expanded.values() for stage in group)
@@ -153,13 +155,14 @@ def _expand(base: str, settings: Any, before: dict[str, list[Stage]], where: str
         if key not in STAGE_KEYS:
             raise unknown('key', key, STAGE_KEYS, where)
     kind = settings.get('kind')
-    if kind not in KINDS:
-        raise unknown('kind', kind, KINDS, where)
+    if kind not in list(Kind):
+        raise unknown('kind', kind, Kind, where)
+    kind = Kind(kind)
     checkpoint = settings.get('checkpoint')
-    if checkpoint is not None and (kind != 'pretrain' or settings.get('config') is not None):
+    if checkpoint is not None and (kind != Kind.PRETRAIN or settings.get('config') is not None):
         raise ChainError(f'{where}: checkpoint= names the weights of a pretrain stage that takes no config')
-    if checkpoint is None and (kind == 'report') != (settings.get('config') is None):
-        raise ChainError(f'{where}: kind {kind!r} {"takes no config" if kind == "report" else "needs config=..."}')
+    if checkpoint is None and (kind == Kind.REPORT) != (settings.get('config') is None):
+        raise ChainError(f'{where}: kind {kind!r} {"takes no config" if kind == Kind.REPORT else "needs config=..."}')
     launcher = settings.get('launcher')
     if launcher is not None and launcher not in LAUNCHERS:
         raise unknown('launcher', launcher, LAUNCHERS, where)
@@ -172,8 +175,8 @@ def _expand(base: str, settings: Any, before: dict[str, list[Stage]], where: str
     if len(set(seeds)) < len(seeds):
         raise ChainError(f'{where}: seeds={list(seeds)} names one twice')
     options = flatten(settings.get('options') or {}, where)
-    config = resolve(settings['config'], where) if settings.get('config') is not None else None
-    checkpoint = resolve(checkpoint, where) if checkpoint is not None else None
+    config = find_file(settings['config'], where) if settings.get('config') is not None else None
+    checkpoint = find_file(checkpoint, where) if checkpoint is not None else None
     artifacts = tuple(_artifact(item, where) for item in settings.get('artifacts') or ())
     stages = []
     for seed in seeds:
@@ -182,7 +185,7 @@ def _expand(base: str, settings: Any, before: dict[str, list[Stage]], where: str
         if name in taken:
             raise ChainError(f'{where}: two stages would be called {name!r}; rename one')
         parent = _parent(settings.get('init'), seed, before, where)
-        alone = dict(pretrain=base, report='').get(kind, 'scratch')
+        alone = {Kind.PRETRAIN: base, Kind.REPORT: ''}.get(kind, 'scratch')
         arm = settings.get('arm') or (parent.arm if parent else alone)
         init = parent.name if parent else None
         stages.append(Stage(name, base, kind, config, init, arm, seed, options, gpus, launcher, artifacts))
@@ -197,7 +200,7 @@ def _parent(init: str | None, seed: int, before: dict[str, list[Stage]], where: 
     if init not in before:
         raise unknown('init', init, before, f'{where}: init must name a stage written above it, or None')
     group = before[init]
-    if group[0].kind == 'report':
+    if group[0].kind == Kind.REPORT:
         raise ChainError(f'{where}: init={init!r} is a report, which leaves no weights')
     if len(group) == 1:
         return group[0]
@@ -222,7 +225,7 @@ def _ordering(item: Any, runs: tuple[Stage, ...], where: str) -> dict[str, Any]:
     for key in item:
         if key not in ORDERING_KEYS:
             raise unknown('ordering key', key, ORDERING_KEYS, where)
-    arms = dict.fromkeys(stage.arm for stage in runs if stage.kind != 'report')
+    arms = dict.fromkeys(stage.arm for stage in runs if stage.kind != Kind.REPORT)
     for side in ('better', 'worse'):
         if item[side] not in arms:
             raise unknown('arm', item[side], arms, f'{where}, ordering {item["claim"]!r}')

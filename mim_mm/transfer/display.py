@@ -85,3 +85,14 @@ class Display:
             self.stream.flush()
         except OSError:  # the terminal is gone; the chain is worth more than what it says
             pass
+
+
+class Renaming(Display):
+    """The same display, which says ``name`` wherever the text has ``folder``."""
+
+    def __init__(self, display: Display, folder: str, name: str):
+        super().__init__(display.stream, display.every_s)
+        self._names = folder, name
+
+    def _write(self, text: str) -> None:
+        super()._write(text.replace(*self._names))

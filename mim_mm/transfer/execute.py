@@ -6,52 +6,42 @@ import signal
 import subprocess
 import time
 
-from mim_mm.runs import move_aside
-from mim_mm.transfer import launch, plan, process
+from mim_mm.transfer import launch, process, rules
 from mim_mm.transfer.chain import ChainError, Stage
-from mim_mm.transfer.display import Display, metrics_text, progress_text, span
-from mim_mm.transfer.job import Job, make_artifacts_only, release, spawn
+from mim_mm.transfer.display import metrics_text, progress_text, span
+from mim_mm.transfer.job import LOG_FILE, Job, make_artifacts_only, release, spawn
 from mim_mm.transfer.manifest import Record, tail, utc_now, write_json
-from mim_mm.transfer.survey import Survey
+from mim_mm.transfer.resolve import Resolved
+from mim_mm.transfer.skipped import record_given, record_skipped
+from mim_mm.transfer.words import Action, Kind, ParentState, Status
 
 POLL_S = 0.2
 STOPPED_CODE = 75  # EX_TEMPFAIL, as of a training that was asked to stop (mim_mm.engine.stop.stop_hook)
-GRACE_S = 30.0  # how long a stage may take to stop after SIGTERM
 
 
 class Execution:
     """One call's run of a chain.
 
     Args:
-        survey: the call's view of the chain.
+        resolved: the call and how its chain stands.
         lock: held for the work dir.
-        jobs: how many stages run side by side.
-        gpus, launcher: for stages that do not say themselves.
-        report: whether the report is made in the end.
     """
 
-    def __init__(
-        self,
-        survey: Survey,
-        lock: process.WorkDirLock,
-        display: Display,
-        *,
-        jobs: int = 1,
-        gpus: int = 1,
-        launcher: str | None = None,
-        scripts: launch.Scripts | None = None,
-        grace_s: float = GRACE_S,
-        report: bool = True,
-    ):
-        self.with_report = report
+    def __init__(self, resolved: Resolved, lock: process.WorkDirLock):
+        call = resolved.call
+        self.standing, self.lock, self.display = resolved.standing, lock, resolved.display
+        # devices and launcher of stages that do not say themselves
+        self.jobs, self.gpus, self.launcher, self.scripts = call.jobs, call.gpus, call.launcher, resolved.scripts
+        self.grace_s = call.grace_s
         self.paused = False  # a stage was asked to stop, as before the end of an allocation: nothing new starts
-        self.survey, self.lock, self.display = survey, lock, display
-        self.jobs, self.gpus, self.launcher, self.scripts = jobs, gpus, launcher, scripts or launch.Scripts.default()
-        self.grace_s = grace_s
-        self.devices = launch.visible_devices() if jobs > 1 else []
-        self.waiting: list[Stage] = list(survey.stages)
+        # A Slurm job of one stage leaves the report to the job of the report.
+        self.with_report = not call.as_job or any(
+            resolved.chain[name].kind == Kind.REPORT for name in self.standing.selected or ()
+        )
+        self.devices = launch.visible_devices() if self.jobs > 1 else []
+        self.waiting: list[Stage] = list(self.standing.stages)
         self.running: dict[int, Job] = {}  # slot -> job
-        self.outcomes: dict[str, plan.Parent] = {}
+        self.outcomes: dict[str, rules.Parent] = {}
         self.problems: dict[str, str] = {}
         self.signal: int | None = None
 
@@ -62,7 +52,7 @@ class Execution:
             0 when all went well, 1 when a stage failed or was blocked, 75 when a stage was asked to stop and saved its
             work, 128 + signal when the chain was stopped.
         """
-        chain = self.survey.chain
+        chain = self.standing.chain
         write_json(chain.work_dir / 'chain.json', dict(chain.summary(), updated=utc_now()))
         before = self._listen()
         try:
@@ -83,7 +73,7 @@ class Execution:
             self._stop_all()
             raise
         finally:
-            self.survey.cache.save()
+            self.standing.cache.save()
             for sign, handler in before.items():
                 signal.signal(sign, handler)
         return self._conclude()
@@ -97,18 +87,18 @@ class Execution:
                 continue
             if len(self.running) >= self.jobs:
                 return
-            parent = self.outcomes[stage.init] if stage.init else plan.Parent()
-            decision = plan.decide(self.survey.facts(stage, parent))
+            parent = self.outcomes[stage.init] if stage.init else rules.Parent()
+            decision = rules.decide(self.standing.facts(stage, parent))
             self.waiting.remove(stage)
             if decision.starts:
                 self._start(stage, decision, parent)
             else:
                 self._settle(stage, decision, parent)
 
-    def _start(self, stage: Stage, decision: plan.Decision, parent: plan.Parent) -> None:
+    def _start(self, stage: Stage, decision: rules.Decision, parent: rules.Parent) -> None:
         slot = min(set(range(self.jobs)) - set(self.running))
         gpus = self.gpus if stage.gpus is None else stage.gpus
-        job = Job(self.survey, stage, decision, parent, slot)
+        job = Job(self.standing, stage, decision, parent, slot)
         earlier = job.record.gpus
         env = launch.environment(slot, self.jobs, gpus, self.devices)
         try:
@@ -120,42 +110,26 @@ class Execution:
         self.display.say(f'[{stage.name}] {decision.action}: {decision.reason}')
         if aside:
             self.display.say(f'[{stage.name}] the earlier run was moved to {aside}')
-        if decision.action == plan.RESUME and earlier not in (0, gpus):
+        if decision.action == Action.RESUME and earlier not in (0, gpus):
             self.display.say(f'[{stage.name}] note: so far on {earlier} devices, now on {gpus}; check the total batch')
         self.display.say(f'[{stage.name}] log: {job.log}')
 
-    def _settle(self, stage: Stage, decision: plan.Decision, parent: plan.Parent) -> None:
+    def _settle(self, stage: Stage, decision: rules.Decision, parent: rules.Parent) -> None:
         """A stage that does not run: what its children may count on, and what the report shall know."""
         self.display.say(f'[{stage.name}] {decision.action}: {decision.reason}')
-        if decision.action == plan.BLOCKED:
+        if decision.action == Action.BLOCKED:
             self.problems[stage.name] = decision.reason
-            if parent.state == plan.BROKEN:
-                self._write_skipped(stage, error=f'blocked: {decision.reason}')
-        elif decision.action == plan.GIVEN:
-            self._take_given(stage)
-        elif decision.action == plan.SKIP and stage.artifacts:
+            if parent.state == ParentState.BROKEN:
+                record_skipped(self.standing, stage, self.display, error=f'blocked: {decision.reason}')
+        elif decision.action == Action.GIVEN:
+            record_given(self.standing, stage, self.display)
+        elif decision.action == Action.SKIP and stage.artifacts:
             slot = min(set(range(self.jobs)) - set(self.running))
-            job = make_artifacts_only(self.survey, stage, slot)
+            job = make_artifacts_only(self.standing, stage, slot)
             if job:
                 self.running[slot] = job
                 return  # its children wait, as they would after a run
-        self.outcomes[stage.name] = self.survey.outcome(stage, decision)
-
-    def _take_given(self, stage: Stage) -> None:
-        """Record that a checkpoint takes the stage's place; an earlier run is moved, unless it holds that."""
-        checkpoint, folder = self.survey.given_checkpoint(stage), self.survey.chain.folder(stage)
-        if folder.resolve() not in checkpoint.resolve().parents:
-            self._write_skipped(stage, checkpoint=str(checkpoint))
-
-    def _write_skipped(self, stage: Stage, **content) -> None:
-        folder = self.survey.chain.folder(stage)
-        facts_used = folder.is_dir() and any(path.name != 'run.json' for path in folder.iterdir())
-        if facts_used:
-            self.display.say(f'[{stage.name}] the earlier run was moved to {move_aside(folder)}')
-        folder.mkdir(parents=True, exist_ok=True)
-        record = Record(self.survey.chain.name, stage.name, stage.kind, stage.arm, stage.seed, 'skipped', **content)
-        record.finished = utc_now()
-        record.write(folder)
+        self.outcomes[stage.name] = self.standing.outcome(stage, decision)
 
     # ---- running and ending
 
@@ -169,12 +143,12 @@ class Execution:
         stage, record = job.stage, job.record
         for name, error in record.artifact_errors.items():
             self.display.say(f'[{stage.name}] artifact {name} failed, the stage stands: {error}')
-        if record.status == 'done':
+        if record.status == Status.DONE:
             loss = record.progress.get('loss')
             measured = metrics_text(record.metrics) or (f'loss {loss:.4g}' if loss is not None else '')
             self.display.say(f'[{stage.name}] done in {span(record.wall_s)}  {measured}')
-            self.outcomes[stage.name] = self.survey.outcome(stage, plan.Decision(plan.SKIP, 'done'))
-        elif record.status == 'interrupted':
+            self.outcomes[stage.name] = self.standing.outcome(stage, rules.Decision(Action.SKIP, 'done'))
+        elif record.status == Status.INTERRUPTED:
             self.display.say(f'[{stage.name}] {record.error}')
             self.paused, self.waiting = True, []
         else:
@@ -183,20 +157,20 @@ class Execution:
     def _fail(self, stage: Stage, error: str) -> None:
         self.display.say(f'[{stage.name}] FAILED: {error}')
         self.problems[stage.name] = error.splitlines()[0]
-        self.outcomes[stage.name] = plan.Parent(plan.BROKEN, stage.name, why=f'parent {stage.name} failed')
+        self.outcomes[stage.name] = rules.Parent(ParentState.BROKEN, stage.name, why=f'parent {stage.name} failed')
 
     def _report(self) -> None:
         """The report runs last and always, because it is where failures are shown."""
-        stage = next((s for s in self.survey.chain.stages if s.kind == 'report'), None)
+        stage = next((s for s in self.standing.chain.stages if s.kind == Kind.REPORT), None)
         if stage is None or not self.with_report:
             return
-        chain = self.survey.chain
+        chain = self.standing.chain
         folder, command = chain.folder(stage), launch.report_command(chain.work_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        record = Record(chain.name, stage.name, stage.kind, stage.arm, stage.seed, 'running', command=command)
+        record = Record(chain.name, stage.name, stage.kind, stage.arm, stage.seed, Status.RUNNING, command=command)
         record.started, begun = utc_now(), time.monotonic()
         record.write(folder)
-        log = folder / 'chain.log'
+        log = folder / LOG_FILE
         child = spawn(command, log, launch.environment(0, 1, 1, []))
         release(child)
         while child.poll() is None:
@@ -205,7 +179,7 @@ class Execution:
             time.sleep(POLL_S / 4)
         record.exit_code, record.finished = child.returncode, utc_now()
         record.wall_s = round(time.monotonic() - begun, 1)
-        record.status = 'failed' if child.returncode else 'done'
+        record.status = Status.FAILED if child.returncode else Status.DONE
         record.error = tail(log) if child.returncode else None
         pages = {name: f'../{name}' for name in ('report.html', 'report.md') if (chain.work_dir / name).is_file()}
         record.artifacts = {} if child.returncode else pages
@@ -223,22 +197,22 @@ class Execution:
             self.display.say('the same command goes on from the last checkpoints')
             return STOPPED_CODE
         if not self.problems:
-            self.display.say(f'chain {self.survey.chain.name}: {self._standing()}, in {self.survey.chain.work_dir}')
+            self.display.say(f'chain {self.standing.chain.name}: {self._how_far()}, in {self.standing.chain.work_dir}')
             return 0
-        self.display.say(f'chain {self.survey.chain.name}: {len(self.problems)} problem(s), {self._standing()}')
+        self.display.say(f'chain {self.standing.chain.name}: {len(self.problems)} problem(s), {self._how_far()}')
         for name, problem in self.problems.items():
             self.display.say(f'  {name}: {problem}')
         self.display.say('the same command goes on where it can')
         return 1
 
-    def _standing(self) -> str:
+    def _how_far(self) -> str:
         """How far the chain is, whoever ran its stages and when: done is what a call of all stages would not touch."""
         try:
-            decisions = self.survey.of_all_stages().plan()
+            decisions = self.standing.of_all_stages().decisions()
         except ChainError as error:  # a stage of no concern to this call has a config that cannot be read
             return f'what was selected is done; of the others nothing is known: {error}'
-        trained = {name: found for name, found in decisions.items() if found.action != plan.GIVEN}
-        lacking = {name: found.reason for name, found in trained.items() if found.action != plan.SKIP}
+        trained = {name: found for name, found in decisions.items() if found.action != Action.GIVEN}
+        lacking = {name: found.reason for name, found in trained.items() if found.action != Action.SKIP}
         if not lacking:
             return 'all stages done'
         rest = '; '.join(f'{name}: {reason}' for name, reason in lacking.items())

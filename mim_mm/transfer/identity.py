@@ -2,8 +2,8 @@
 
 A stage is run again when its identity changes and only then, so a key that says how fast a run goes or where its files
 go must not be part of it (a second call with more loader workers would otherwise repeat 800 epochs), and a key that
-decides what is learned must be. What is left out stands in the four tables below and nowhere else; everything that is
-not listed counts.
+decides what is learned must be. What is left out stands in the three tables below, and hooks that only look on say so
+themselves (``changes_learning = False``); everything else counts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mim_mm.engine.hooks.watching import changes_learning
 from mim_mm.engine.start import guard
 from mim_mm.transfer import chain as chain_file
 
@@ -39,11 +40,6 @@ NOT_LEARNED_PATHS = (
     'train_cfg.dynamic_intervals'
 ).split()
 CODE_KEY = '<code>'  # beside the keys of the config: hashes of the user's own modules, see user_code.py
-# Hooks that only look on.
-WATCHING_HOOKS = (
-    'ProgressHook MaskDiagnosticsHook AgreementWatchHook ProbeReportHook QualityHook LoggerHook IterTimerHook '
-    'MemoryProfilerHook EmptyCacheHook StopOnSignalHook'
-).split()
 
 PACKAGES = dict(
     torch=['torch'],
@@ -135,7 +131,7 @@ def learned(config: Config) -> dict[str, Any]:
 
 
 def _only_watches(hook: Any) -> bool:
-    return isinstance(hook, dict) and str(hook.get('type', '')).split('.')[-1] in WATCHING_HOOKS
+    return isinstance(hook, dict) and not changes_learning(hook.get('type'))
 
 
 def digest(value: Any) -> str:

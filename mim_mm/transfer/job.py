@@ -11,14 +11,15 @@ from typing import Any
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.files import known_object
 from mim_mm.runs import move_aside
-from mim_mm.transfer import identity, launch, plan, process
+from mim_mm.transfer import identity, launch, process, rules
 from mim_mm.transfer.chain import Stage
 from mim_mm.transfer.manifest import Record, seconds_since, tail, utc_now, write_json
-from mim_mm.transfer.survey import IDENTITY_FILE, Survey
+from mim_mm.transfer.standing import IDENTITY_FILE, Standing
+from mim_mm.transfer.words import Action, Kind, Status
 
 LOG_FILE = 'chain.log'
 PROGRESS_FILE = 'progress.json'  # written by mim_mm.ProgressHook
-NEEDS_METRICS = ('probe', 'linear', 'finetune', 'coco')
+NEEDS_METRICS = (Kind.PROBE, Kind.LINEAR, Kind.FINETUNE, Kind.COCO)
 # What Slurm's warning makes of a training that is not yet listening: as the child of a shell, and of srun.
 SIGNALLED = {code: sign.name for sign in (signal.SIGUSR1, signal.SIGUSR2) for code in (-sign, 128 + sign)}
 
@@ -58,17 +59,17 @@ class Job:
     """A stage that is starting, running or ending.
 
     Args:
-        survey: the call's view of the chain.
+        standing: how the chain stands.
         stage, decision, parent: what is run, why, and from whose weights.
         slot: the place among the stages that run side by side.
     """
 
-    def __init__(self, survey: Survey, stage: Stage, decision: plan.Decision, parent: plan.Parent, slot: int):
-        self.survey, self.stage, self.decision, self.parent, self.slot = survey, stage, decision, parent, slot
-        self.folder = survey.chain.folder(stage)
+    def __init__(self, standing: Standing, stage: Stage, decision: rules.Decision, parent: rules.Parent, slot: int):
+        self.standing, self.stage, self.decision, self.parent, self.slot = standing, stage, decision, parent, slot
+        self.folder = standing.chain.folder(stage)
         self.log = self.folder / LOG_FILE
         self.child: subprocess.Popen | None = None
-        self.record: Record = survey.record(stage)[0] or self._fresh_record()
+        self.record: Record = standing.record(stage)[0] or self._fresh_record()
         self.artifacts = list(stage.artifacts)
         self.making = None  # the artifact in the making
         self.adopted = False
@@ -77,7 +78,7 @@ class Job:
 
     def _fresh_record(self) -> Record:
         s = self.stage
-        return Record(self.survey.chain.name, s.name, s.kind, s.arm, s.seed, status='running')
+        return Record(self.standing.chain.name, s.name, s.kind, s.arm, s.seed, status=Status.RUNNING)
 
     def start(self, gpus: int, launcher: str | None, scripts: launch.Scripts, env: dict[str, str]) -> Path | None:
         """Start, continue or adopt the stage.
@@ -85,13 +86,13 @@ class Job:
         Returns:
             Where an earlier run was moved, if one was in the way.
         """
-        if self.decision.action == plan.ADOPT:
+        if self.decision.action == Action.ADOPT:
             self.adopted = True
             return None
         if self.record.process:
             process.stop_group_if_orphaned(self.record.process)
         aside = None
-        if self.decision.action == plan.RERUN and self.folder.exists():
+        if self.decision.action == Action.RERUN and self.folder.exists():
             aside = move_aside(self.folder)
             self.record = self._fresh_record()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +104,7 @@ class Job:
             launcher=launcher,
             parent=self.parent.checkpoint,
             resume=self.decision.resume,
-            auto_scale_lr=self.survey.auto_scale_lr,
+            auto_scale_lr=self.standing.auto_scale_lr,
             scripts=scripts,
         )
         self._describe(command, gpus)
@@ -121,8 +122,8 @@ class Job:
 
     def _describe(self, command: list[str], gpus: int) -> None:
         """Write down what the run is made from, before it starts."""
-        stage, record, survey = self.stage, self.record, self.survey
-        learned, data = survey.learned(stage), survey.data(stage)
+        stage, record, standing = self.stage, self.record, self.standing
+        learned, data = standing.learned(stage), standing.data(stage)
         parent = None
         if self.parent.checkpoint is not None:
             parent = dict(stage=self.parent.name, checkpoint=str(self.parent.checkpoint), sha256=self.parent.sha256)
@@ -130,19 +131,19 @@ class Job:
         record.config = dict(path=str(stage.config), sha256=identity.digest(learned), options=dict(stage.options))
         record.parent, record.data, record.seeds = parent, data, dict(seed=stage.seed)
         record.git, record.versions = identity.git_state(), identity.versions()
-        record.code = survey.code(stage)
-        record.status, record.command, record.gpus = 'running', command, gpus
+        record.code = standing.code(stage)
+        record.status, record.command, record.gpus = Status.RUNNING, command, gpus
         self._count_lost_attempt()
         record.started, record.finished, record.exit_code, record.error = utc_now(), None, None, None
         resumed = self.decision.resume.name if self.decision.resume else None
-        record.attempts.append(dict(started=record.started, resumed_from=resumed, gpus=gpus, status='running'))
+        record.attempts.append(dict(started=record.started, resumed_from=resumed, gpus=gpus, status=Status.RUNNING))
         write_json(self.folder / IDENTITY_FILE, dict(config=learned, parent=self.parent.sha256, data=data))
-        survey.cache.save()
+        standing.cache.save()
 
     def _count_lost_attempt(self) -> None:
         """An attempt nobody saw ending lasted at least until its last progress.json."""
         last = self.record.attempts[-1] if self.record.attempts else {}
-        if last.get('status') == 'running':
+        if last.get('status') == Status.RUNNING:
             last['status'] = 'cut off'
             updated = read_progress(self.folder).get('updated')
             if updated:
@@ -168,7 +169,7 @@ class Job:
                 self._finish(code)
             else:
                 self._finish_artifact(code)
-        return self.record.status != 'done' or not self._next_artifact()
+        return self.record.status != Status.DONE or not self._next_artifact()
 
     @property
     def pid(self) -> int | None:
@@ -189,7 +190,7 @@ class Job:
         problem = None
         stopped = progress.get('stopped') or SIGNALLED.get(exit_code)
         if exit_code and stopped:  # asked to stop, and able to go on
-            self._close('interrupted', exit_code, f'stopped by {stopped} at iteration {progress.get("iter")}')
+            self._close(Status.INTERRUPTED, exit_code, f'stopped by {stopped} at iteration {progress.get("iter")}')
             return
         if exit_code:
             how = f'signal {-exit_code}' if exit_code < 0 else f'exit code {exit_code}'
@@ -207,15 +208,15 @@ class Job:
                 'ended normally but measured nothing: progress.json has no metrics. Does the config have a '
                 f'val_dataloader and val_evaluator, and val_interval <= max_epochs? Then --rerun {self.stage.name}'
             )
-        self._close('failed' if problem else 'done', exit_code, problem)
+        self._close(Status.FAILED if problem else Status.DONE, exit_code, problem)
 
     def interrupt(self, why: str) -> None:
         """Write down that the run was stopped from outside; its process is gone by now."""
         self.child = None
-        if self.record.status == 'running':
-            self._close('interrupted', None, why)
+        if self.record.status == Status.RUNNING:
+            self._close(Status.INTERRUPTED, None, why)
 
-    def _close(self, status: str, exit_code: int | None, problem: str | None) -> None:
+    def _close(self, status: Status, exit_code: int | None, problem: str | None) -> None:
         record, progress = self.record, read_progress(self.folder)
         checkpoint = latest_checkpoint(self.folder)
         seconds = seconds_since(record.started) if record.started else 0.0
@@ -267,7 +268,7 @@ class Job:
         self.record.write(self.folder)
 
 
-def make_artifacts_only(survey: Survey, stage: Stage, slot: int) -> Job | None:
+def make_artifacts_only(standing: Standing, stage: Stage, slot: int) -> Job | None:
     """A job for a finished stage whose artifacts are not all there, already making the first of them."""
-    job = Job(survey, stage, plan.Decision(plan.SKIP, ''), plan.Parent(), slot)
+    job = Job(standing, stage, rules.Decision(Action.SKIP, ''), rules.Parent(), slot)
     return job if job._next_artifact() else None

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mim_mm import files
+from mim_mm.transfer.words import Status
 
 SCHEMA = 1
 RUN_FILE = 'run.json'
-STATUSES = ('done', 'failed', 'running', 'interrupted', 'skipped')
 
 
 def utc_now() -> str:
@@ -54,7 +54,7 @@ class Record:
     kind: str
     arm: str
     seed: int
-    status: str
+    status: Status
     schema: int = SCHEMA
     config: dict[str, Any] = field(default_factory=dict)  # path, sha256 of what is learned, options
     parent: dict[str, Any] | None = None  # stage, checkpoint, sha256
@@ -109,8 +109,9 @@ def read_record(folder: str | Path) -> Record | None:
     ]
     if missing:
         raise DamagedManifest(f'{path} lacks {", ".join(missing)}')
-    if content['status'] not in STATUSES:
-        raise DamagedManifest(f'{path} has status {content["status"]!r}; known: {", ".join(STATUSES)}')
+    if content['status'] not in list(Status):
+        raise DamagedManifest(f'{path} has status {content["status"]!r}; known: {", ".join(Status)}')
+    content['status'] = Status(content['status'])
     # Keys of a later version of the same schema are left alone rather than refused.
     return Record(**{name: value for name, value in content.items() if name in known})
 

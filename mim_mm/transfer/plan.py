@@ -1,125 +1,87 @@
-"""What a call does with each stage, and why: the one table of rules, apart from how the facts for it are found.
-
-A stage is skipped when it is done and nothing it was made from has changed; run again, its old folder moved aside, when
-its config, its parent's weights or its data changed; continued from its last checkpoint when it was cut off or failed.
-"""
+"""What a call will do: which stages, from what, with which command. Everything that can be refused is refused here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mim_mm.transfer.manifest import Record
-
-# What is done with a stage.
-SKIP, RUN, RERUN, RESUME, ADOPT, GIVEN, BLOCKED, LEFT = 'skip run rerun resume adopt given blocked left'.split()
-STARTS = (RUN, RERUN, RESUME, ADOPT)
-
-# What is known of a stage's parent when the stage is decided on.
-NO_PARENT, READY, PENDING, LOST, BROKEN = 'none ready pending lost broken'.split()
+from mim_mm.transfer import datasets, launch
+from mim_mm.transfer.chain import ChainError, Stage
+from mim_mm.transfer.compare import compare_check
+from mim_mm.transfer.resolve import Resolved
+from mim_mm.transfer.rules import Decision
+from mim_mm.transfer.slurm import slurm_submit
 
 
 @dataclass(frozen=True)
-class Parent:
-    """The state of the stage whose weights a stage starts from.
+class Plan:
+    """What a call does with each stage on this machine; nothing is done yet, and each stage is looked at once more
+    when its turn comes.
 
-    ``PENDING``: it will run first, so its weights are not known yet. ``LOST``: there is no checkpoint and none will
-    come in this call, but what was made from it earlier still holds. ``BROKEN``: it was to run in this call and did not
-    get through, so what was made from its earlier weights does not belong to this chain any more. ``why``: in words.
+    Attributes:
+        decisions: of every stage but the report.
+        commands: of the stages that start.
+        missing: what is missing of the data of these, in words; empty when nothing is.
+        comparison: content of compare.json; None for a chain that is no comparison.
     """
 
-    state: str = NO_PARENT
-    name: str | None = None
-    checkpoint: Path | None = None
-    sha256: str | None = None
-    why: str = ''
+    resolved: Resolved
+    decisions: dict[str, Decision]
+    commands: dict[str, list[str]]
+    missing: str
+    comparison: dict[str, Any] | None
 
 
-@dataclass(frozen=True)
-class Facts:
-    """All that the decision on one stage depends on."""
+def plan(resolved: Resolved) -> Plan | slurm_submit.Submission:
+    """What will be done: here, or on a login node with ``launcher='slurm'`` by jobs that are submitted.
 
-    selected: bool = True
-    given: str | None = None  # a checkpoint that takes this stage's place
-    record: Record | None = None
-    damaged: str | None = None  # what is wrong with run.json
-    used: bool = False  # the folder holds files
-    alive: bool = False  # the recorded process still runs on this machine
-    elsewhere: str | None = None  # another machine on which it seems to run
-    changed: str | None = None  # config, parent weights or data differ from the record's
-    forced: bool = False
-    checkpoint: Path | None = None  # a whole checkpoint to go on from
-    artifacts_due: tuple = ()
-    parent: Parent = Parent()
+    Raises:
+        ChainError: a stage cannot run as it is configured, or the arms of a comparison are not treated alike.
+    """
+    comparison = compare_check.check(resolved.standing)
+    if slurm_submit.wanted(resolved.call.launcher, resolved.call.slurm):
+        return slurm_submit.plan_jobs(resolved)
+    decisions = resolved.standing.decisions()
+    commands = stage_commands(resolved, decisions)
+    return Plan(resolved, decisions, commands, missing_data(resolved, decisions), comparison)
 
 
-@dataclass(frozen=True)
-class Decision:
-    action: str
-    reason: str
-    resume: Path | None = None
-
-    @property
-    def starts(self) -> bool:
-        return self.action in STARTS
-
-
-def decide(facts: Facts) -> Decision:
-    """The rules, in the order in which they hold."""
-    record, parent = facts.record, facts.parent
-    status = record.status if record else None
-    if facts.given:
-        return Decision(GIVEN, f'its place is taken by {facts.given}')
-    if not facts.selected:
-        return Decision(LEFT, f'not selected ({status or "never run"})')
-    if facts.elsewhere:
-        return Decision(BLOCKED, f'still running on {facts.elsewhere}, which wrote progress.json moments ago')
-    if facts.alive:
-        if facts.changed or facts.forced:
-            why = facts.changed or 'it is to be run again'
-            return Decision(BLOCKED, f'still running as pid {record.process["pid"]}, but {why}')
-        return Decision(ADOPT, f'still running as pid {record.process["pid"]}, left by an earlier call: wait for it')
-    if parent.state == BROKEN:
-        return Decision(BLOCKED, parent.why)
-    if parent.state == LOST and not (status == 'done' and not facts.changed and not facts.forced):
-        return Decision(BLOCKED, parent.why)
-    if parent.state == PENDING:
-        if facts.used:
-            return Decision(RERUN, f'parent {parent.name} runs first')
-        return Decision(RUN, f'never run; after {parent.name}')
-    if facts.forced and facts.used:
-        return Decision(RERUN, 'asked for')
-    if not record and not facts.damaged:
-        if facts.used:
-            return Decision(RERUN, 'its folder holds files but no run.json')
-        return Decision(RUN, 'never run')
-    if facts.changed:
-        return Decision(RERUN, facts.changed)
-    if facts.damaged:
-        if facts.checkpoint:
-            return Decision(RESUME, f'{facts.damaged}; goes on from {facts.checkpoint.name}', facts.checkpoint)
-        return Decision(RERUN, facts.damaged)
-    if status == 'done':
-        due = f', artifacts to make: {", ".join(facts.artifacts_due)}' if facts.artifacts_due else ''
-        return Decision(SKIP, f'done {record.finished}{due}')
-    if status == 'skipped':
-        return Decision(RUN, 'not run last time')
-    word = dict(running='cut off', interrupted='interrupted', failed='failed')[status]
-    if facts.checkpoint:
-        return Decision(RESUME, f'{word}; goes on from {facts.checkpoint.name}', facts.checkpoint)
-    return Decision(RUN, f'{word} before its first checkpoint; from the start')
+def stage_commands(resolved: Resolved, decisions: dict[str, Decision]) -> dict[str, list[str]]:
+    """The command of every stage that starts; building them all finds what is wrong with the last one now."""
+    call, standing = resolved.call, resolved.standing
+    commands = {}
+    for stage in standing.stages:
+        if not decisions[stage.name].starts:
+            continue
+        launch.check_handover(stage, standing.config(stage))
+        for artifact in stage.artifacts:
+            launch.artifact_command(artifact, stage, resolved.chain.folder(stage), Path('checkpoint'))
+        commands[stage.name] = launch.train_command(
+            stage,
+            resolved.chain.folder(stage),
+            gpus=call.gpus if stage.gpus is None else stage.gpus,
+            launcher=stage.launcher or call.launcher,
+            parent=parent_checkpoint(resolved, stage, decisions) if stage.init else None,
+            resume=decisions[stage.name].resume,
+            auto_scale_lr=call.auto_scale_lr,
+            scripts=resolved.scripts,
+        )
+    return commands
 
 
-def outcome_for_child(name: str, decision: Decision, checkpoint: Path | None, sha256: str | None) -> Parent:
-    """What a stage's children may count on once it is decided on: for the plan, and for stages that do not run."""
-    if decision.starts:
-        return Parent(PENDING, name)
-    if checkpoint is not None:
-        return Parent(READY, name, checkpoint, sha256)
-    if decision.action == BLOCKED:
-        return Parent(BROKEN, name, why=f'parent {name} is blocked: {decision.reason}')
-    if decision.action == LEFT:
-        why = f'parent {name} has not finished and is not selected; select it too, or give --skip-pretrain CHECKPOINT'
-        return Parent(LOST, name, why=why)
-    why = f'the checkpoint of parent {name} is gone; run it again with --rerun {name}, or --skip-pretrain CHECKPOINT'
-    return Parent(LOST, name, why=why)
+def parent_checkpoint(resolved: Resolved, stage: Stage, decisions: dict[str, Decision]) -> Path:
+    """The parent's checkpoint where it is known already, else where it will lie."""
+    parent = resolved.chain[stage.init]
+    outcome = resolved.standing.outcome(parent, decisions[parent.name])
+    return outcome.checkpoint or (resolved.chain.folder(parent) / 'LAST_CHECKPOINT').resolve()
+
+
+def missing_data(resolved: Resolved, decisions: dict[str, Decision]) -> str:
+    """What is missing of the data of the stages that start; empty when nothing is."""
+    standing = resolved.standing
+    try:
+        datasets.require({s.name: standing.config(s) for s in standing.stages if decisions[s.name].starts})
+    except ChainError as error:
+        return str(error)
+    return ''

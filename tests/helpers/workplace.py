@@ -52,8 +52,8 @@ class Workplace:
     def run(self, **options) -> tuple:
         """(exit code, what was said). ChainError passes through."""
         stream = io.StringIO()
-        call = Call(str(self.chain), work_dir=str(self.work), gpus=0, **options)
-        code = run_chain(call, Display(stream, every_s=0.0), Scripts(STAND_IN, STAND_IN), grace_s=5.0)
+        call = Call(str(self.chain), work_dir=str(self.work), gpus=0, grace_s=5.0, **options)
+        code = run_chain(call, Display(stream, every_s=0.0), Scripts(STAND_IN, STAND_IN))
         return code, stream.getvalue()
 
     def record(self, stage: str) -> dict:
@@ -70,8 +70,8 @@ class Workplace:
         code = (
             'import sys; from mim_mm.transfer import Call, run_chain; from mim_mm.transfer.launch import Scripts\n'
             f'scripts = Scripts({str(STAND_IN)!r}, {str(STAND_IN)!r})\n'
-            f'sys.exit(run_chain(Call({str(self.chain)!r}, work_dir={str(self.work)!r}, gpus=0, **{options!r}), '
-            'scripts=scripts, grace_s=5.0))'
+            f'sys.exit(run_chain(Call({str(self.chain)!r}, work_dir={str(self.work)!r}, gpus=0, grace_s=5.0, '
+            f'**{options!r}), scripts=scripts))'
         )
         return subprocess.Popen(
             [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

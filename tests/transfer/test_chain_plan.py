@@ -1,13 +1,19 @@
 """The rules, one row each, and that the facts they need are found on the disk."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from workplace import STAND_IN
 
-from mim_mm.transfer import plan
+from mim_mm.transfer import Call, plan, rules
+from mim_mm.transfer.display import Display
+from mim_mm.transfer.launch import Scripts
 from mim_mm.transfer.manifest import Record
-from mim_mm.transfer.plan import Facts, Parent, decide
+from mim_mm.transfer.resolve import resolve
+from mim_mm.transfer.rules import Facts, Parent, decide
+from mim_mm.transfer.words import Action, ParentState
 
 
 def record(status, **keys):
@@ -15,45 +21,45 @@ def record(status, **keys):
 
 
 CKPT = Path('/w/epoch_7.pth')
-READY = Parent(plan.READY, 'pretrain', CKPT, 'ab')
-PENDING = Parent(plan.PENDING, 'pretrain')
-LOST = Parent(plan.LOST, 'pretrain', why='its file is gone')
-BROKEN = Parent(plan.BROKEN, 'pretrain', why='parent pretrain failed')
+READY = Parent(ParentState.READY, 'pretrain', CKPT, 'ab')
+PENDING = Parent(ParentState.PENDING, 'pretrain')
+LOST = Parent(ParentState.LOST, 'pretrain', why='its file is gone')
+BROKEN = Parent(ParentState.BROKEN, 'pretrain', why='parent pretrain failed')
 ALIVE = dict(record=record('running', process=dict(pid=7)), alive=True, used=True)
 
 TABLE = [
     # facts, action, resume from, a word of the reason
-    (Facts(), plan.RUN, None, 'never run'),
-    (Facts(parent=READY), plan.RUN, None, 'never run'),
-    (Facts(parent=PENDING), plan.RUN, None, 'after pretrain'),
-    (Facts(record=record('done'), used=True), plan.SKIP, None, 'done'),
-    (Facts(record=record('done'), used=True, parent=LOST), plan.SKIP, None, 'done'),
-    (Facts(record=record('done'), used=True, parent=BROKEN), plan.BLOCKED, None, 'failed'),
-    (Facts(record=record('done'), used=True, parent=PENDING), plan.RERUN, None, 'parent pretrain runs first'),
-    (Facts(record=record('done'), used=True, changed='lr: 1 -> 2'), plan.RERUN, None, 'lr: 1 -> 2'),
-    (Facts(record=record('done'), used=True, changed='x', parent=LOST), plan.BLOCKED, None, 'gone'),
-    (Facts(record=record('done'), used=True, forced=True), plan.RERUN, None, 'asked for'),
-    (Facts(record=record('done'), used=True, artifacts_due=('pic',)), plan.SKIP, None, 'pic'),
-    (Facts(record=record('running'), used=True, checkpoint=CKPT), plan.RESUME, CKPT, 'cut off'),
-    (Facts(record=record('running'), used=True), plan.RUN, None, 'before its first checkpoint'),
-    (Facts(record=record('running'), used=True, checkpoint=CKPT, changed='x'), plan.RERUN, None, 'x'),
-    (Facts(record=record('interrupted'), used=True, checkpoint=CKPT), plan.RESUME, CKPT, 'interrupted'),
-    (Facts(record=record('failed'), used=True, checkpoint=CKPT), plan.RESUME, CKPT, 'failed'),
-    (Facts(record=record('failed'), used=True), plan.RUN, None, 'failed before'),
-    (Facts(record=record('failed'), used=True, checkpoint=CKPT, parent=LOST), plan.BLOCKED, None, 'gone'),
-    (Facts(record=record('skipped'), parent=READY), plan.RUN, None, 'not run last time'),
-    (Facts(damaged='not json', used=True), plan.RERUN, None, 'not json'),
-    (Facts(damaged='not json', used=True, checkpoint=CKPT), plan.RESUME, CKPT, 'not json'),
-    (Facts(damaged='not json', used=True, checkpoint=CKPT, changed='x'), plan.RERUN, None, 'x'),
-    (Facts(used=True), plan.RERUN, None, 'no run.json'),
-    (Facts(used=True, checkpoint=CKPT), plan.RERUN, None, 'no run.json'),
-    (Facts(selected=False), plan.LEFT, None, 'never run'),
-    (Facts(selected=False, record=record('done')), plan.LEFT, None, 'done'),
-    (Facts(given='/x.pth', selected=False), plan.GIVEN, None, '/x.pth'),
-    (Facts(**ALIVE), plan.ADOPT, None, 'pid 7'),
-    (Facts(**ALIVE, changed='lr: 1 -> 2'), plan.BLOCKED, None, 'lr: 1 -> 2'),
-    (Facts(**ALIVE, forced=True), plan.BLOCKED, None, 'pid 7'),
-    (Facts(record=record('running'), used=True, elsewhere='node3'), plan.BLOCKED, None, 'node3'),
+    (Facts(), Action.RUN, None, 'never run'),
+    (Facts(parent=READY), Action.RUN, None, 'never run'),
+    (Facts(parent=PENDING), Action.RUN, None, 'after pretrain'),
+    (Facts(record=record('done'), used=True), Action.SKIP, None, 'done'),
+    (Facts(record=record('done'), used=True, parent=LOST), Action.SKIP, None, 'done'),
+    (Facts(record=record('done'), used=True, parent=BROKEN), Action.BLOCKED, None, 'failed'),
+    (Facts(record=record('done'), used=True, parent=PENDING), Action.RERUN, None, 'parent pretrain runs first'),
+    (Facts(record=record('done'), used=True, changed='lr: 1 -> 2'), Action.RERUN, None, 'lr: 1 -> 2'),
+    (Facts(record=record('done'), used=True, changed='x', parent=LOST), Action.BLOCKED, None, 'gone'),
+    (Facts(record=record('done'), used=True, forced=True), Action.RERUN, None, 'asked for'),
+    (Facts(record=record('done'), used=True, artifacts_due=('pic',)), Action.SKIP, None, 'pic'),
+    (Facts(record=record('running'), used=True, checkpoint=CKPT), Action.RESUME, CKPT, 'cut off'),
+    (Facts(record=record('running'), used=True), Action.RUN, None, 'before its first checkpoint'),
+    (Facts(record=record('running'), used=True, checkpoint=CKPT, changed='x'), Action.RERUN, None, 'x'),
+    (Facts(record=record('interrupted'), used=True, checkpoint=CKPT), Action.RESUME, CKPT, 'interrupted'),
+    (Facts(record=record('failed'), used=True, checkpoint=CKPT), Action.RESUME, CKPT, 'failed'),
+    (Facts(record=record('failed'), used=True), Action.RUN, None, 'failed before'),
+    (Facts(record=record('failed'), used=True, checkpoint=CKPT, parent=LOST), Action.BLOCKED, None, 'gone'),
+    (Facts(record=record('skipped'), parent=READY), Action.RUN, None, 'not run last time'),
+    (Facts(damaged='not json', used=True), Action.RERUN, None, 'not json'),
+    (Facts(damaged='not json', used=True, checkpoint=CKPT), Action.RESUME, CKPT, 'not json'),
+    (Facts(damaged='not json', used=True, checkpoint=CKPT, changed='x'), Action.RERUN, None, 'x'),
+    (Facts(used=True), Action.RERUN, None, 'no run.json'),
+    (Facts(used=True, checkpoint=CKPT), Action.RERUN, None, 'no run.json'),
+    (Facts(selected=False), Action.LEFT, None, 'never run'),
+    (Facts(selected=False, record=record('done')), Action.LEFT, None, 'done'),
+    (Facts(given='/x.pth', selected=False), Action.GIVEN, None, '/x.pth'),
+    (Facts(**ALIVE), Action.ADOPT, None, 'pid 7'),
+    (Facts(**ALIVE, changed='lr: 1 -> 2'), Action.BLOCKED, None, 'lr: 1 -> 2'),
+    (Facts(**ALIVE, forced=True), Action.BLOCKED, None, 'pid 7'),
+    (Facts(record=record('running'), used=True, elsewhere='node3'), Action.BLOCKED, None, 'node3'),
 ]
 
 
@@ -65,12 +71,12 @@ def test_rules(facts, action, resume, word):
 
 
 def test_children_learn_what_they_may_count_on():
-    outcome = plan.outcome_for_child
-    assert outcome('p', plan.Decision(plan.RESUME, ''), CKPT, 'ab').state == plan.PENDING
-    assert outcome('p', plan.Decision(plan.SKIP, ''), CKPT, 'ab') == Parent(plan.READY, 'p', CKPT, 'ab')
-    assert '--rerun p' in outcome('p', plan.Decision(plan.SKIP, ''), None, None).why
-    assert '--skip-pretrain' in outcome('p', plan.Decision(plan.LEFT, ''), None, None).why
-    assert outcome('p', plan.Decision(plan.BLOCKED, 'no disk'), None, None).state == plan.BROKEN
+    outcome = rules.outcome_for_child
+    assert outcome('p', rules.Decision(Action.RESUME, ''), CKPT, 'ab').state == ParentState.PENDING
+    assert outcome('p', rules.Decision(Action.SKIP, ''), CKPT, 'ab') == Parent(ParentState.READY, 'p', CKPT, 'ab')
+    assert '--rerun p' in outcome('p', rules.Decision(Action.SKIP, ''), None, None).why
+    assert '--skip-pretrain' in outcome('p', rules.Decision(Action.LEFT, ''), None, None).why
+    assert outcome('p', rules.Decision(Action.BLOCKED, 'no disk'), None, None).state == ParentState.BROKEN
 
 
 def actions(text):
@@ -186,3 +192,15 @@ def test_damaged_record_is_recovered_from_the_identity(place, change, action):
     assert code == 0 and actions(said)['linear'] == action
     assert place.record('linear')['status'] == 'done'
     assert place.record('linear')['metrics'] == {'accuracy/top1': 53.0}
+
+
+def test_resolving_and_planning_leave_the_disk_alone(place):
+    place.write()
+    place.run(only=['pretrain', 'linear'])
+    before = place.files()
+    call = Call(str(place.chain), work_dir=str(place.work), gpus=0, rerun=['linear'])
+    planned = plan.plan(resolve(call, Display(io.StringIO()), Scripts(STAND_IN, STAND_IN)))
+    found = {name: decision.action for name, decision in planned.decisions.items()}
+    assert found == dict(pretrain='skip', linear='rerun', finetune='run', coco='run')
+    assert list(planned.commands) == ['linear', 'finetune', 'coco'] and planned.missing == ''
+    assert place.files() == before

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from workplace import STAND_IN
 
 from mim_mm.report.published import protocol_differences
-from mim_mm.transfer import Call, ChainError, load_chain, run_comparison
+from mim_mm.transfer import Call, ChainError, load_chain, run_chain
 from mim_mm.transfer.compare.compare_facts import downstream, encoder, encoder_of_file, of_checkpoint, pretraining
 from mim_mm.transfer.compare.comparison import CHAIN_FILE, chain_text, parse_arm, parse_seeds, read_recipes
 from mim_mm.transfer.display import Display
@@ -33,11 +33,9 @@ def arms(place, *names):
 
 
 def compare(place, given, seeds=(), **options):
-    call = Call('', work_dir=str(place.work), gpus=0, **options)
+    call = Call(compare=given, recipes=str(place.chain), seeds=seeds, work_dir=str(place.work), gpus=0, **options)
     said = Display(open(place.folder / 'said.txt', 'w'))
-    code = run_comparison(
-        call, given, str(place.chain), seeds, display=said, scripts=Scripts(STAND_IN, STAND_IN), grace_s=5.0
-    )
+    code = run_chain(call, said, Scripts(STAND_IN, STAND_IN))
     return code, (place.folder / 'said.txt').read_text()
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
+from own_chain import chain_of
 from PIL import Image
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401  (saves most of a run's time)
 
 from mim_mm.engine.start import guard, launch, schedule
 from mim_mm.transfer import Call, ChainError, load_chain, run_chain
 from mim_mm.transfer.own import own_configs, own_data, own_detection, own_encoder
-from mim_mm.transfer.own.own_data import OwnData
+from mim_mm.transfer.own.own_options import OwnData
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = f"""
@@ -101,7 +102,7 @@ def test_twelve_bits_in_a_folder_with_an_apostrophe(place):
     (odd / 'tree' / 'ant' / 'phone.heic').write_text('x')
     said, args = [], arguments(place, work_dir=str(odd / 'work'))
     own = OwnData(images=str(odd / 'tree'), classes=str(odd / 'tree'), method=str(place / 'tiny.py'))
-    chain = load_chain(own_data.chain_of(own, args, said.append))
+    chain = load_chain(chain_of(own, args, said.append))
     text = '\n'.join(said)
     assert 'integer files of more than 8 bits: 0 to 4003, value range 0 to 4095' in text and '.heic 1' in text
     assert chain.work_dir == odd / 'work'
@@ -115,17 +116,18 @@ def test_twelve_bits_in_a_folder_with_an_apostrophe(place):
     assert Config.fromfile(chain['pretrain'].config).train_dataloader.dataset.skip_list.startswith(str(odd))
     with pytest.raises(ChainError, match='cannot be read.*outside of value_range'):
         own.value_range = (0, 3000)
-        own_data.chain_of(own, arguments(place, work_dir=str(odd / 'other')), said.append)
+        chain_of(own, arguments(place, work_dir=str(odd / 'other')), said.append)
 
 
 def test_what_is_written(place):
     said, args = [], arguments(place, cfg_options=['linear.train_cfg.max_epochs=3', 'detect.train_cfg.max_iters=9'])
-    chain = load_chain(own_data.chain_of(everything(place), args, said.append))
+    call = own_data.write_own_chain(Call(**args, own=everything(place)), said.append, None)
+    chain = load_chain(call.chain)
     text = '\n'.join(said)
     assert 'images     12 readable of 13' in text and 'ant/broken.jpg: cannot identify image file' in text
     assert 'classes    3, 9 training and 3 validation images (0.2 of each class, divided by seed 0)' in text
     assert 'boxes      2 classes, 3 training and 1 validation images' in text and 'Faster R-CNN' in text
-    assert args['cfg_options'] == (), 'they are in the chain now'
+    assert call.cfg_options == () and call.own == OwnData(), 'they are in the chain now'
     assert [(s.name, s.kind, s.init) for s in chain.stages] == [
         ('pretrain', 'pretrain', None),
         ('quick_probe', 'probe', 'pretrain'), ('quick_probe_scratch', 'probe', None),
@@ -153,7 +155,7 @@ def test_what_is_written(place):
 
 
 def test_every_stage_trains_and_tests_at_the_size_of_the_pretraining(place):
-    chain = load_chain(own_data.chain_of(everything(place, boxes=None, boxes_images=None), arguments(place)))
+    chain = load_chain(chain_of(everything(place, boxes=None, boxes_images=None), arguments(place)))
     for stage in chain.stages[:-1]:
         cfg = Config.fromfile(stage.config)
         steps = [*cfg.train_pipeline, *cfg.get('test_pipeline', [])]
@@ -167,19 +169,19 @@ def test_a_recipe_whose_crop_is_unknown_is_refused():
 
 
 def test_a_file_that_the_user_changed_is_not_overwritten(place):
-    own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    chain_of(everything(place), arguments(place))
     before = {path: path.read_bytes() for path in (place / 'work').rglob('*.*')}
-    own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    chain_of(everything(place), arguments(place))
     assert {path: path.read_bytes() for path in (place / 'work').rglob('*.*')} == before, (
         'the same call, the same files'
     )
-    own_data.chain_of(everything(place, val_fraction=0.5), arguments(place), lambda line: None)
+    chain_of(everything(place, val_fraction=0.5), arguments(place))
     assert (place / 'work' / 'configs' / 'val.txt').read_bytes() != before[place / 'work' / 'configs' / 'val.txt']
     edited = place / 'work' / 'configs' / 'linear.py'
     edited.write_text(edited.read_text() + 'train_cfg = dict(max_epochs=5)\n')
     now = {path: path.read_bytes() for path in (place / 'work').rglob('*.*')}
     with pytest.raises(ChainError, match='linear.py was changed since'):
-        own_data.chain_of(everything(place), arguments(place), lambda line: None)
+        chain_of(everything(place), arguments(place))
     assert {path: path.read_bytes() for path in (place / 'work').rglob('*.*')} == now
 
 
@@ -187,11 +189,6 @@ def test_a_file_that_the_user_changed_is_not_overwritten(place):
     'own, args, message',
     [
         (dict(), dict(chain='x.py'), 'not both'),
-        (
-            dict(images=None, classes=None, boxes=None, boxes_images=None, method=own_data.DEFAULT_METHOD),
-            {},
-            'give a chain',
-        ),
         (dict(images=None), {}, '--classes needs --images'),
         (dict(), dict(work_dir=None), '--work-dir'),
         (dict(), dict(cfg_options=['detekt.x=1']), 'with a stage of pretrain'),
@@ -210,17 +207,18 @@ def test_a_file_that_the_user_changed_is_not_overwritten(place):
 )
 def test_calls_that_cannot_work_write_nothing(place, own, args, message):
     with pytest.raises(ChainError, match=message):
-        own_data.chain_of(everything(place, **own), arguments(place, **args), lambda line: None)
+        chain_of(everything(place, **own), arguments(place, **args))
     assert not (place / 'work').exists()
 
 
-def test_a_chain_config_passes_through():
-    assert own_data.chain_of(OwnData(), dict(chain='configs/chains/demo.py', work_dir=None)) == 'configs/chains/demo.py'
+def test_a_call_without_a_chain_says_what_to_give():
+    with pytest.raises(ChainError, match='give a chain config, or --images'):
+        run_chain(Call())
 
 
 def test_boxes_alone_in_the_folder_train_a_detector(place):
     """Two iterations of the config as written, shrunk by what a user may set with --cfg-options."""
-    chain = load_chain(own_data.chain_of(everything(place, classes=None), arguments(place), lambda line: None))
+    chain = load_chain(chain_of(everything(place, classes=None), arguments(place)))
     assert [s.name for s in chain.stages] == ['pretrain', 'detect', 'detect_scratch', 'report']
     width = 16
     cfg = small(chain['detect'].config, place / 'run', **{
@@ -252,7 +250,7 @@ def test_other_numbers_of_channels_pretrain_and_probe(place, channels):
             picture(path, (40, 48, 4), seed=len(path.name))
     own = everything(place, channels=channels, boxes=None, boxes_images=None)
     said = []
-    chain = load_chain(own_data.chain_of(own, arguments(place), said.append))
+    chain = load_chain(chain_of(own, arguments(place), said.append))
     stats = dict(re.findall(r'(mean|std) +(\[.*?\])', '\n'.join(said)))
     assert len(json.loads(stats['mean'])) == channels == len(json.loads(stats['std']))
     for name in ('pretrain', 'linear', 'finetune'):
@@ -266,7 +264,7 @@ def test_other_numbers_of_channels_pretrain_and_probe(place, channels):
         assert runner.iter >= 1 and all(np.isfinite(row['loss']) for row in scalars(place / name) if 'loss' in row)
     if channels == 4:
         with pytest.raises(ChainError, match='1 or 3 channels'):
-            own_data.chain_of(everything(place, channels=4), arguments(place), lambda line: None)
+            chain_of(everything(place, channels=4), arguments(place))
 
 
 def test_every_named_size_has_its_recipes(tmp_path):
@@ -329,7 +327,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(place, capsys):
     """Stages, commands and reasons of the chain that a run would write, under the names that it would have."""
     args = arguments(place, dry_run=True, gpus=1, cfg_options=['linear.train_cfg.max_epochs=3'])
     before = sorted(place.rglob('*'))
-    assert own_data.run(everything(place), args, lambda given, display: run_chain(Call(**given), display)) == 0
+    assert run_chain(Call(**args, own=everything(place))) == 0
     said = capsys.readouterr().out
     assert sorted(p for p in place.rglob('*') if 'cache' not in p.parts) == before
     for stage in ('pretrain', 'quick_probe', 'linear_scratch', 'finetune', 'detect', 'detect_scratch'):
@@ -342,13 +340,13 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(place, capsys):
 
 
 def test_a_dry_run_of_what_is_written_plans_from_it(place):
-    own_data.chain_of(everything(place), arguments(place), lambda line: None)
+    chain_of(everything(place), arguments(place))
     there = {path: path.read_bytes() for path in (place / 'work').rglob('*.*')}
     said = []
-    same = own_data.chain_of(everything(place), arguments(place, dry_run=True), said.append, place / 'other')
+    same = chain_of(everything(place), arguments(place, dry_run=True), said.append, place / 'other')
     assert same == str(place / 'work' / 'chain.py') and not (place / 'other').exists()
     (place / 'work' / 'configs' / 'linear.py').write_text('changed = 1')
-    own_data.chain_of(everything(place, val_fraction=0.5), arguments(place, dry_run=True), said.append, place / 'other')
+    chain_of(everything(place, val_fraction=0.5), arguments(place, dry_run=True), said.append, place / 'other')
     assert any('linear.py since it was written' in line for line in said)
     assert any('would write' in line and 'configs/val.txt' in line and 'chain.py' not in line for line in said)
     del there[place / 'work' / 'configs' / 'linear.py']
@@ -356,14 +354,14 @@ def test_a_dry_run_of_what_is_written_plans_from_it(place):
 
 
 def test_without_the_runs_from_scratch(place):
-    chain = load_chain(own_data.chain_of(everything(place, no_scratch=True), arguments(place), lambda line: None))
+    chain = load_chain(chain_of(everything(place, no_scratch=True), arguments(place)))
     assert [s.arm for s in chain.stages] == ['pretrained'] * 5 + ['']
 
 
 def test_the_twin_from_scratch_has_one_rate_for_all_blocks(place):
     """A rate that falls from block to block spares what is learnt already; of a random encoder it spares nothing."""
     args = arguments(place, cfg_options=['finetune_scratch.train_cfg.max_epochs=7', 'finetune.train_cfg.max_epochs=5'])
-    chain = load_chain(own_data.chain_of(everything(place), args, lambda line: None))
+    chain = load_chain(chain_of(everything(place), args))
     assert chain['finetune_scratch'].options == {
         'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.0, 'train_cfg.max_epochs': 7
     }  # fmt: skip
@@ -374,7 +372,7 @@ def test_the_twin_from_scratch_has_one_rate_for_all_blocks(place):
 @pytest.mark.parametrize('options, size', [(dict(image_size=64), 64), (dict(small=True), 16)])
 def test_one_size_shrinks_every_stage(place, options, size):
     """The detector too: 1024 px belong to 224, and a side is a whole number of windows of 16 tokens of 8 px."""
-    chain = load_chain(own_data.chain_of(everything(place, **options), arguments(place), lambda line: None))
+    chain = load_chain(chain_of(everything(place, **options), arguments(place)))
     side = max(1, round(1024 * (size / 32) / 128)) * 128
     for stage in chain.stages[:-1]:
         cfg = Config.fromfile(stage.config)
@@ -461,7 +459,7 @@ def test_the_stages_of_each_family_take_the_encoder(place, name):
         'train_dataloader = dict(batch_size=4)\ndefault_hooks = dict(checkpoint=dict(interval=1))\n'
     )
     own = everything(place, no_scratch=True, image_size=size)
-    chain = load_chain(own_data.chain_of(own, arguments(place), lambda line: None))
+    chain = load_chain(chain_of(own, arguments(place)))
     cfg = small(chain['pretrain'].config, place / 'pre', **{'train_cfg.max_epochs': 1})
     schedule.fit_schedule(cfg)
     Runner.from_cfg(cfg).train()

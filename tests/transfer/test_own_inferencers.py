@@ -8,6 +8,7 @@ import recipe_table as table
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from own_chain import chain_of
 from PIL import Image
 from test_own_data import arguments, everything, place, small  # noqa: F401  (place is a fixture)
 from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401
@@ -16,7 +17,6 @@ from mim_mm.compat import paths
 from mim_mm.data.decode import UnreadableImage
 from mim_mm.data.own_images import with_channels
 from mim_mm.transfer import load_chain
-from mim_mm.transfer.own import own_data
 
 
 def untrained(cfg, path):
@@ -33,7 +33,7 @@ def test_classifier_and_features_on_own_data(place, channels):  # noqa: F811
     from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 
     own = everything(place, channels=channels, boxes=None, boxes_images=None)
-    chain = load_chain(own_data.chain_of(own, arguments(place), lambda line: None))
+    chain = load_chain(chain_of(own, arguments(place)))
     config, file = chain['finetune'].config, place / 'finetune.pth'
     cfg = small(config, place / 'run')
     model = untrained(cfg, file)
@@ -62,7 +62,7 @@ def test_detector_on_own_data(place):  # noqa: F811
     for annotation in boxes['annotations']:
         annotation.update(segmentation=[[2, 2, 32, 2, 32, 32, 2, 32]], area=900, iscrowd=0)
     (place / 'boxes.json').write_text(json.dumps(boxes))
-    chain = load_chain(own_data.chain_of(everything(place, classes=None), arguments(place), lambda line: None))
+    chain = load_chain(chain_of(everything(place, classes=None), arguments(place)))
     config = place / 'small.py'
     narrow = table.narrow(Config.fromfile(chain['detect'].config))
     narrow.model.test_cfg.rcnn.score_thr = 0.0

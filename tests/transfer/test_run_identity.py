@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 from mim_mm.transfer import datasets, identity
 
@@ -70,6 +72,29 @@ def sha(**options):
 )
 def test_how_fast_and_where_do_not_count(key, value):
     assert sha(**{key: value}) == sha()
+
+
+@pytest.mark.parametrize('says, counts', [(None, True), (True, True), (False, False)])
+def test_a_hook_counts_unless_its_class_says_that_it_only_looks_on(says, counts):
+    class Mine(Hook):
+        if says is not None:
+            changes_learning = says
+
+    class Heir(Mine):
+        pass
+
+    with_hook = dict(BASE, custom_hooks=[*BASE['custom_hooks'], dict(type='Mine', a=1)])
+    unknown = identity.learned(Config(copy.deepcopy(with_hook)))['custom_hooks']
+    assert unknown[-1] == dict(type='Mine', a=1), 'nobody has imported it'
+    HOOKS.register_module(module=Mine)
+    HOOKS.register_module(module=Heir)
+    try:
+        for name in ('Mine', 'mim_mm.Mine', 'Heir'):
+            with_hook['custom_hooks'][-1]['type'] = name
+            found = [hook['type'] for hook in identity.learned(Config(copy.deepcopy(with_hook)))['custom_hooks']]
+            assert (name in found) == (counts or name == 'Heir'), 'a subclass says it anew'
+    finally:
+        del HOOKS.module_dict['Mine'], HOOKS.module_dict['Heir']
 
 
 @pytest.mark.parametrize(

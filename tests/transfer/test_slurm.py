@@ -1,17 +1,24 @@
 """The chain and Slurm without a Slurm: what is asked for, read and written. tests/slurm/ has the real one."""
 
+import dataclasses
 import json
 import os
 import pickle
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mim_mm.transfer import ChainError, process
+from mim_mm.transfer import Call, ChainError, process, run_chain
+from mim_mm.transfer.display import Display
+from mim_mm.transfer.launch import Scripts
 from mim_mm.transfer.slurm import scheduler as slurm
 from mim_mm.transfer.slurm import slurm_job, slurm_submit
 from mim_mm.transfer.slurm.scheduler import Resources
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def resources(*items, stage='pretrain', gpus=8, fixed=False):
@@ -207,26 +214,46 @@ def test_the_shell_of_the_job_outlives_the_warning(tmp_path):
     assert child.wait(timeout=20) == 3
 
 
-def test_a_job_travels_and_requeues_within_its_limit(monkeypatch, capsys):
-    job = slurm_job.ChainJob(dict(chain='x.py', launcher='slurm'), requeues=2, rerun=['linear'])
+def parsed(command):
+    """The call that ``tools/transfer.py`` makes of a command line for it."""
+    assert command[:2] == [sys.executable, str(ROOT / 'tools' / 'transfer.py')]
+    return runpy.run_path(command[1])['parse'](command[2:])
+
+
+def test_a_job_travels_and_becomes_the_command_of_its_call(monkeypatch, capsys):
+    options = dict(
+        chain='/w/x.py', work_dir='/w', gpus=8, only=['linear'], cfg_options=['linear.lr=1e-3'], launcher='slurm',
+        data_root=['imagenet=/d'], auto_scale_lr=True,
+    )  # fmt: skip
+    job = slurm_job.ChainJob(options, requeues=2, rerun=['linear'], grace_s=90.0)
     job = pickle.loads(pickle.dumps(job))
-    calls = []
+    started = []
+    monkeypatch.setattr(os, 'execv', lambda program, command: started.append(command))
+    for life in ('0', '1'):
+        monkeypatch.setenv('SLURM_RESTART_COUNT', life)
+        job()
+    assert 'requeued 1x' in capsys.readouterr().out
+    expected = Call(**options, as_job=True, requeues=2, grace_s=90.0)
+    # --rerun holds for the first life: afterwards the run goes on from its checkpoint.
+    assert parsed(started[0]) == dataclasses.replace(expected, rerun=['linear'])
+    assert parsed(started[1]) == expected
 
-    def run_chain(call, display, grace_s, as_job):
-        calls.append((call.chain, list(call.rerun), as_job))
-        return 75
 
-    monkeypatch.setattr('mim_mm.transfer.run.run_chain', run_chain)
+def test_a_job_that_an_earlier_version_queued_still_starts():
+    """Its pickle holds these fields; a requeue after an update calls it again."""
+    job = slurm_job.ChainJob.__new__(slurm_job.ChainJob)
+    fields = dict(call=dict(chain='x.py', work_dir='w', gpus=0, launcher='slurm'), as_job=False, rerun=[])
+    vars(job).update(fields, requeues=50, grace_s=120.0)
+    assert parsed(job.command(0)) == Call('x.py', work_dir='w', gpus=0, launcher='slurm', grace_s=120.0, requeues=50)
+
+
+def test_a_stopped_job_requeues_within_its_limit(monkeypatch, capsys):
     monkeypatch.setattr(slurm, 'requeue', lambda: False)
     for life in ('0', '1', '2'):
         monkeypatch.setenv('SLURM_RESTART_COUNT', life)
-        with pytest.raises(SystemExit) as end:
-            job()
-        assert end.value.code == 75
+        slurm_job.requeue(2, Display())
     said = capsys.readouterr().out
     assert said.count('requeueing') == 2 and 'not requeued: 2 times already' in said
-    # --rerun holds for the first life: afterwards the run goes on from its checkpoint.
-    assert calls == [('x.py', ['linear'], True), ('x.py', [], True), ('x.py', [], True)]
 
 
 # ---- a stage that is asked to stop
@@ -249,16 +276,16 @@ def test_a_stage_that_was_asked_to_stop_is_interrupted_and_goes_on(place, monkey
     )
     from workplace import STAND_IN
 
-    from mim_mm.transfer import Call, run_chain
-    from mim_mm.transfer.launch import Scripts
-
     place.write(with_report=True, pretrain=place.stage('pretrain', init=None), linear=place.stage('linear'),
                 finetune=place.stage('finetune'))  # fmt: skip
     stop.touch()
     monkeypatch.setenv('STAND_IN', str(STAND_IN))
     monkeypatch.setenv('STOP', str(stop))
+    asked = []
+    monkeypatch.setattr(slurm_job, 'requeue', lambda limit, display: asked.append(limit))
     call = Call(str(place.chain), work_dir=str(place.work), gpus=0)
-    assert run_chain(call, scripts=Scripts(script, script)) == 75
+    assert run_chain(dataclasses.replace(call, requeues=3), scripts=Scripts(script, script)) == 75
+    assert asked == [3], 'in a Slurm job it goes back into the queue'
     record = place.record('linear')
     assert record['status'] == 'interrupted' and record['error'].startswith('stopped by SIGUSR1')
     assert record['exit_code'] == 75 and record['checkpoint'] == 'epoch_3.pth'

@@ -53,6 +53,7 @@ class MaskDiagnosticsHook(Hook):
 
     # Before LoggerHook (BELOW_NORMAL), so that the line of the same iteration has the new values.
     priority = 'NORMAL'
+    changes_learning = False
 
     def __init__(self, interval: int = 100, measure: dict | None = None) -> None:
         if interval < 1:

@@ -35,6 +35,8 @@ class AgreementWatchHook(Hook):
         equal: difference between parts, in standard deviations of the target, below which they count as agreeing.
     """
 
+    changes_learning = False
+
     def __init__(self, interval: int = 100, patience: int = 5, useless: float = 0.9, equal: float = 0.02) -> None:
         self.interval, self.patience = interval, patience
         self.useless, self.equal = useless, equal

@@ -70,6 +70,7 @@ class ProgressHook(Hook):
 
     # After CheckpointHook (VERY_LOW), so that what is written names the checkpoint just saved.
     priority = 'LOWEST'
+    changes_learning = False
 
     def __init__(self, interval: int | None = None, min_seconds: float = 2.0):
         if interval is not None and interval < 1:

@@ -45,6 +45,7 @@ class StopOnSignalHook(Hook):
     """
 
     priority = 'LOWEST'  # after the scheduler's step and every other hook of the iteration
+    changes_learning = False
 
     def __init__(self, interval: int = 10):
         if interval < 1:

@@ -177,6 +177,8 @@ class ProbeReportHook(Hook):
         ValueError: 'fit' and 'choose' divide the training folder differently, so that they would share images.
     """
 
+    changes_learning = False
+
     def before_train(self, runner: Runner) -> None:
         fit, choose = (
             [d for d in bare_datasets(loader.dataset) if isinstance(d, ProbeImages) and d.part == part]

@@ -43,6 +43,7 @@ class QualityHook(Hook):
 
     # Before LoggerHook (BELOW_NORMAL) and CheckpointHook (VERY_LOW).
     priority = 'NORMAL'
+    changes_learning = False
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from. The check is made at every call, so that it also holds for a config that w
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -15,14 +16,14 @@ from mim_mm.transfer import identity
 from mim_mm.transfer.chain import ChainError, Stage, unknown
 from mim_mm.transfer.compare import compare_facts
 from mim_mm.transfer.manifest import write_json
-from mim_mm.transfer.survey import Survey
+from mim_mm.transfer.standing import Standing
 
 SUMMARY = 'compare.json'
 CONTROL = 'scratch'  # the arm that starts from random weights
 KEYS = ('arms', 'recipes', 'allow')
 
 
-def settings_of(path) -> dict[str, Any] | None:
+def read_settings(path: Path) -> dict[str, Any] | None:
     """The ``compare`` variable of a chain config; None in an ordinary chain."""
     settings = Config.fromfile(str(path)).to_dict().get('compare')
     if settings is None:
@@ -41,24 +42,26 @@ def settings_of(path) -> dict[str, Any] | None:
     return settings
 
 
-def check(survey: Survey) -> dict[str, Any] | None:
+def check(standing: Standing) -> dict[str, Any] | None:
     """The content of compare.json but for the data, or None for a chain that is no comparison. Nothing is written.
 
     Raises:
         ChainError: an arm lacks a recipe; arms differ in seeds, devices or in what their downstream configs teach
             (beyond ``allow``); a stage gets weights from elsewhere; an encoder does not fit the recipe's.
     """
-    settings = settings_of(survey.chain.path)
+    settings = read_settings(standing.chain.path)
     if settings is None:
         return None
     arms, recipes = settings['arms'], settings['recipes']
-    content = dict(schema=1, name=survey.chain.name, arms={}, recipes={}, allowed=[], allow=settings.get('allow') or [])
+    content = dict(
+        schema=1, name=standing.chain.name, arms={}, recipes={}, allowed=[], allow=settings.get('allow') or []
+    )
     encoders = {}
     for recipe in recipes:
-        groups = {arm: _runs(survey, recipe, arm) for arm in arms}
-        content['allowed'] += _same_recipe(survey, recipe, groups, content['allow'])
+        groups = {arm: _runs(standing, recipe, arm) for arm in arms}
+        content['allowed'] += _same_recipe(standing, recipe, groups, content['allow'])
         first = groups[arms[0]][0]
-        config = survey.config(first)
+        config = standing.config(first)
         encoders[recipe] = compare_facts.encoder(config)
         content['recipes'][recipe] = dict(
             kind=first.kind,
@@ -69,30 +72,30 @@ def check(survey: Survey) -> dict[str, Any] | None:
             facts=dict(compare_facts.downstream(config), encoder=encoders[recipe].get('name')),
         )
     for arm in arms:
-        content['arms'][arm] = _arm(survey, arm, [s for r in recipes for s in _runs(survey, r, arm)])
+        content['arms'][arm] = _arm(standing, arm, [s for r in recipes for s in _runs(standing, r, arm)])
         for recipe, backbone in encoders.items():
             _fits(arm, content['arms'][arm].get('encoder') or {}, recipe, backbone)
     return content
 
 
-def write(survey: Survey, content: dict[str, Any] | None) -> None:
+def write(standing: Standing, content: dict[str, Any] | None) -> None:
     """``compare.json`` in the chain's work dir, with the identity of the data each arm was pretrained on."""
     if content is None:
         return
     for facts in content['arms'].values():
         stage = facts.get('stage')
         if stage and facts.get('source') == 'config':
-            facts['data'] = survey.data(survey.chain[stage])
-    survey.chain.work_dir.mkdir(parents=True, exist_ok=True)
-    write_json(survey.chain.work_dir / SUMMARY, content)
+            facts['data'] = standing.data(standing.chain[stage])
+    standing.chain.work_dir.mkdir(parents=True, exist_ok=True)
+    write_json(standing.chain.work_dir / SUMMARY, content)
 
 
 # ---- the downstream side
 
 
-def _runs(survey: Survey, recipe: str, arm: str) -> list[Stage]:
+def _runs(standing: Standing, recipe: str, arm: str) -> list[Stage]:
     base = f'{recipe}_{arm}'
-    runs = [stage for stage in survey.chain.stages if stage.base == base]
+    runs = [stage for stage in standing.chain.stages if stage.base == base]
     if not runs:
         raise ChainError(
             f'comparison: arm {arm!r} has no stage {base!r}; every arm, {CONTROL!r} included, runs every recipe'
@@ -103,7 +106,7 @@ def _runs(survey: Survey, recipe: str, arm: str) -> list[Stage]:
             raise ChainError(f'comparison, stage {stage.name!r}: init={stage.init!r}; arm {arm!r} {what}')
         if stage.arm != arm:
             raise ChainError(f'comparison, stage {stage.name!r}: arm={stage.arm!r} must be {arm!r}')
-        config = survey.config(stage)
+        config = standing.config(stage)
         named = [hook.checkpoint for hook in config.get('custom_hooks') or [] if hook.get('checkpoint')]
         named += [config[key] for key in ('load_from', 'init') if config.get(key)]
         if named:
@@ -114,7 +117,9 @@ def _runs(survey: Survey, recipe: str, arm: str) -> list[Stage]:
     return runs
 
 
-def _same_recipe(survey: Survey, recipe: str, groups: dict[str, list[Stage]], allow: list[str]) -> list[dict[str, Any]]:
+def _same_recipe(
+    standing: Standing, recipe: str, groups: dict[str, list[Stage]], allow: list[str]
+) -> list[dict[str, Any]]:
     """Refuse arms whose runs of a recipe differ, except in the keys of ``allow``; those differences are returned."""
     names = list(groups)
     first = groups[names[0]]
@@ -132,13 +137,13 @@ def _same_recipe(survey: Survey, recipe: str, groups: dict[str, list[Stage]], al
                     f'comparison, {recipe}: kind, gpus or launcher of {mine.name!r} and {theirs.name!r} differ, and '
                     'with the devices the total batch'
                 )
-        lines = identity.differences(survey.learned(first[0]), survey.learned(groups[arm][0]))
+        lines = identity.differences(standing.learned(first[0]), standing.learned(groups[arm][0]))
         for line in lines:
             key = line.split(': ')[0]
             if not any(key == name or key.startswith(f'{name}.') for name in allow):
                 raise ChainError(
                     f'comparison, {recipe}: {names[0]} and {arm} are trained differently ({line}); give both the same '
-                    f'options, or add {key!r} to compare.allow in {survey.chain.path.name}: the page will say it'
+                    f'options, or add {key!r} to compare.allow in {standing.chain.path.name}: the page will say it'
                 )
         if lines:
             allowed.append(dict(recipe=recipe, arm=arm, against=names[0], differences=lines))
@@ -148,22 +153,22 @@ def _same_recipe(survey: Survey, recipe: str, groups: dict[str, list[Stage]], al
 # ---- the pretraining side
 
 
-def _arm(survey: Survey, arm: str, runs: list[Stage]) -> dict[str, Any]:
+def _arm(standing: Standing, arm: str, runs: list[Stage]) -> dict[str, Any]:
     """Where the arm's encoder comes from and what is known of its pretraining."""
     if arm == CONTROL:
         return dict(source='none', encoder={}, pretraining={}, data=None, seeds=[], stage=None)
     parents = list(dict.fromkeys(stage.init for stage in runs))
-    stage = survey.chain[parents[0]]
-    bases = {survey.chain[name].base for name in parents}
+    stage = standing.chain[parents[0]]
+    bases = {standing.chain[name].base for name in parents}
     if len(bases) > 1:
         raise ChainError(f'comparison: arm {arm!r} starts from several stages, {sorted(bases)}; from one only')
-    given = survey.given_checkpoint(stage)
+    given = standing.given_checkpoint(stage)
     if given is not None:
         facts = compare_facts.of_checkpoint(given)
         return dict(
-            source='checkpoint', path=str(given), sha256=survey.cache.file(given), stage=stage.name, seeds=[], **facts
+            source='checkpoint', path=str(given), sha256=standing.cache.file(given), stage=stage.name, seeds=[], **facts
         )
-    config = survey.config(stage)
+    config = standing.config(stage)
     return dict(
         source='config',
         path=str(stage.config),
@@ -171,7 +176,7 @@ def _arm(survey: Survey, arm: str, runs: list[Stage]) -> dict[str, Any]:
         encoder=compare_facts.encoder(config),
         pretraining=compare_facts.pretraining(config),
         data=None,
-        seeds=[survey.chain[name].seed for name in parents],
+        seeds=[standing.chain[name].seed for name in parents],
     )
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,15 @@ from mmengine.config import Config
 
 from mim_mm.checkpoint.read import LoadError, resolve_checkpoint
 from mim_mm.files import write_text
-from mim_mm.transfer.chain import ChainError, flatten, resolve
+from mim_mm.transfer.call import Call
+from mim_mm.transfer.chain import ChainError, find_file, flatten
 from mim_mm.transfer.compare import compare_facts
 from mim_mm.transfer.compare.compare_check import CONTROL
-from mim_mm.transfer.run import Call, run_chain
+from mim_mm.transfer.words import Kind
 
 CHAIN_FILE = 'compare_chain.py'
 SEEDS = 3  # of a kind that says nothing else
-FEW_SEEDS = ('coco',)  # a run costs so much that the chain's own seeds stand unless KIND=N asks for more
+FEW_SEEDS = (Kind.COCO,)  # a run costs so much that the chain's own seeds stand unless KIND=N asks for more
 MARK = '# written by tools/transfer.py --compare; sha256 of what follows: '
 RECIPES = {  # without --with: the published protocols for the encoders that have them
     'ViT-S/16': ('linear/vits_linear_90e', 'finetune/vits_finetune_200e', 'coco/mask_rcnn_vits_fpn_lsj_100e'),
@@ -44,44 +44,35 @@ class Arm:
     checkpoint: Path | None = None
 
 
-def run_comparison(
-    call: Call, arms: Sequence[str], recipes: str | None = None, seeds: Sequence[str] = (), **running: Any
-) -> int:
-    """Write the chain of a comparison and run it; with ``dry_run`` say what a run would do and write nothing.
+def write_comparison(call: Call, say: Callable[[str], None], folder: Path | None) -> Call:
+    """Write the chain of a comparison.
 
     Args:
-        call: the options of the chain; ``chain`` must be empty.
-        arms: ``CONFIG.py``, ``NAME=CONFIG.py`` or ``NAME=CHECKPOINT``.
-        recipes: chain config whose downstream stages all arms run; by default the published protocols for the encoder.
-        seeds: ``N`` for all kinds but coco, ``KIND=N`` for one.
-        running: passed to :func:`run_chain`.
+        call: ``compare``, ``recipes`` and ``seeds`` describe it; ``chain`` must be empty.
+        folder: the chain is written here instead of into the work dir, which is left alone.
 
     Returns:
-        The exit code of the chain.
+        The call of that chain.
 
     Raises:
-        ChainError: the comparison cannot work; nothing was started.
+        ChainError: the comparison cannot work; nothing was written.
     """
     if call.chain:
         raise ChainError(f'{call.chain}: a comparison makes its own chain; give recipes with --with {call.chain}')
-    found = [parse_arm(text) for text in arms]
-    names = [arm.name for arm in found]
+    arms = [parse_arm(text) for text in call.compare]
+    names = [arm.name for arm in arms]
     for name in names:
         if names.count(name) > 1:
             raise ChainError(f'--compare: two arms are called {name!r}; name them, NAME=CONFIG or NAME=CHECKPOINT')
-    stages = read_recipes(recipes) if recipes else default_recipes(found)
+    stages = read_recipes(call.recipes) if call.recipes else default_recipes(arms)
     name = f'compare_{"_vs_".join(names)}'[:100]
     work_dir = Path(call.work_dir or f'work_dirs/{name}')
-    text = chain_text(name, found, stages, parse_seeds(seeds, {s['kind'] for s in stages.values()}))
+    text = chain_text(name, arms, stages, parse_seeds(call.seeds, {s['kind'] for s in stages.values()}))
     refuse_edited(work_dir / CHAIN_FILE, text)
-    if call.dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / CHAIN_FILE
-            path.write_text(text, encoding='utf-8')
-            return run_chain(dataclasses.replace(call, chain=str(path), work_dir=str(work_dir)), **running)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    write_text(work_dir / CHAIN_FILE, text)
-    return run_chain(dataclasses.replace(call, chain=str(work_dir / CHAIN_FILE), work_dir=str(work_dir)), **running)
+    path = (folder or work_dir) / CHAIN_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
+    return dataclasses.replace(call, chain=str(path), work_dir=str(work_dir), compare=(), recipes=None, seeds=())
 
 
 # ---- reading the call
@@ -107,7 +98,7 @@ def parse_arm(text: str) -> Arm:
     if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', name):
         raise ChainError(f'{where}: the name {name!r} becomes a folder; use letters, digits, "-" and "_" only')
     if path.endswith('.py'):
-        return Arm(name, config=resolve(path, where))
+        return Arm(name, config=find_file(path, where))
     try:
         return Arm(name, checkpoint=resolve_checkpoint(path).resolve())
     except LoadError as error:
@@ -131,14 +122,14 @@ def read_recipes(chain: str) -> dict[str, dict[str, Any]]:
     Raises:
         ChainError: there is none, two of a name differ, or one starts from another downstream stage.
     """
-    path = Path(chain).resolve() if Path(chain).is_file() else resolve(chain, '--with')
+    path = Path(chain).resolve() if Path(chain).is_file() else find_file(chain, '--with')
     stages = Config.fromfile(str(path)).to_dict().get('stages') or {}
     found: dict[str, dict[str, Any]] = {}
     for base, stage in stages.items():
-        if stage.get('kind') in ('pretrain', 'report'):
+        if stage.get('kind') in (Kind.PRETRAIN, Kind.REPORT):
             continue
         parent = stages.get(stage.get('init') or '', {})
-        if parent and parent.get('kind') != 'pretrain':
+        if parent and parent.get('kind') != Kind.PRETRAIN:
             raise ChainError(f'--with {chain}: {base!r} starts from {stage["init"]!r}, which is no pretraining stage')
         arm = stage.get('arm') or parent.get('arm') or CONTROL
         recipe = {key: value for key, value in stage.items() if key not in ('init', 'arm')}
@@ -188,7 +179,7 @@ def chain_text(name: str, arms: Sequence[Arm], recipes: dict[str, dict[str, Any]
         count = seeds[settings['kind']]
         settings = dict(
             settings,
-            config=str(resolve(settings['config'], f'recipe {recipe}')),
+            config=str(find_file(settings['config'], f'recipe {recipe}')),
             seeds=own + [s for s in range(max(own) + 1 + count) if s not in own][: max(0, count - len(own))],
         )
         if settings.get('options'):

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.transfer.chain import ChainError, resolve
+from mim_mm.transfer.chain import ChainError, find_file
 from mim_mm.transfer.own.own_encoder import Encoder, recipe_config
 
 HERE = '{{ fileDirname }}'  # mmengine puts the folder of the config here, so a work dir can be moved
@@ -140,7 +140,7 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
     Raises:
         ChainError: there is no recipe for the encoder.
     """
-    base = str(resolve(f'configs/{encoder.recipes()[stage]}.py', stage))
+    base = str(find_file(f'configs/{encoder.recipes()[stage]}.py', stage))
     recipe = recipe_config(base)
     count, batch = len(data.classes), max(1, min(recipe.train_dataloader.batch_size, data.count // max(1, gpus)))
     backbone = encoder.settings(stage, channels)

@@ -6,167 +6,141 @@ They are ordinary files: to be read, changed, and run by ``tools/transfer.py WOR
 
 from __future__ import annotations
 
-import argparse
-import hashlib
+import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mmengine.config import Config
 
 from mim_mm.compat.internals import parse_option
 from mim_mm.data import class_folders, coco_file, image_survey
 from mim_mm.data.decode import PLAIN
 from mim_mm.data.image_sources import find_source, open_source
-from mim_mm.files import known_object, write_json, write_text
+from mim_mm.files import write_text
 from mim_mm.folders import DataError
+from mim_mm.transfer.call import Call
 from mim_mm.transfer.chain import ChainError, load_chain
-from mim_mm.transfer.display import Display
 from mim_mm.transfer.own import own_configs, own_detection, own_encoder
 from mim_mm.transfer.own.own_configs import HERE
 from mim_mm.transfer.own.own_encoder import Encoder
-from mim_mm.transfer.own.own_plan import SCRATCH, plan_lines, stage_table
+from mim_mm.transfer.own.own_files import changed_by_user, holds, write_files
+from mim_mm.transfer.own.own_options import OwnData
+from mim_mm.transfer.own.own_stages import SCRATCH, duration_lines, stage_table
 
-DEFAULT_METHOD = 'configs/emae/emae_vitb_300e.py'
-RECORD = 'own_data.json'
 STATISTICS_SAMPLE = 256
+Say = Callable[[str], None]
+Stats = tuple[list[float], list[float]] | None  # mean and std of each channel
 
 
-@dataclass
-class OwnData:
-    """The options of ``tools/transfer.py`` that say which data and which method."""
-
-    images: str | None = None
-    classes: str | None = None
-    boxes: str | None = None
-    boxes_images: str | None = None
-    boxes_val: str | None = None
-    boxes_val_images: str | None = None
-    method: str = DEFAULT_METHOD
-    channels: int = 3
-    val_fraction: float = 0.2
-    decode: bool = False
-    max_unreadable: float = 0.1
-    value_range: list[float] | None = None
-    image_size: int | None = None
-    small: bool = False
-    no_scratch: bool = False
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of :class:`OwnData` to a parser."""
-    group = parser.add_argument_group('own data, in place of a chain config', 'More: docs/own_data.md')
-    add = group.add_argument
-    add('--images', metavar='DIR|LIST|TAR', help='unlabelled images: a folder, a list file, tar shards (quote a glob)')
-    add('--classes', metavar='DIR', help='DIR/train/<class>/*, DIR/val/<class>/*, or DIR/<class>/*')
-    add('--boxes', metavar='JSON', help='annotations in COCO format; divided by a seed without --boxes-val')
-    add('--boxes-images', metavar='DIR', help="where the annotations' images lie")
-    add('--boxes-val', metavar='JSON', help='annotations to evaluate on')
-    add('--boxes-val-images', metavar='DIR', help='where their images lie, if elsewhere')
-    add('--method', default=DEFAULT_METHOD, metavar='CONFIG', help='pretraining recipe (default: %(default)s)')
-    add('--channels', type=int, default=3, metavar='N', help='channels of the model; to 1 and 3 all is converted')
-    add('--val-fraction', type=float, default=0.2, metavar='F', help='held out where no validation set is given')
-    add('--decode', action='store_true', help='survey by decoding every image, not by its header')
-    add('--max-unreadable', type=float, default=0.1, metavar='F', help='stop if more of the images cannot be read')
-    add(
-        '--value-range', type=float, nargs=2, metavar=('BLACK', 'WHITE'),
-        help='of files of more than 8 bits (default: found by the survey, e.g. 0 4095, or 0 1 for floats)',
-    )  # fmt: skip
-    add('--image-size', type=int, metavar='PX', help="side of the images in every stage (default: the method's)")
-    add('--small', action='store_true', help="every stage, detection too, on images of half the method's side")
-    add(
-        '--no-scratch',
-        action='store_true',
-        help='leave out the runs from a random encoder, which say what pretraining adds',
-    )
-
-
-def take_options(args: dict[str, Any]) -> OwnData:
-    """Take these options out of the parsed ones, so that the others are those of a call of the chain."""
-    return OwnData(**{name: args.pop(name) for name in OwnData.__dataclass_fields__})
-
-
-def chain_of(own: OwnData, args: dict[str, Any], say: Callable[[str], None] = print, folder: Path | None = None) -> str:
-    """The chain config to run: the one given, or the one written from the user's data.
+def write_own_chain(call: Call, say: Say, folder: Path | None) -> Call:
+    """Survey a user's data and write the chain that pretrains on them and transfers to them.
 
     Args:
-        args: the other options; ``cfg_options`` are written into the chain and taken out.
-        folder: with ``dry_run`` the files are written here, and the work dir is left alone.
+        call: ``own`` says which data and which method; ``cfg_options`` are written into the chain.
+        folder: the files are written here instead of into the work dir, which is left alone.
+
+    Returns:
+        The call of that chain.
 
     Raises:
-        ChainError: neither or both are given, or the data cannot be used; nothing was written then.
+        ChainError: options lack or contradict each other, or the data cannot be used; nothing was written then.
     """
-    if own.images is None:
-        extra = [n for n, v in vars(own).items() if v != OwnData.__dataclass_fields__[n].default]
-        if extra or not args['chain']:
-            raise ChainError(
-                f'--{extra[0].replace("_", "-")} needs --images' if extra else 'give a chain config, or --images'
-            )
-        return args['chain']
-    if args['chain']:
-        raise ChainError(f'give a chain config or --images, not both; {args["chain"]} is run without --images')
-    if not args['work_dir']:
+    if call.own.images is None:
+        default = OwnData()
+        extra = next(name for name, value in vars(call.own).items() if value != getattr(default, name))
+        raise ChainError(f'--{extra.replace("_", "-")} needs --images')
+    if call.chain:
+        raise ChainError(f'give a chain config or --images, not both; {call.chain} is run without --images')
+    if not call.work_dir:
         raise ChainError('--images needs --work-dir DIR: the configs, lists and results go there')
-    if args.get('dry_run') and folder is None:
-        raise ValueError('a dry run needs a folder for its files')
+    work_dir = Path(call.work_dir)
     try:
-        return str(_prepare(own, args, say, folder))
+        files = _files(call, say)
+        chain = _written(work_dir, files, say) if folder is None else _shown(work_dir, files, say, folder)
     except DataError as error:
         raise ChainError(str(error)) from error
+    for line in duration_lines(load_chain(chain), max(1, call.gpus)):
+        say(line)
+    return dataclasses.replace(call, chain=str(chain), cfg_options=(), own=OwnData())
 
 
-def run(own: OwnData, args: dict[str, Any], start: Callable[[dict[str, Any], Display | None], int]) -> int:
-    """What ``tools/transfer.py`` does: write the chain if need be, and ``start`` it.
-
-    A dry run writes the same files into a temporary folder, so that the plan is made from what would be run.
-
-    Args:
-        start: called with the options of the chain, and a display that calls the temporary folder by the name of the
-            work dir, or None.
-    """
-    if own.images is None or not args.get('dry_run'):
-        args['chain'] = chain_of(own, args)
-        return start(args, None)
-    with tempfile.TemporaryDirectory() as folder:
-        here = Path(folder).resolve()
-        args['chain'] = chain_of(own, args, folder=here)
-        return start(args, _Renaming(str(here), str(Path(args['work_dir']))))
-
-
-class _Renaming(Display):
-    """Says ``name`` wherever the text has ``folder``."""
-
-    def __init__(self, folder: str, name: str):
-        super().__init__()
-        self._names = folder, name
-
-    def _write(self, text: str) -> None:
-        super()._write(text.replace(*self._names))
-
-
-def _prepare(own: OwnData, args: dict[str, Any], say: Callable[[str], None], folder: Path | None) -> Path:
-    work_dir, gpus = Path(args['work_dir']), max(1, args['gpus'])
+def _files(call: Call, say: Say) -> dict[str, str]:
+    """Name below the work dir -> text of everything that is written: configs, lists, chain.py."""
+    own, gpus = call.own, max(1, call.gpus)
     if own.channels < 1:
         raise ChainError(f'--channels {own.channels} must be at least 1')
     if own.image_size and own.small:
         raise ChainError('--image-size and --small cannot both be given')
     base, method, encoder = own_encoder.read_method(own.method, own.image_size, own.small)
+    wanted = _wanted(own, encoder)
+    _check_tokenizer(own, method, call.cfg_options)
+    files, stats, value_range = _pretraining(own, base, method, encoder, gpus, say)
+    if own.classes:
+        labelled = [stage for stage in wanted if stage != 'detect']
+        files.update(_classification(own, encoder, labelled, stats, gpus, say))
+    if 'detect' in wanted:
+        files.update(_with_range(_detection(own, encoder, stats, gpus, say), value_range, own.channels))
+    for stage in own_encoder.STAGES:
+        if stage not in wanted and (own.boxes if stage == 'detect' else own.classes):
+            say(f'left out   {stage}: there is no recipe of it for {encoder.kind}')
+    stages = stage_table(wanted, files, not own.no_scratch)
+    _add_options(stages, call.cfg_options)
+    work_dir = Path(call.work_dir)
+    again = f'tools/transfer.py {work_dir / "chain.py"} --gpus {gpus}'
+    title = (
+        f'# {own.images}: pretrain, transfer, report. Written by tools/transfer.py --images; run it by\n# {again}\n\n'
+    )
+    body = dict(name=work_dir.resolve().name, work_dir=f'{HERE}/', stages=stages)
+    files['chain.py'] = title + ''.join(f'{key} = {own_configs.literal(value)}\n' for key, value in body.items())
+    return files
+
+
+def _wanted(own: OwnData, encoder: Encoder) -> list[str]:
+    """The downstream stages, in the order in which they run: those that there are data and a recipe for."""
     recipes = encoder.recipes()
-    labelled = [stage for stage in own_encoder.STAGES[:3] if own.classes and stage in recipes]
     if (own.classes or own.boxes) and not recipes:
         raise ChainError(
             f'--classes and --boxes have no recipes for {encoder.kind}, which {own.method} trains: pretrain with '
             '--images alone, and write a chain for the rest (docs/chain.md)'
         )
-    wanted = [*labelled, *['detect'] * bool(own.boxes and 'detect' in recipes)]
+    wanted = [s for s in own_encoder.STAGES if s in recipes and (own.boxes if s == 'detect' else own.classes)]
     if (own.classes or own.boxes) and not wanted:
         raise ChainError(
             f'there is no recipe for {encoder.kind}, which {own.method} trains, with what was given; it has some for '
             f'{", ".join(recipes)}'
         )
-    _check_tokenizer(own, method, args['cfg_options'])
+    return wanted
+
+
+def _written(work_dir: Path, files: dict[str, str], say: Say) -> Path:
+    """The chain config, after the files are written."""
+    chain = work_dir / 'chain.py'
+    write_files(work_dir, files)
+    say(f'written    {chain} and {work_dir / "configs"}: change them as you like, then tools/transfer.py {chain}')
+    return chain
+
+
+def _shown(work_dir: Path, files: dict[str, str], say: Say, folder: Path) -> Path:
+    """The chain config of a dry run: in the work dir if all is there as it would be written, else in ``folder``."""
+    changed = changed_by_user(work_dir, files)
+    if changed:
+        say(f'changed    {", ".join(changed)} since it was written: a run will stop, rather than write it anew')
+    new = [name for name, text in files.items() if not holds(work_dir / name, text)]
+    if not new:
+        return work_dir / 'chain.py'
+    for name, text in files.items():
+        write_text(folder / name, text, errors='surrogateescape')
+    say(f'dry run    nothing is written; a run would write {", ".join(new)} in {work_dir}')
+    return folder / 'chain.py'
+
+
+def _pretraining(
+    own: OwnData, base: str, method: Config, encoder: Encoder, gpus: int, say: Say
+) -> tuple[dict[str, str], Stats, dict | None]:
+    """The pretraining's files; mean and std of the images where these are not of 3 channels; their value range."""
     seen = _look(own.images, own, say, encoder.img_size)
     stats = None
     if own.channels != 3:
@@ -176,55 +150,11 @@ def _prepare(own: OwnData, args: dict[str, Any], say: Callable[[str], None], fol
         say(f'mean       {mean}\nstd        {std} (of {count:,} images drawn by seed 0)')
         stats = mean, std
     batch = max(1, min(method.train_dataloader.batch_size, len(seen.places) // gpus))
-    files = {'unreadable.txt': seen.skip_list()}
     where = dict(seen.source.settings, skip_list=f'{HERE}/../unreadable.txt')
-    files['configs/pretrain.py'] = own_configs.pretrain_text(
-        base, method, encoder, own.channels, stats, where, batch, len(seen.places), gpus
-    )
-    files = _with_range(files, seen.value_range, own.channels)
+    text = own_configs.pretrain_text(base, method, encoder, own.channels, stats, where, batch, len(seen.places), gpus)
     say(f'batch      {batch} images a device on {gpus} device(s), learning rate scaled to it')
-    if own.classes:
-        files.update(_classification(own, encoder, labelled, stats, gpus, say))
-    if 'detect' in wanted:
-        files.update(_with_range(_detection(own, encoder, stats, gpus, say), seen.value_range, own.channels))
-    for stage in own_encoder.STAGES:
-        if stage not in wanted and (own.boxes if stage == 'detect' else own.classes):
-            say(f'left out   {stage}: there is no recipe of it for {encoder.kind}')
-    stages = stage_table(wanted, files, not own.no_scratch)
-    _add_options(stages, args['cfg_options'])
-    call = f'tools/transfer.py {work_dir / "chain.py"} --gpus {gpus}'
-    title = (
-        f'# {own.images}: pretrain, transfer, report. Written by tools/transfer.py --images; run it by\n# {call}\n\n'
-    )
-    body = dict(name=work_dir.resolve().name, work_dir=f'{HERE}/', stages=stages)
-    files['chain.py'] = title + ''.join(f'{key} = {own_configs.literal(value)}\n' for key, value in body.items())
-    chain = _written(work_dir, files, args, say, folder)
-    for line in plan_lines(load_chain(chain), gpus):
-        say(line)
-    args['cfg_options'] = ()
-    return chain
-
-
-def _written(work_dir: Path, files: dict[str, str], args: dict[str, Any], say, folder: Path | None) -> Path:
-    """The chain config, after the files are written, or in a dry run said to be."""
-    chain = work_dir / 'chain.py'
-    if not args.get('dry_run'):
-        write_files(work_dir, files)
-        say(f'written    {chain} and {work_dir / "configs"}: change them as you like, then tools/transfer.py {chain}')
-        return chain
-    changed = _changed_by_user(work_dir, files)
-    if changed:
-        say(f'changed    {", ".join(changed)} since it was written: a run will stop, rather than write it anew')
-    there = {
-        name: (work_dir / name).is_file() and _file_digest(work_dir / name) == _digest(files[name]) for name in files
-    }
-    if all(there.values()):
-        return chain
-    for name, text in files.items():
-        write_text(folder / name, text, errors='surrogateescape')
-    new = [name for name in files if not there[name]]
-    say(f'dry run    nothing is written; a run would write {", ".join(new)} in {work_dir}')
-    return folder / 'chain.py'
+    files = {'unreadable.txt': seen.skip_list(), 'configs/pretrain.py': text}
+    return _with_range(files, seen.value_range, own.channels), stats, seen.value_range
 
 
 def _check_tokenizer(own: OwnData, method: Any, options: Sequence[str]) -> None:
@@ -242,7 +172,7 @@ def _check_tokenizer(own: OwnData, method: Any, options: Sequence[str]) -> None:
         raise ChainError(f'pretrain.model.tokenizer_checkpoint: there is no file {given[-1]!r}')
 
 
-def _look(given: str, own: OwnData, say: Callable[[str], None], small: int, source=None) -> image_survey.Survey:
+def _look(given: str, own: OwnData, say: Say, small: int, source=None) -> image_survey.Survey:
     seen = image_survey.survey(
         source or find_source(given), own.channels, own.decode, say=say, value_range=own.value_range
     )
@@ -252,7 +182,9 @@ def _look(given: str, own: OwnData, say: Callable[[str], None], small: int, sour
     return seen
 
 
-def _classification(own: OwnData, encoder: Encoder, stages: list[str], stats, gpus: int, say) -> dict[str, str]:
+def _classification(
+    own: OwnData, encoder: Encoder, stages: list[str], stats: Stats, gpus: int, say: Say
+) -> dict[str, str]:
     root = os.path.abspath(os.path.expanduser(own.classes))
     train, val = class_folders.tree_parts(root)
     names, looked = {}, []
@@ -281,7 +213,7 @@ def _with_range(files: dict[str, str], value_range: dict | None, channels: int) 
     return {name: text + line * name.endswith('.py') for name, text in files.items()}
 
 
-def _detection(own: OwnData, encoder: Encoder, stats, gpus: int, say) -> dict[str, str]:
+def _detection(own: OwnData, encoder: Encoder, stats: Stats, gpus: int, say: Say) -> dict[str, str]:
     if not own.boxes_images:
         raise ChainError(
             '--boxes needs --boxes-images DIR, the folder that file_name in the annotations is relative to'
@@ -329,39 +261,3 @@ def _add_options(stages: dict[str, Any], items: Sequence[str]) -> None:
             have = ', '.join(n for n in stages if n != 'report')
             raise ChainError(f'--cfg-options {item!r} must be STAGE.key=value, with a stage of {have}')
         stages[name].setdefault('options', {})[key] = parse_option(value)
-
-
-def write_files(work_dir: Path, files: dict[str, str]) -> None:
-    """Write the files, but none over one that the user has changed since.
-
-    Raises:
-        ChainError: a file differs from what was written here, and from what would be written now.
-    """
-    changed = _changed_by_user(work_dir, files)
-    if changed:
-        raise ChainError(
-            f'{", ".join(changed)} was changed since it was written, so it is not written anew. To run what is there: '
-            f'tools/transfer.py {work_dir / "chain.py"}; to start afresh remove the file or give another --work-dir'
-        )
-    for name, text in files.items():
-        write_text(work_dir / name, text, errors='surrogateescape')
-    digests = {name: _digest(text) for name, text in files.items()}
-    write_json(work_dir / RECORD, {**known_object(work_dir / RECORD), **digests})
-
-
-def _changed_by_user(work_dir: Path, files: dict[str, str]) -> list[str]:
-    """Files that are neither what was written here nor what would be written now."""
-    known, changed = known_object(work_dir / RECORD), []
-    for name, text in files.items():
-        path = work_dir / name
-        if path.is_file() and _file_digest(path) not in (known.get(name), _digest(text)):
-            changed.append(str(path))
-    return changed
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.transfer.chain import ChainError, resolve
+from mim_mm.transfer.chain import ChainError, find_file
 from mim_mm.transfer.own.own_configs import Code, _text
 from mim_mm.transfer.own.own_encoder import Encoder, recipe_config
 
@@ -36,7 +36,7 @@ def detection_text(encoder: Encoder, data: Boxes, channels: int, stats, gpus: in
         ChainError: there is no recipe for the encoder, or more than three channels.
     """
     _check(encoder, channels)
-    base = str(resolve(f'configs/{encoder.recipes()["detect"]}.py', 'detect'))
+    base = str(find_file(f'configs/{encoder.recipes()["detect"]}.py', 'detect'))
     recipe = recipe_config(base)
     batch = max(1, min(recipe.train_dataloader.batch_size, data.count // max(1, gpus)))
     settings: dict[str, Any] = dict(

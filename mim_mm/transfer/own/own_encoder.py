@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.transfer.chain import ChainError, resolve
+from mim_mm.transfer.chain import ChainError, find_file
 
 STAGES = ('quick_probe', 'linear', 'finetune', 'detect')
 # Recipes by mmpretrain's name of the architecture; other sizes inherit from those of ViT-B.
@@ -139,7 +139,7 @@ def read_method(path: str, image_size: int | None = None, small: bool = False) -
     Raises:
         ChainError: it is no config of a pretraining method, or cannot work on images of that size.
     """
-    file = resolve(path, '--method')
+    file = find_file(path, '--method')
     try:
         cfg = Config.fromfile(str(file))
         backbone = cfg.model.backbone

@@ -1,8 +1,9 @@
-"""What a Slurm job of a chain runs: one stage, or the whole chain of one point of a sweep, inside its allocation.
+"""What a Slurm job of a chain runs: ``tools/transfer.py`` for one stage, or for the chain of one point of a sweep.
 
-The batch script calls an instance through submitit; the training is a step of the job (``srun``), so that Slurm's
-warning signal reaches its processes and not this one. A training that was stopped by it ends with a checkpoint, and the
-job puts itself back into the queue under its own number: whatever waits for it goes on waiting.
+The batch script calls a :class:`ChainJob` through submitit, which becomes that command; the training is a step of the
+job (``srun``), so that Slurm's warning signal reaches its processes and not this one. A training that was stopped by it
+ends with a checkpoint, and the job puts itself back into the queue under its own number: whatever waits for it goes on
+waiting.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from mim_mm.transfer.call import Call, transfer_command
+from mim_mm.transfer.chain import ChainError
 from mim_mm.transfer.display import Display
-from mim_mm.transfer.execute import STOPPED_CODE
 from mim_mm.transfer.slurm import scheduler as slurm
 from mim_mm.transfer.slurm.scheduler import Resources
 
@@ -26,7 +27,7 @@ class ChainJob:
     """Pickled by submitit on the login node, called on the first node of the allocation.
 
     Args:
-        call: fields of the :class:`~mim_mm.transfer.run.Call` to make.
+        call: fields of the :class:`Call` to make.
         as_job: other jobs of the same chain may run at the same time.
         rerun: stages to run again in the first life of the job; after a requeue they go on instead.
     """
@@ -37,34 +38,41 @@ class ChainJob:
     requeues: int = slurm.REQUEUES
     grace_s: float = 120.0
 
+    def command(self, life: int) -> list[str]:
+        """The call of ``tools/transfer.py``, in the ``life``-th life of the job, from 0."""
+        rerun = [] if life else self.rerun
+        call = Call(**self.call, rerun=rerun, grace_s=self.grace_s, as_job=self.as_job, requeues=self.requeues)
+        return transfer_command(call)
+
     def __call__(self) -> None:
-        from mim_mm.transfer.run import Call, ChainError, run_chain
+        """Become the command, in the same process: one that Slurm signals, and whose exit code is the job's."""
+        life = restarts()
+        where = f'job {os.environ.get("SLURM_JOB_ID")} on {os.environ.get("SLURM_JOB_NODELIST")}'
+        print(f'{where}, requeued {life}x', flush=True)
+        command = self.command(life)
+        os.execv(command[0], command)
 
-        for number in (signal.SIGUSR1, signal.SIGUSR2):  # meant for the steps; not SIG_IGN, which they would inherit
-            signal.signal(number, lambda *_: None)
-        life = int(os.environ.get('SLURM_RESTART_COUNT') or 0)
-        display = Display()
-        display.say(f'job {os.environ.get("SLURM_JOB_ID")} on {os.environ.get("SLURM_JOB_NODELIST")}, requeued {life}x')
-        try:
-            call = Call(**self.call, rerun=[] if life else self.rerun)
-            code = run_chain(call, display, grace_s=self.grace_s, as_job=self.as_job)
-        except ChainError as error:
-            display.say(f'error: {error}')
-            code = 2
-        if code == STOPPED_CODE:
-            self._requeue(display, life)
-        if code:
-            sys.exit(code)
 
-    def _requeue(self, display: Display, life: int) -> None:
-        if life >= self.requeues:
-            display.say(f'not requeued: {life} times already (--slurm requeues={self.requeues}); call again to go on')
-            return
-        display.say('requeueing')
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # submitit ignores it, which would cost Slurm's whole KillWait
-        if slurm.requeue():
-            time.sleep(300)  # Slurm ends this process
-        display.say('scontrol requeue was refused (JobRequeue=0?); the same command of tools/transfer.py goes on')
+def restarts() -> int:
+    """How often the job that this process runs in was requeued."""
+    return int(os.environ.get('SLURM_RESTART_COUNT') or 0)
+
+
+def outlive_warnings() -> None:
+    """Do not die of a warning signal that is meant for the steps; not SIG_IGN, which they would inherit."""
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, lambda *_: None)
+
+
+def requeue(limit: int, display: Display) -> None:
+    """Put the job back into the queue, unless it was there ``limit`` times; returns when that cannot be."""
+    if restarts() >= limit:
+        display.say(f'not requeued: {restarts()} times already (--slurm requeues={limit}); call again to go on')
+        return
+    display.say('requeueing')
+    if slurm.requeue():
+        time.sleep(300)  # Slurm ends this process
+    display.say('scontrol requeue was refused (JobRequeue=0?); the same command of tools/transfer.py goes on')
 
 
 def parameters(name: str, what: Resources, when: str, count: int) -> dict[str, Any]:
@@ -102,8 +110,6 @@ def submit(folder: Path, name: str, jobs: list[ChainJob], what: Resources, when:
     Raises:
         ChainError: sbatch refused; the message is Slurm's.
     """
-    from mim_mm.transfer.chain import ChainError
-
     submitit = require_submitit()
     try:
         executor = submitit.SlurmExecutor(folder=str(Path(folder).resolve()))
@@ -117,8 +123,6 @@ def submit(folder: Path, name: str, jobs: list[ChainJob], what: Resources, when:
 
 def require_submitit():
     """The module; raises ChainError with the command that installs it."""
-    from mim_mm.transfer.chain import ChainError
-
     try:
         import submitit
     except ImportError:

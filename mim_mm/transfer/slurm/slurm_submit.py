@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mim_mm.transfer import datasets, identity, launch, plan, process
+from mim_mm.transfer import datasets, identity, launch, process, rules
 from mim_mm.transfer.chain import ChainError, Stage
-from mim_mm.transfer.display import Display
-from mim_mm.transfer.execute import Execution
 from mim_mm.transfer.manifest import utc_now, write_json
+from mim_mm.transfer.resolve import Resolved
+from mim_mm.transfer.skipped import record_given
 from mim_mm.transfer.slurm import scheduler as slurm
 from mim_mm.transfer.slurm.slurm_job import ChainJob, require_submitit, submit
-from mim_mm.transfer.survey import Survey
+from mim_mm.transfer.words import Action, Kind, ParentState, Status
 
-QUEUED = 'queued'
 LOG = '{folder}/{job}_0_log.out'  # submitit's name
 
 
@@ -62,60 +61,61 @@ def ask_queue() -> dict[str, tuple[str, str]]:
 
 
 class Submission:
-    """What one call submits for a chain."""
+    """The plan of a call that submits jobs: which stages are queued, which would be, with what resources."""
 
-    def __init__(self, call, survey: Survey, display: Display):
-        self.call, self.survey, self.display = call, survey, display
-        self.chain = survey.chain
-        self.options = slurm.read_options(call.slurm, [stage.base for stage in self.chain.stages])
+    def __init__(self, resolved: Resolved):
+        self.resolved = resolved
+        self.call, self.standing, self.display = resolved.call, resolved.standing, resolved.display
+        self.chain = resolved.chain
+        self.options = slurm.read_options(self.call.slurm, [stage.base for stage in self.chain.stages])
         self.jobs = slurm.read_jobs(self.chain.work_dir)
         self.queue = ask_queue()
         self.what = {s.name: self._resources(s) for s in self.chain.stages}
-        self.decisions = self._plan()
+        self.decisions = self._decide()
         self._new: dict[str, str] = {}  # stage -> job of this call
 
     def _resources(self, stage: Stage) -> slurm.Resources:
         gpus = self.call.gpus if stage.gpus is None else stage.gpus
-        return slurm.resources(self.options, stage.base if stage.kind != 'report' else 'report', gpus,
+        return slurm.resources(self.options, stage.base if stage.kind != Kind.REPORT else 'report', gpus,
                                fixed=stage.gpus is not None)  # fmt: skip
 
     def active(self, name: str) -> str | None:
         job = self.jobs.get(name, {}).get('job')
         return job if job in self.queue else None
 
-    def _plan(self) -> dict[str, plan.Decision]:
-        """As ``Survey.plan``, with queued and running jobs in the place of what would have to be done."""
+    def _decide(self) -> dict[str, rules.Decision]:
+        """As ``Standing.decisions``, with queued and running jobs in the place of what would have to be done."""
         decisions, outcomes = {}, {}
-        for stage in self.survey.stages:
-            parent = outcomes[stage.init] if stage.init else plan.Parent()
+        for stage in self.standing.stages:
+            parent = outcomes[stage.init] if stage.init else rules.Parent()
             job = self.active(stage.name)
             if job:
                 self._check_same(stage, job)
                 state, reason = self.queue[job]
                 because = f' ({reason})' if reason not in ('None', '') else ''
-                decisions[stage.name] = plan.Decision(QUEUED, f'job {job} is {state}{because}')
-                outcomes[stage.name] = plan.Parent(plan.PENDING, stage.name)
+                decisions[stage.name] = rules.Decision(Action.QUEUED, f'job {job} is {state}{because}')
+                outcomes[stage.name] = rules.Parent(ParentState.PENDING, stage.name)
                 continue
-            decisions[stage.name] = decision = plan.decide(self.survey.facts(stage, parent))
-            if decision.action == plan.ADOPT:
+            decisions[stage.name] = decision = rules.decide(self.standing.facts(stage, parent))
+            if decision.action == Action.ADOPT:
                 raise ChainError(f'stage {stage.name!r} runs on this machine: {decision.reason}, or stop it')
-            outcomes[stage.name] = self.survey.outcome(stage, decision)
+            outcomes[stage.name] = self.standing.outcome(stage, decision)
         return decisions
 
     def _check_same(self, stage: Stage, job: str) -> None:
         """A queued job has the settings it was submitted with; refuse a call that means others."""
-        if stage.name in self.survey.forced:
+        if stage.name in self.standing.forced:
             raise ChainError(f'--rerun {stage.name}: it is queued already; scancel {job} first')
-        if self.jobs[stage.name].get('config_sha256') != identity.digest(self.survey.learned(stage)):
+        if self.jobs[stage.name].get('config_sha256') != identity.digest(self.standing.learned(stage)):
             raise ChainError(
                 f'stage {stage.name!r} is queued as job {job}, but its config has changed; scancel {job} and call '
                 'again, or let it run with what it was submitted with'
             )
 
     def to_submit(self, stage: Stage) -> bool:
-        decision, record = self.decisions[stage.name], self.survey.record(stage)[0]
+        decision, record = self.decisions[stage.name], self.standing.record(stage)[0]
         due = record is not None and any(a.name not in record.artifacts for a in stage.artifacts)
-        return decision.starts or (decision.action == plan.SKIP and due)
+        return decision.starts or (decision.action == Action.SKIP and due)
 
     def groups(self) -> list[list[Stage]]:
         """Stages that become one job, or the array of one stage's seeds; those that can start apart from the others."""
@@ -123,7 +123,7 @@ class Submission:
         def key(stage):
             return stage.base, bool(stage.init) and not self._ready(stage.init)
 
-        return [list(group) for _, group in itertools.groupby(filter(self.to_submit, self.survey.stages), key=key)]
+        return [list(group) for _, group in itertools.groupby(filter(self.to_submit, self.standing.stages), key=key)]
 
     def job(self, names: list[str], what: slurm.Resources) -> ChainJob:
         call = dict(
@@ -133,7 +133,7 @@ class Submission:
         )  # fmt: skip
         if what.gpus_per_node == 0 and what.tasks == 1:
             call['gpus'] = 0
-        forced = [name for name in names if name in self.survey.forced]
+        forced = [name for name in names if name in self.standing.forced]
         return ChainJob(call, True, forced, what.requeues, float(what.grace_s))
 
     def submit_all(self) -> list[str]:
@@ -147,16 +147,16 @@ class Submission:
             ids = submit(folder, name, [self.job([s.name], what) for s in group], what, when)
             for stage, job in zip(group, ids):
                 self._new[stage.name] = job
-                self._note(stage.name, job, config_sha256=identity.digest(self.survey.learned(stage)))
+                self._note(stage.name, job, config_sha256=identity.digest(self.standing.learned(stage)))
             new += ids
             array = f'array of {len(ids)}, ' if len(ids) > 1 else ''
             self.display.say(f'[{group[0].base}] {array}job {", ".join(ids)}: {what}{f", {when}" if when else ""}')
         return new + self._submit_report(folder, new)
 
     def _submit_report(self, folder: Path, new: list[str]) -> list[str]:
-        report = next((s for s in self.chain.stages if s.kind == 'report'), None)
-        record = self.survey.record(report)[0] if report else None
-        if report is None or (not new and (self.active(report.name) or (record and record.status == 'done'))):
+        report = next((s for s in self.chain.stages if s.kind == Kind.REPORT), None)
+        record = self.standing.record(report)[0] if report else None
+        if report is None or (not new and (self.active(report.name) or (record and record.status == Status.DONE))):
             return []
         known = [job for job in map(self.active, self.chain_names()) if job]
         what, when = self.what[report.name], slurm.after_all([*known, *new])
@@ -176,24 +176,24 @@ class Submission:
     def say_plan(self) -> None:
         self.display.say(f'chain {self.chain.name} in {self.chain.work_dir}, through Slurm')
         width = max(map(len, self.chain_names()))
-        for stage in self.survey.stages:
+        for stage in self.standing.stages:
             decision = self.decisions[stage.name]
             last = self.jobs.get(stage.name, {}).get('job')
             note = ''
-            if last and last not in self.queue and decision.action not in (plan.SKIP, plan.GIVEN):
+            if last and last not in self.queue and decision.action not in (Action.SKIP, Action.GIVEN):
                 note = f' (job {last}: {slurm.how_it_ended(last)})'
             self.display.say(f'  {stage.name:{width}}  {decision.action:7}  {decision.reason}{note}')
 
     def check(self) -> bool:
         """Say the plan and refuse what cannot work; whether a stage is blocked."""
         self.say_plan()
-        stages = [stage for stage in self.survey.stages if self.to_submit(stage)]
+        stages = [stage for stage in self.standing.stages if self.to_submit(stage)]
         for stage in stages:
-            launch.check_handover(stage, self.survey.config(stage))
-        datasets.require({stage.name: self.survey.config(stage) for stage in stages})
-        return any(decision.action == plan.BLOCKED for decision in self.decisions.values())
+            launch.check_handover(stage, self.standing.config(stage))
+        datasets.require({stage.name: self.standing.config(stage) for stage in stages})
+        return any(decision.action == Action.BLOCKED for decision in self.decisions.values())
 
-    def say_commands(self, scripts: launch.Scripts) -> None:
+    def say_commands(self) -> None:
         """What would be submitted, for ``--dry-run``."""
         for group in self.groups():
             names, first = [s.name for s in group], group[0]
@@ -205,16 +205,26 @@ class Submission:
             parent = self.chain.folder(first.init) / 'LAST_CHECKPOINT' if first.init else None
             command = launch.train_command(
                 first, folder, gpus=self.job(names, what).call['gpus'], launcher=first.launcher or 'slurm',
-                parent=parent, resume=self.decisions[first.name].resume, scripts=scripts,
+                parent=parent, resume=self.decisions[first.name].resume, scripts=self.resolved.scripts,
                 auto_scale_lr=self.call.auto_scale_lr,
             )  # fmt: skip
             self.display.say(f'    $ {" ".join(command)}')
 
     def _ready(self, name: str) -> bool:
-        return self.decisions[name].action in (plan.SKIP, plan.GIVEN, plan.LEFT)
+        return self.decisions[name].action in (Action.SKIP, Action.GIVEN, Action.LEFT)
 
 
-def submit_chain(call, survey: Survey, display: Display, scripts: launch.Scripts) -> int:
+def plan_jobs(resolved: Resolved) -> Submission:
+    """What a call would submit.
+
+    Raises:
+        ChainError: submitit or Slurm is not there, an option means nothing, or a queued job has other settings.
+    """
+    require_submitit()
+    return Submission(resolved)
+
+
+def submit_chain(planned: Submission) -> int:
     """Submit what a chain lacks, or with ``dry_run`` say what that is.
 
     Returns:
@@ -223,24 +233,22 @@ def submit_chain(call, survey: Survey, display: Display, scripts: launch.Scripts
     Raises:
         ChainError: nothing can be submitted, or (naming what was) not everything.
     """
-    require_submitit()
-    if call.dry_run:
-        submission = Submission(call, survey, display)
-        blocked = submission.check()
-        submission.say_commands(scripts)
+    if planned.call.dry_run:
+        blocked = planned.check()
+        planned.say_commands()
         return int(blocked)
-    chain = survey.chain
-    with process.WorkDirLock(chain.work_dir) as lock:  # taken first: two calls at once must not see the same gap
-        submission = Submission(call, survey, display)
+    chain, standing, display = planned.chain, planned.standing, planned.display
+    with process.WorkDirLock(chain.work_dir):
+        submission = Submission(planned.resolved)  # once more: two calls at once must not see the same gap
         blocked = submission.check()
         write_json(chain.work_dir / 'chain.json', dict(chain.summary(), updated=utc_now()))
-        for stage in survey.stages:
-            if submission.decisions[stage.name].action == plan.GIVEN:
-                Execution(survey, lock, display)._take_given(stage)
+        for stage in standing.stages:
+            if submission.decisions[stage.name].action == Action.GIVEN:
+                record_given(standing, stage, display)
         try:
             new = submission.submit_all()
         finally:
-            survey.cache.save()
+            standing.cache.save()
     active = [job for job in map(submission.active, submission.chain_names()) if job]
     if not new:
         display.say('nothing to submit')

@@ -28,7 +28,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.files import read_json, write_text
-from mim_mm.transfer.chain import ChainError, flatten, load_chain, resolve, unknown
+from mim_mm.transfer.chain import ChainError, find_file, flatten, load_chain, unknown
 from mim_mm.transfer.manifest import write_json
 
 SWEEP_KEYS = ('name', 'work_dir', 'chain', 'grid', 'options', 'x')
@@ -93,7 +93,7 @@ def load_sweep(path: str | Path, work_dir: str | Path | None = None) -> Sweep:
     Raises:
         ChainError: an unknown key, stage or variable, an empty axis, or two points of the same name.
     """
-    path = Path(path).resolve() if Path(path).is_file() else resolve(path, 'sweep config')
+    path = Path(path).resolve() if Path(path).is_file() else find_file(path, 'sweep config')
     content = Config.fromfile(str(path)).to_dict()
     where = path.name
     for key in content:
@@ -105,7 +105,7 @@ def load_sweep(path: str | Path, work_dir: str | Path | None = None) -> Sweep:
     if not isinstance(grid, dict) or not grid:
         raise ChainError(f"{where}: grid={grid!r} must be a dict of STAGE.key -> values, e.g. "
                          "{'pretrain.model.masker.ratio': [0.5, 0.75]}")  # fmt: skip
-    chain = resolve(content['chain'], where)
+    chain = find_file(content['chain'], where)
     stages = Config.fromfile(str(chain)).to_dict().get('stages') or {}
     fixed = content.get('options') or {}
     for key in [*fixed, *(key for key in grid if '.' in key)]:
@@ -222,7 +222,7 @@ def write_point(sweep: Sweep, point: Point) -> Path:
         if not settings.get('config'):
             continue
         mine = {k.partition('.')[2]: v for k, v in point.settings.items() if k.partition('.')[0] == name}
-        base = resolve(settings['config'], f'{sweep.chain.name}, stage {name!r}')
+        base = find_file(settings['config'], f'{sweep.chain.name}, stage {name!r}')
         whole = {key: value for key, value in mine.items() if isinstance(value, dict)}
         settings['config'] = str(_write_config(target.parent / f'{name}.py', base, whole, point) if whole else base)
         plain = {key: value for key, value in mine.items() if key not in whole}

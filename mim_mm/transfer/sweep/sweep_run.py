@@ -5,17 +5,16 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mim_mm.compat.paths import repo_root
 from mim_mm.transfer import launch, process
+from mim_mm.transfer.call import GRACE_S, Call, transfer_command
 from mim_mm.transfer.chain import ChainError, unknown
 from mim_mm.transfer.display import Display, span
-from mim_mm.transfer.execute import GRACE_S, POLL_S
+from mim_mm.transfer.execute import POLL_S
 from mim_mm.transfer.manifest import tail
 from mim_mm.transfer.slurm import slurm_submit, slurm_sweep
 from mim_mm.transfer.sweep.grid import Point, Sweep, load_sweep, write_point
@@ -40,13 +39,32 @@ class SweepCall:
     slurm: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class ResolvedSweep:
+    """A call that is understood: its sweep, those of the points that it names, where to say what happens."""
+
+    call: SweepCall
+    sweep: Sweep
+    points: list[Point]
+    display: Display
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a call does with its points: the command of each, a call of the chain; or all of them as one Slurm array."""
+
+    resolved: ResolvedSweep
+    commands: dict[str, list[str]]
+    as_array: bool
+    devices: list[str]  # CUDA devices to share among points that run side by side
+
+
 def chain_command(chain: Path, work_dir: Path, call: SweepCall) -> list[str]:
     """The call of ``tools/transfer.py`` for one point."""
-    command = [sys.executable, str(repo_root() / 'tools' / 'transfer.py'), str(chain), '--work-dir', str(work_dir)]
-    command += ['--gpus', str(call.gpus)]
-    command += ['--data-root', *call.data_root] if call.data_root else []
-    command += ['--launcher', call.launcher] if call.launcher else []
-    return command + (['--auto-scale-lr'] if call.auto_scale_lr else [])
+    return transfer_command(Call(
+        str(chain), work_dir=str(work_dir), gpus=call.gpus, data_root=call.data_root, launcher=call.launcher,
+        auto_scale_lr=call.auto_scale_lr,
+    ))  # fmt: skip
 
 
 def run_sweep(
@@ -67,30 +85,49 @@ def run_sweep(
     Raises:
         ChainError: the sweep cannot work; nothing was started.
     """
-    display = display or Display()
+    resolved = resolve(call, display or Display())
+    return carry_out(plan(resolved, command), grace_s), resolved.sweep
+
+
+def resolve(call: SweepCall, display: Display) -> ResolvedSweep:
+    """Read the sweep and expand its grid; nothing is written."""
     sweep = load_sweep(call.sweep, call.work_dir)
     points = select(sweep, call.only)
     if call.jobs < 1:
         raise ChainError(f'--jobs {call.jobs} must be at least 1')
+    return ResolvedSweep(call, sweep, points, display)
+
+
+def plan(resolved: ResolvedSweep, command: Callable[[Path, Path, SweepCall], list[str]]) -> SweepPlan:
+    """The command of every point; what each of these chains does is planned when it is called."""
+    call, sweep = resolved.call, resolved.sweep
     devices = launch.visible_devices() if call.jobs > 1 else []
     if call.jobs > 1 and call.launcher not in ('slurm', 'mpi'):
         launch.check_devices(call.jobs, call.gpus, devices)
+    commands = {p.name: command(sweep.chain_file(p), sweep.folder(p), call) for p in resolved.points}
+    return SweepPlan(resolved, commands, slurm_submit.wanted(call.launcher, call.slurm), devices)
+
+
+def carry_out(plan: SweepPlan, grace_s: float) -> int:
+    """Write the chain of every point and run them, or submit them; in a dry run only say what would be done."""
+    call, sweep, points = plan.resolved.call, plan.resolved.sweep, plan.resolved.points
+    display = plan.resolved.display
     display.say(f'sweep {sweep.name}: {len(points)} points over {", ".join(sweep.axes)} in {sweep.work_dir}')
-    as_array = slurm_submit.wanted(call.launcher, call.slurm)
     if call.dry_run:
-        if as_array:
+        if plan.as_array:
             display.say('would submit one array, a point an element, which runs what follows in its allocation:')
         for point in points:
             display.say(f'  {point.name}')
-            display.say(f'      $ {shlex.join(command(sweep.chain_file(point), sweep.folder(point), call))}')
-        return 0, sweep
+            display.say(f'      $ {shlex.join(plan.commands[point.name])}')
+        return 0
     with process.WorkDirLock(sweep.work_dir) as lock:
         chains = {point.name: write_point(sweep, point) for point in points}  # all are sound before the first starts
-        if as_array:
-            sweep.write_summary(slurm_sweep.submit_sweep(call, sweep, points, chains, display))
-            return 0, sweep
+        if plan.as_array:
+            array = slurm_sweep.plan_array(call, sweep, points, chains)
+            sweep.write_summary(slurm_sweep.submit_array(array, call, sweep, chains, display))
+            return 0
         slurm_submit.refuse_queued(sweep.work_dir)
-        return _Run(sweep, call, chains, display, command, lock, devices, grace_s).run(points), sweep
+        return _Run(plan, lock, grace_s).run()
 
 
 def select(sweep: Sweep, names: Sequence[str]) -> list[Point]:
@@ -105,15 +142,15 @@ def select(sweep: Sweep, names: Sequence[str]) -> list[Point]:
 class _Run:
     """One call's run of the points."""
 
-    def __init__(self, sweep, call, chains, display, command, lock, devices, grace_s):
-        self.sweep, self.call, self.chains, self.display = sweep, call, chains, display
-        self.command, self.lock, self.devices, self.grace_s = command, lock, devices, grace_s
+    def __init__(self, plan: SweepPlan, lock: process.WorkDirLock, grace_s: float):
+        self.plan, self.lock, self.grace_s = plan, lock, grace_s
+        self.call, self.sweep, self.display = plan.resolved.call, plan.resolved.sweep, plan.resolved.display
         self.running: dict[int, tuple[Point, subprocess.Popen, float]] = {}
         self.statuses: dict[str, str] = {}
         self.signal: int | None = None
 
-    def run(self, points: list[Point]) -> int:
-        waiting = list(points)
+    def run(self) -> int:
+        waiting = list(self.plan.resolved.points)
         before = {sign: signal.signal(sign, self._on_signal) for sign in (signal.SIGINT, signal.SIGTERM)}
         try:
             while (waiting or self.running) and self.signal is None:
@@ -136,8 +173,8 @@ class _Run:
         slot = min(set(range(self.call.jobs)) - set(self.running))
         folder = self.sweep.folder(point)
         folder.mkdir(parents=True, exist_ok=True)
-        command = self.command(self.chains[point.name], folder, self.call)
-        env = launch.environment(slot, self.call.jobs, self.call.gpus, self.devices)
+        command = self.plan.commands[point.name]
+        env = launch.environment(slot, self.call.jobs, self.call.gpus, self.plan.devices)
         with open(folder / LOG_FILE, 'ab') as log:
             log.write(f'\n$ {shlex.join(command)}\n'.encode())
             log.flush()

@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mim_mm.transfer.chain import Chain
 from mim_mm.transfer.own.own_configs import HERE
 from mim_mm.transfer.own.own_encoder import recipe_config
+from mim_mm.transfer.words import Kind
 
-KINDS = dict(quick_probe='probe', linear='linear', finetune='finetune', detect='coco')
+KINDS = dict(quick_probe='probe', linear='linear', finetune='finetune', detect='coco')  # stage -> its kind in the chain
 SCRATCH = '_scratch'  # ending of the stages that start from a random encoder, and their arm without the underscore
 
 
@@ -46,7 +47,7 @@ def _decays_by_layer(text: str) -> bool:
     return bool((wrapper.get('paramwise_cfg') or {}).get('layer_decay_rate'))
 
 
-def plan_lines(chain: Chain, gpus: int) -> list[str]:
+def duration_lines(chain: Chain, gpus: int) -> list[str]:
     """How long each stage trains, on how many images a step, of which size."""
     lines, known = [], {}
     for stage in chain.stages:
@@ -64,7 +65,7 @@ def plan_lines(chain: Chain, gpus: int) -> list[str]:
             f'from {stage.init}'
             if stage.init
             else 'from a random encoder'
-            if stage.kind != 'pretrain'
+            if stage.kind != Kind.PRETRAIN
             else 'from scratch'
         )
         sizes = sorted(_sides(cfg.get('train_pipeline')))

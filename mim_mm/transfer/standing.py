@@ -1,4 +1,4 @@
-"""Finding out how things stand in a chain's work dir: the facts on which ``plan.decide`` decides. Writes nothing."""
+"""Finding out how things stand in a chain's work dir: the facts on which ``rules.decide`` decides. Writes nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from mmengine.config import Config
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.files import read_json
-from mim_mm.transfer import datasets, identity, plan, process
+from mim_mm.transfer import datasets, identity, process, rules
 from mim_mm.transfer.chain import Chain, ChainError, Stage
 from mim_mm.transfer.manifest import RUN_FILE, DamagedManifest, Record, read_record
 from mim_mm.transfer.own import user_code
 from mim_mm.transfer.slurm import scheduler as slurm
+from mim_mm.transfer.words import Action, Kind, ParentState, Status
 
 # Beside run.json: the whole identity of a run, so that a change can be named key by key, and so that a run whose
 # run.json is damaged is still known.
@@ -32,8 +33,8 @@ class Identity:
     data: dict[str, Any]
 
 
-class Survey:
-    """One call's view of a chain.
+class Standing:
+    """How a chain stands, as one call sees it.
 
     Args:
         chain: with the call's options already merged into its stages.
@@ -64,14 +65,14 @@ class Survey:
         self._data: dict[str, dict[str, Any]] = {}
         self._code: dict[str, dict[str, dict[str, str]]] = {}
 
-    def of_all_stages(self) -> Survey:
+    def of_all_stages(self) -> Standing:
         """The same chain as a call that selects everything and forces nothing would find it now."""
-        return Survey(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
+        return Standing(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
 
     @property
     def stages(self) -> list[Stage]:
         """The stages that train; the report is not one of them."""
-        return [stage for stage in self.chain.stages if stage.kind != 'report']
+        return [stage for stage in self.chain.stages if stage.kind != Kind.REPORT]
 
     def config(self, stage: Stage) -> Config:
         if stage.config is None:  # weights made elsewhere
@@ -114,7 +115,7 @@ class Survey:
     def result(self, stage: Stage) -> Path | None:
         """The final checkpoint of a stage that is done, None when there is none (any more)."""
         record, _ = self.record(stage)
-        if record is None or record.status != 'done' or not record.checkpoint:
+        if record is None or record.status != Status.DONE or not record.checkpoint:
             return None
         path = (self.chain.folder(stage) / record.checkpoint).resolve()
         return path if path.is_file() else None
@@ -126,7 +127,7 @@ class Survey:
         if stage.checkpoint:
             return stage.checkpoint
         record, _ = self.record(stage)
-        if record and record.status == 'skipped' and record.checkpoint and stage.name not in self.forced:
+        if record and record.status == Status.SKIPPED and record.checkpoint and stage.name not in self.forced:
             path = Path(record.checkpoint)
             if not path.is_file():
                 raise ChainError(
@@ -136,18 +137,18 @@ class Survey:
             return path
         return None
 
-    def facts(self, stage: Stage, parent: plan.Parent) -> plan.Facts:
+    def facts(self, stage: Stage, parent: rules.Parent) -> rules.Facts:
         """How things stand with one stage, given how they stand with its parent."""
         folder = self.chain.folder(stage)
         record, damaged = self.record(stage)
         given = self.given_checkpoint(stage)
         selected = self.selected is None or stage.name in self.selected
         if given or not selected:
-            return plan.Facts(selected=selected, given=str(given) if given else None, record=record, damaged=damaged)
+            return rules.Facts(selected=selected, given=str(given) if given else None, record=record, damaged=damaged)
         made = set(record.artifacts) if record else set()
-        ran = record is not None and record.status != 'skipped'
+        ran = record is not None and record.status != Status.SKIPPED
         alive, elsewhere = self.running(stage, record)
-        return plan.Facts(
+        return rules.Facts(
             record=record,
             damaged=damaged,
             used=bool(ran or damaged or (folder.is_dir() and any(p.name != RUN_FILE for p in folder.iterdir()))),
@@ -162,7 +163,7 @@ class Survey:
 
     def running(self, stage: Stage, record: Record | None) -> tuple[bool, str | None]:
         """Whether the recorded process of a stage runs here, and the other machine it seems to run on."""
-        if record is None or record.status != 'running' or not record.process:
+        if record is None or record.status != Status.RUNNING or not record.process:
             return False, None
         if process.is_here(record.process):
             return process.leader_alive(record.process), None
@@ -170,7 +171,7 @@ class Survey:
             return False, None
         return False, record.process['host'] if _fresh(self.chain.folder(stage) / 'progress.json') else None
 
-    def change(self, stage: Stage, parent: plan.Parent, record: Record | None) -> str | None:
+    def change(self, stage: Stage, parent: rules.Parent, record: Record | None) -> str | None:
         """Why what the stage is made from is not what it was made from; None when it is.
 
         A parent whose weights are not known (it runs first, or its file is gone) is not compared, nor are data that
@@ -190,7 +191,7 @@ class Survey:
             new = {key: value for key, value in new.items() if key != identity.CODE_KEY}
         if old_sha != identity.digest(new):
             return identity.say_change(before.config, new)
-        if parent.state in (plan.NO_PARENT, plan.READY) and parent.sha256 != before.parent:
+        if parent.state in (ParentState.NONE, ParentState.READY) and parent.sha256 != before.parent:
             old, now = ((sha or 'none')[:8] for sha in (before.parent, parent.sha256))
             return f'parent weights changed: {old} -> {now}'
         data = datasets.change(before.data, self.data(stage))
@@ -203,23 +204,23 @@ class Survey:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def outcome(self, stage: Stage, decision: plan.Decision) -> plan.Parent:
+    def outcome(self, stage: Stage, decision: rules.Decision) -> rules.Parent:
         """What the children of a stage may count on."""
         path = None
-        if decision.action == plan.GIVEN:
+        if decision.action == Action.GIVEN:
             path = self.given_checkpoint(stage)
-        elif decision.action in (plan.SKIP, plan.LEFT):
+        elif decision.action in (Action.SKIP, Action.LEFT):
             path = self.result(stage)
         sha = self.cache.file(path) if path else None
-        return plan.outcome_for_child(stage.name, decision, path, sha)
+        return rules.outcome_for_child(stage.name, decision, path, sha)
 
-    def plan(self) -> dict[str, plan.Decision]:
+    def decisions(self) -> dict[str, rules.Decision]:
         """The decision on every training stage, as far as it can be foreseen."""
-        decisions: dict[str, plan.Decision] = {}
-        outcomes: dict[str, plan.Parent] = {}
+        decisions: dict[str, rules.Decision] = {}
+        outcomes: dict[str, rules.Parent] = {}
         for stage in self.stages:
-            parent = outcomes[stage.init] if stage.init else plan.Parent()
-            decisions[stage.name] = plan.decide(self.facts(stage, parent))
+            parent = outcomes[stage.init] if stage.init else rules.Parent()
+            decisions[stage.name] = rules.decide(self.facts(stage, parent))
             outcomes[stage.name] = self.outcome(stage, decisions[stage.name])
         return decisions
 

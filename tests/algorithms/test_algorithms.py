@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from losses_restated import naive_consistency
 from mae_restated import PlainMAE
-from test_losses import naive_consistency
 from tiny import HIVIT, VIT, build, images, total_loss
 
 from mim_mm.checkpoint.mae_release import convert_file, from_mae_release

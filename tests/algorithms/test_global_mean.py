@@ -9,9 +9,8 @@ import os
 
 import pytest
 import torch
+from input_tokens import CAE_VIT, DALLE, NECK, SWIN, VIT, initialised
 from mmengine.dist import all_reduce
-from test_input_tokens import CAE_VIT, SWIN, VIT, initialised
-from test_visual_tokens import DALLE, NECK
 from tiny import build, images, total_loss
 from torch.nn.parallel import DistributedDataParallel
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_losses import naive_consistency
+from losses_restated import naive_consistency
 
 from mim_mm.benchmarks import batch, contenders, curve, peers, step, timing
 

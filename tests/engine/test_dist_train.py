@@ -3,26 +3,14 @@
 import json
 import os
 import re
-import socket
-import subprocess
 import sys
 
 import pytest
 import torch
+from processes import free_port, run
 from tiny_run import ROOT, SHRINK, as_words
 
 OPTIONS = as_words({**SHRINK, 'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 2})
-
-
-def run(command, **env):
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **env}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):

@@ -16,7 +16,7 @@ from fsdp_job import fine_tuning
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from test_dist_train import free_port, run
+from processes import free_port, run
 from tiny_run import ROOT, SHRINK, as_words, shrunken
 
 from mim_mm.checkpoint.atomic import is_whole
@@ -43,7 +43,7 @@ def job(tmp_path_factory):
     model = MODELS.build(shrunken(MAE).model)
     torch.save({'state_dict': model.state_dict()}, out / 'start.pth')
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
-               str(ROOT / 'tests/helpers/fsdp_job.py'), str(out / 'images'), str(out / 'start.pth'), str(out)]  # fmt: skip
+               'tests/helpers/fsdp_job.py', str(out / 'images'), str(out / 'start.pth'), str(out)]  # fmt: skip
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'helpers')])
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)

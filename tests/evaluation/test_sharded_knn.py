@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_knn import CONFIG, clouds, colour_images
+from knn_data import CONFIG, clouds, colour_images
 
 from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
 from mim_mm.evaluation.frozen.knn import knn_accuracy

@@ -1,4 +1,4 @@
-"""Trainings that tests/engine/test_fsdp.py compares, all in one job of two gloo processes: fsdp_job.py IMAGES START OUT."""
+"""What tests/engine/test_fsdp.py compares, in one job of two gloo processes: fsdp_job.py IMAGES START OUT."""
 
 import json
 import sys

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from knn_data import CONFIG, clouds, colour_images
+from processes import in_process
 
 from mim_mm.evaluation.frozen.features import Features
 from mim_mm.evaluation.frozen.knn import evaluate, fitting_ks, knn_accuracy, nearest, vote
@@ -151,5 +152,6 @@ def test_tools_from_images_to_results(tmp_path):
     assert written['splits'][1]['results']['mean']['top1'] == 100.0
     assert written['features']['train']['reused'] is True  # extracted once, by the other tool
 
-    third = run('knn.py', tmp_path, '--k', '16', '--device', 'cpu')
+    words = ['tiny.py', 'random', '--data-root', 'data', '--workers', '0', '--k', '16', '--device', 'cpu']
+    third = in_process('knn.py', *words, cwd=tmp_path)
     assert third.returncode != 0 and 'error: k = 16 must be 1 to 15' in third.stderr

@@ -251,7 +251,7 @@ def _rank(rank, store, labelled, results):
 
 
 def test_two_processes_share_an_odd_number_and_fail_together(labelled, tmp_path):
-    context = torch.multiprocessing.get_context('spawn')
+    context = torch.multiprocessing.get_context('forkserver')
     with context.Manager() as manager:
         results = manager.dict()
         workers = [context.Process(target=_rank, args=(r, tmp_path / 'store', labelled, results)) for r in range(2)]

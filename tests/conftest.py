@@ -1,5 +1,6 @@
 """Shared by all tests: one thread (the suite runs beside other jobs on small machines), fixed seeds, clean scopes."""
 
+import functools
 import os
 import sys
 
@@ -11,6 +12,7 @@ import random
 import numpy
 import pytest
 import torch
+from mmengine.config import utils as config_utils
 from mmengine.registry import DefaultScope
 from who_starts import starts_a_process
 from yapf.yapflib import yapf_api
@@ -74,6 +76,8 @@ def _each_text_is_laid_out_once():
 
 
 _each_text_is_laid_out_once()
+# For every base of another package in a config mmengine reads all its hundred metafiles: most of the time of a reading.
+config_utils.load = functools.cache(config_utils.load)
 
 
 @pytest.fixture

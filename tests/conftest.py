@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.config import utils as config_utils
 from mmengine.registry import DefaultScope
-from who_starts import starts_a_process
+from reaches import PROCESSES, TRAININGS, reaches
 from yapf.yapflib import yapf_api
 
 import mim_mm  # noqa: F401  before any test module imports mmdet: provides mmcv._ext
@@ -22,15 +22,20 @@ import mim_mm  # noqa: F401  before any test module imports mmdet: provides mmcv
 torch.set_num_threads(1)
 
 
-# Files of a minute or more: first, so that no process of several is left alone with one at the end.
-LONG = ('test_compare_runs', 'test_own_data', 'test_sweep', 'test_chain_runs', 'test_fsdp', 'test_progressive')
+# Files of half a minute or more, the longest first: so that no process of several is left alone with one at the end.
+LONG = (
+    'test_fsdp', 'test_compare_runs', 'test_polite_stop', 'test_own_data', 'test_progressive', 'test_dist_train',
+    'test_chain_runs', 'test_interruptions', 'test_chain_execute',
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.stem not in LONG)  # stable: the others stay in their order
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))  # stable: the others stay in their order
     for item in items:
-        if starts_a_process(item.path, getattr(item, 'originalname', item.name)):
-            item.add_marker('process')
+        for marker, words in (('process', PROCESSES), ('slow', TRAININGS)):
+            if reaches(item.path, getattr(item, 'originalname', item.name), words):
+                item.add_marker(marker)
 
 
 class _Watch:

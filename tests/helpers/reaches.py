@@ -1,8 +1,8 @@
-"""Which tests start processes, found in their text: the marker ``process`` of conftest.py.
+"""What a test reaches, found in its text: conftest.py gives the markers ``process`` and ``slow`` by it.
 
-A test starts one where it names a word of ``WORDS``, or a function, class or fixture that does, in its own file, in
-tests/helpers or in a conftest.py. What is hidden from that (a name made at run time, a call of the package that starts
-one) is marked by hand; conftest.py stops a test that starts a Python or a shell script without the marker.
+A test reaches a word where it names it, or names a function, class or fixture that does, in its own file, in
+tests/helpers or in a conftest.py. What is hidden from that (a name made at run time, a call of the package) is marked
+by hand; conftest.py stops a test that starts a Python or a shell script without the marker ``process``.
 """
 
 import ast
@@ -11,7 +11,12 @@ from pathlib import Path
 
 HELPERS = Path(__file__).parent
 # Modules and functions that start processes, ours among them.
-WORDS = {'subprocess', 'multiprocessing', 'Popen', 'spawn', 'fork', 'run_chain', 'mp'}
+PROCESSES = frozenset({'subprocess', 'multiprocessing', 'Popen', 'spawn', 'fork', 'run_chain', 'mp'})
+# What trains through mmengine's Runner, or measures a whole encoder: seconds instead of tenths.
+TRAININGS = frozenset({
+    'from_cfg', 'frozen_features', 'load_or_extract', 'measure_checkpoint', 'measure_quality', 'DetInferencer',
+    'ImageClassificationInferencer', 'CompileHook',
+})  # fmt: skip
 
 
 class _Module:
@@ -62,8 +67,8 @@ def _module(path: Path) -> _Module:
 
 
 @functools.cache
-def starts_a_process(path: Path, name: str) -> bool:
-    """Whether the test ``name`` of a file reaches one of ``WORDS``."""
+def reaches(path: Path, name: str, words: frozenset[str]) -> bool:
+    """Whether the test ``name`` of the file ``path`` reaches one of ``words``."""
     fixtures = [folder / 'conftest.py' for folder in path.parents if (folder / 'conftest.py').is_file()]
     waiting = [(path, name), *((path, fixture) for fixture in _module(path).always)]
     seen = set()
@@ -72,7 +77,7 @@ def starts_a_process(path: Path, name: str) -> bool:
         if place in seen:
             continue
         seen.add(place)
-        if word in WORDS:
+        if word in words:
             return True
         module = _module(file)
         if word in module.uses:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 HELPERS = Path(__file__).parent
 # Modules and functions that start processes, ours among them.
-PROCESSES = frozenset({'subprocess', 'multiprocessing', 'Popen', 'spawn', 'fork', 'run_chain', 'mp'})
+PROCESSES = frozenset({
+    'subprocess', 'multiprocessing', 'mp', 'Popen', 'spawn', 'fork', 'run_chain', 'run_sweep', 'run_comparison', 'run_job',
+})  # fmt: skip
 # What trains through mmengine's Runner, or measures a whole encoder: seconds instead of tenths.
 TRAININGS = frozenset({
     'from_cfg', 'frozen_features', 'load_or_extract', 'measure_checkpoint', 'measure_quality', 'DetInferencer',

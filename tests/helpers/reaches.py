@@ -12,7 +12,8 @@ from pathlib import Path
 HELPERS = Path(__file__).parent
 # Modules and functions that start processes, ours among them.
 PROCESSES = frozenset({
-    'subprocess', 'multiprocessing', 'mp', 'Popen', 'spawn', 'fork', 'run_chain', 'run_sweep', 'run_comparison', 'run_job',
+    'subprocess', 'multiprocessing', 'mp', 'Popen', 'spawn', 'fork',
+    'run_chain', 'run_sweep', 'run_comparison', 'run_job',
 })  # fmt: skip
 # What trains through mmengine's Runner, or measures a whole encoder: seconds instead of tenths.
 TRAININGS = frozenset({

@@ -254,6 +254,7 @@ def test_drop_path_rates_are_python_floats():
 
 
 @pytest.mark.parametrize('masker', MASKERS, ids=lambda m: m['type'])
+@pytest.mark.slow
 def test_the_whole_loss_is_captured_as_one_graph(masker):
     model = build('EMAE', masker)
     model.mask_generator = None

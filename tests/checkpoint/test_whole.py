@@ -15,6 +15,8 @@ from mim_mm.checkpoint.whole import check_whole
 from mim_mm.engine.start.launch import test_main as evaluate  # under this name pytest would collect it
 from mim_mm.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     **{k: v for k, v in IMAGE_OPTIONS.items() if k.startswith(('model.', 'val_'))},
     'model.backbone.arch': dict(ARCH, _delete_=True),

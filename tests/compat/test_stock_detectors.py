@@ -13,6 +13,8 @@ from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
+pytestmark = pytest.mark.slow
+
 SIDE, CLASSES = 96, 3
 CONFIGS = {
     'mask_rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',

@@ -18,7 +18,7 @@ PROCESSES = frozenset({
 # What trains through mmengine's Runner, or measures a whole encoder: seconds instead of tenths.
 TRAININGS = frozenset({
     'from_cfg', 'frozen_features', 'load_or_extract', 'measure_checkpoint', 'measure_quality', 'DetInferencer',
-    'ImageClassificationInferencer', 'CompileHook',
+    'ImageClassificationInferencer', 'CompileHook', 'train_main', 'test_main',
 })  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_train_and_predict(name, precision):
 
 
 def test_predicted_boxes_of_a_class_obey_the_nms_threshold():
-    from compat.restatements import iou
+    from restatements import iou
 
     model = build('mask_rcnn')
     for sample in predictions(model, 'fp32'):

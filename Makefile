@@ -18,6 +18,8 @@ PIP_INSTALL := -m pip install --quiet -c constraints.txt
 # a file's tests stay in one process: they share fixtures that train
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+CODE := mim_mm tools tests configs setup.py
+
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.10 python3 python)
 VERSION_RULE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
 
@@ -46,7 +48,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-full test-gpu-standin test-slurm test-upstream gpu-bench doctor lint wheel clean distclean
+.PHONY: help setup demo test test-fast test-full test-gpu-standin test-slurm test-upstream gpu-bench doctor lint format wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -71,6 +73,9 @@ demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on 
 
 test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
+
+test-fast: $(VENV)/.ready  ## those that start no process and train no run: two minutes
+	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not process and not slow' $(TESTS)
 
 test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)
 	$(VENV)/bin/python -m pytest -m full $(or $(TESTS),tests/packaging/test_declared_dependencies.py tests/recipes/test_recipes_full.py)
@@ -103,10 +108,13 @@ test-upstream: $(UPSTREAM)/.ready  ## the tests on mmengine 0.10.7, mmcv-lite 2.
 doctor: $(VENV)/.ready  ## what is installed, what is missing, and the fix
 	$(VENV)/bin/python tools/doctor.py
 
-lint:  ## ruff, where it is installed (pip install ruff)
-	@ruff=$$(PATH="$(CURDIR)/$(VENV)/bin:$$PATH" command -v ruff || true); \
-	if [[ -z $$ruff ]]; then echo 'ruff is not installed; fix: $(VENV)/bin/pip install ruff' >&2; exit 1; fi; \
-	$$ruff check mim_mm tools tests configs setup.py
+lint: $(VENV)/.ready  ## ruff: rules and layout (make format mends the layout)
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
+
+format: $(VENV)/.ready  ## ruff lays out the code and mends what it can
+	$(VENV)/bin/ruff check --fix $(CODE)
+	$(VENV)/bin/ruff format $(CODE)
 
 wheel: $(VENV)/.ready  ## dist/mim_mm-*.whl with configs and tools inside
 	@rm -rf build

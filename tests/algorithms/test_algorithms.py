@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from losses_restated import naive_consistency
 from mae_restated import PlainMAE
-from test_losses import naive_consistency
 from tiny import HIVIT, VIT, build, images, total_loss
 
 from mim_mm.checkpoint.mae_release import convert_file, from_mae_release
@@ -253,6 +253,7 @@ def test_drop_path_rates_are_python_floats():
 
 
 @pytest.mark.parametrize('masker', MASKERS, ids=lambda m: m['type'])
+@pytest.mark.slow
 def test_the_whole_loss_is_captured_as_one_graph(masker):
     model = build('EMAE', masker)
     model.mask_generator = None

@@ -10,6 +10,8 @@ from tiny_run import shrunken
 
 from mim_mm.engine.hooks.compile_hook import CompileHook
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize('kind', ['MAE', 'EMAE'])
 @pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])

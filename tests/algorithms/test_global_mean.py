@@ -5,13 +5,12 @@ differ between ranks with any masks.
 """
 
 import copy
-import os
 
 import pytest
 import torch
+from input_tokens import CAE_VIT, DALLE, NECK, SWIN, VIT, initialised
 from mmengine.dist import all_reduce
-from test_input_tokens import CAE_VIT, SWIN, VIT, initialised
-from test_visual_tokens import DALLE, NECK
+from processes import spawn
 from tiny import build, images, total_loss
 from torch.nn.parallel import DistributedDataParallel
 
@@ -109,14 +108,7 @@ def one_process(rank, folder):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp('ranks')
     torch.save({'state_dict': MODELS.build(copy.deepcopy(DALLE)).state_dict()}, folder / 'dalle.pth')
-    before = os.environ.get('OMP_NUM_THREADS')
-    os.environ['OMP_NUM_THREADS'] = '1'
-    try:
-        torch.multiprocessing.spawn(one_process, args=(str(folder),), nprocs=2)
-    finally:
-        os.environ.pop('OMP_NUM_THREADS')
-        if before:
-            os.environ['OMP_NUM_THREADS'] = before
+    spawn(one_process, str(folder))
     return folder, [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(2)]
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from losses_restated import naive_consistency
 
 from mim_mm.losses import (
     agreement_loss,
@@ -14,21 +15,6 @@ from mim_mm.losses import (
     self_consistency_loss,
 )
 from mim_mm.masking import ParallelMasking
-
-
-def naive_consistency(pred, mask, normalizer='overlap'):
-    """The definition image by image, pair by pair and patch by patch, with stop-gradients as autograd has them."""
-    batch, parts, patches, _ = pred.shape
-    terms, triples = [], 0
-    for b in range(batch):
-        for i, j in itertools.combinations(range(parts), 2):
-            triples += patches * bool(mask[b, i].any() and mask[b, j].any())
-            for n in range(patches):
-                if mask[b, i, n] and mask[b, j, n]:
-                    x, y = pred[b, i, n], pred[b, j, n]
-                    terms.append(((x.detach() - y).abs() + (x - y.detach()).abs()).mean())
-    count = len(terms) if normalizer == 'overlap' else triples
-    return sum(terms) / count if terms else pred.sum() * 0
 
 
 def mean_over_pairs(pred, mask):

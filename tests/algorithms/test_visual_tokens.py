@@ -4,33 +4,12 @@ import copy
 
 import pytest
 import torch
+from input_tokens import CAE_VIT, DALLE, NECK, VIT, views, with_tokens
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
-from test_input_tokens import CAE_VIT, RANDOM, VIT, initialised
 from tiny import images, total_loss
 
 from mim_mm.registry import MODELS
-
-DALLE = dict(type='mmpretrain.DALL-E', n_hid=8, n_blk_per_group=1, vocab_size=11)
-NECK = dict(num_classes=11, num_heads=2, regressor_depth=1, decoder_depth=1)
-
-
-@pytest.fixture
-def tokenizer_file(tmp_path):
-    """Weights of a small random DALL-E encoder: 4 x 4 tokens of a 32-px image."""
-    module = MODELS.build(copy.deepcopy(DALLE))
-    torch.save({'state_dict': module.state_dict()}, tmp_path / 'dalle.pth')
-    return str(tmp_path / 'dalle.pth')
-
-
-def with_tokens(kind, file, masker=RANDOM, tokenizer=DALLE):
-    cfg = dict(type=kind, masker=masker, tokenizer=tokenizer, tokenizer_checkpoint=file)
-    cfg |= dict(backbone=VIT, vocabulary=11) if kind == 'BEiT' else dict(backbone=CAE_VIT, neck=NECK)
-    return initialised(MODELS.build(copy.deepcopy(cfg)))
-
-
-def views():
-    return [images(), images(seed=9)]
 
 
 @pytest.mark.parametrize('kind', ['BEiT', 'CAE'])

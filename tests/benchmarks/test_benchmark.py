@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_losses import naive_consistency
+from losses_restated import naive_consistency
 
 from mim_mm.benchmarks import batch, contenders, curve, peers, step, timing
 
@@ -116,6 +116,7 @@ def test_the_largest_batch_is_found(limit):
     assert len(asked) <= 16
 
 
+@pytest.mark.slow
 def test_a_whole_benchmark_and_its_table(monkeypatch):
     monkeypatch.setitem(contenders.ARCHS, 'S/16', (ARCH, 16))
     monkeypatch.setattr(peers, 'available', lambda: {})
@@ -147,6 +148,7 @@ def test_the_tool_refuses_to_overwrite(tmp_path, monkeypatch, capsys):
     assert 'not overwritten' in capsys.readouterr().err and target.read_text() == 'mine'
 
 
+@pytest.mark.slow
 def test_loss_curves_share_weights_images_and_masks(tmp_path):
     words = '--arch S/16 --parts 1 --size 32 --batch 2 --steps 2 --device cpu --control --picture'.split()
     parser = argparse.ArgumentParser()

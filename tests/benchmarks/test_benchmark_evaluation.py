@@ -151,6 +151,7 @@ def test_coco_measures_evaluation(capsys):
     assert not capsys.readouterr().out.count('Average Precision'), "pycocotools' own printing stays out of the table"
 
 
+@pytest.mark.slow
 def test_training_falls_on_a_coco_folder(tiny, tmp_path):
     cfg = tiny.copy()
     loader = detector.recipe(detector.RECIPE, 'tiny', 64, coco_folder(tmp_path)).train_dataloader

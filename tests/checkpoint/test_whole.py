@@ -4,15 +4,18 @@ import json
 
 import pytest
 import torch
+from built_recipes import CONFIGS
+from downstream import ARCH, FINETUNE, IMAGE_OPTIONS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from test_downstream_configs import ARCH, CONFIGS, FINETUNE, IMAGE_OPTIONS, image_folders  # noqa: F401
 from torch import nn
 
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.whole import check_whole
 from mim_mm.engine.start.launch import test_main as evaluate  # under this name pytest would collect it
 from mim_mm.registry import MODELS
+
+pytestmark = pytest.mark.slow
 
 SMALL = {
     **{k: v for k, v in IMAGE_OPTIONS.items() if k.startswith(('model.', 'val_'))},
@@ -27,7 +30,7 @@ SMALL = {
 
 
 @pytest.fixture
-def small(tmp_path, image_folders):  # noqa: F811
+def small(tmp_path, image_folders):
     """The fine-tuning recipe at test size as a file, and the tensors of its model."""
     cfg = Config.fromfile(CONFIGS / FINETUNE)
     cfg.merge_from_dict(SMALL)

@@ -13,6 +13,8 @@ from mmengine.hub import get_config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 
+pytestmark = pytest.mark.slow
+
 SIDE, CLASSES = 96, 3
 CONFIGS = {
     'mask_rcnn': 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -111,7 +113,7 @@ def test_train_and_predict(name, precision):
 
 
 def test_predicted_boxes_of_a_class_obey_the_nms_threshold():
-    from compat.restatements import iou
+    from restatements import iou
 
     model = build('mask_rcnn')
     for sample in predictions(model, 'fp32'):

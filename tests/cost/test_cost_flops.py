@@ -4,11 +4,10 @@ import copy
 
 import pytest
 import torch
+from input_tokens import CAE_VIT, DALLE, NECK
+from input_tokens import VIT as BEIT_VIT
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from test_input_tokens import CAE_VIT
-from test_input_tokens import VIT as BEIT_VIT
-from test_visual_tokens import DALLE, NECK
 from tiny import DECODER, HIVIT, VIT, build, images, total_loss
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode

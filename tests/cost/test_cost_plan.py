@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from processes import in_process
 
 from mim_mm.compat.paths import configs_root, repo_root
 from mim_mm.cost import GPUS, Assumptions, Setting, known_measurements, plan_stage, read_measurements, work_of
@@ -247,5 +248,5 @@ def test_the_tool_reads_chains_and_recipes():
     assert [s['name'] for s in stages] == ['pretrain', 'probe', 'linear', 'finetune', 'coco']
     assert stages[0]['iterations'] == 800 * (1281167 // 2048)  # of which two make a step
     assert stages[4]['iterations'] == 184375
-    wrong = tool('configs/_base_/default_runtime.py')
+    wrong = in_process('plan.py', 'configs/_base_/default_runtime.py')
     assert wrong.returncode == 1 and wrong.stderr.strip().splitlines()[-1].startswith('error:')

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from jpegs import KINDS, encoded, fast, photo, psnr
 from mmengine.dataset import pseudo_collate
 from PIL import Image
-from test_fast_crop import KINDS, encoded, fast, photo, psnr
 
 from mim_mm.data.device_decode import CropOnDevice, DecodingPreprocessor
 from mim_mm.registry import MODELS

@@ -10,6 +10,8 @@ from sklearn.datasets import load_digits
 
 from mim_mm.data.digits import DemoRecipe, demo_root, digit_split, make_demo_data, render_scene, tree_sha256
 
+pytestmark = pytest.mark.slow
+
 SMALL = DemoRecipe(train_scenes=12, val_scenes=6, renderings=1)
 
 

@@ -1,7 +1,6 @@
 """The fast crop is the plain one: same boxes, pixels within rounding, every kind of file, no aliasing."""
 
 import copy
-import io
 import pickle
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from jpegs import KINDS, RATIOS, encoded, fast, photo, psnr
 from mmengine.dataset import Compose
 from PIL import Image
 
@@ -20,7 +20,6 @@ from mim_mm.data.fast_crop import FastRandomFlip, FastRandomResizedCrop, LazyLoa
 from mim_mm.data.unlabelled import PackImage
 
 ROOT = Path(__file__).resolve().parents[2]
-RATIOS = dict(crop_ratio_range=(0.2, 1.0))
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -50,24 +49,6 @@ def decoder(request, native):
 each_decoder = pytest.mark.parametrize('decoder', ['opencv', 'simplejpeg', 'crop'], indirect=True)
 
 
-def photo(height, width, seed=0):
-    """Colourful, with detail at every scale, as photographs have."""
-    rng = np.random.default_rng(seed)
-    image = np.zeros((height, width, 3))
-    for cells in (3, 9, 27, 81):
-        coarse = Image.fromarray(rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8))
-        image += np.asarray(coarse.resize((width, height), Image.BICUBIC), float) * 3 / cells
-    image -= image.min()
-    return np.uint8(image * (255 / image.max()))
-
-
-def encoded(pixels, mode='RGB', **options):
-    out = io.BytesIO()
-    image = Image.fromarray(pixels)
-    (image if mode is None else image.convert(mode)).save(out, options.pop('format', 'JPEG'), **options)
-    return out.getvalue()
-
-
 def plain(path, scale, seed, flip=0.0):
     """mmpretrain's chain, as the recipes had it; the loader is mmcv's own, as ours is registered under its name."""
     np.random.seed(seed)
@@ -78,34 +59,6 @@ def plain(path, scale, seed, flip=0.0):
         dict(type='mim_mm.PackImage'),
     ]
     return Compose(steps)(dict(img_path=str(path)))['inputs']
-
-
-def fast(path, scale, seed, decoder='auto', flip=0.0):
-    np.random.seed(seed)
-    steps = [
-        dict(type='mim_mm.LazyLoadImageFromFile'),
-        dict(type='mim_mm.FastRandomResizedCrop', scale=scale, decoder=decoder, **RATIOS),
-        dict(type='mim_mm.FastRandomFlip', prob=flip),
-        dict(type='mim_mm.PackImage'),
-    ]
-    return Compose(steps)(dict(img_path=str(path)))['inputs']
-
-
-def psnr(a, b):
-    mse = ((np.asarray(a, float) - np.asarray(b, float)) ** 2).mean()
-    return 10 * np.log10(255**2 / mse) if mse else np.inf
-
-
-KINDS = {
-    '420': dict(subsampling='4:2:0'),
-    '422': dict(subsampling='4:2:2'),
-    '444': dict(subsampling='4:4:4', quality=95),
-    'progressive': dict(progressive=True),
-    'restart markers': dict(restart_marker_blocks=3),
-    'kept as RGB': dict(keep_rgb=True, subsampling='4:4:4'),
-    'grey': dict(mode='L'),
-    'CMYK': dict(mode='CMYK'),
-}
 
 
 @each_decoder

@@ -6,9 +6,9 @@ import inspect
 import mmpretrain.models  # noqa: F401  (registers them)
 import pytest
 import torch
+from input_tokens import SWIN, VIT
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS as MMPRETRAIN
-from test_input_tokens import SWIN, VIT
 from tiny import DECODER, HIVIT, images
 from tiny import VIT as PLAIN_VIT
 

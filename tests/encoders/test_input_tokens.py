@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from input_tokens import ARCH, CAE_VIT, SWIN, VIT, simmim
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from tiny import build, images
@@ -12,34 +13,7 @@ from mim_mm.encoders.mask_units import MaskUnits
 from mim_mm.masking import MaskPlan, RandomMasking
 from mim_mm.registry import MODELS
 
-SWIN = dict(
-    type='mmpretrain.SimMIMSwinTransformer',
-    arch=dict(embed_dims=16, depths=[1, 2], num_heads=[2, 2]),
-    img_size=32,
-    drop_path_rate=0.0,
-    out_indices=(1,),
-    stage_cfgs=dict(block_cfgs=dict(window_size=4)),
-)
-ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64)
-VIT = dict(type='mmpretrain.BEiTPretrainViT', arch=ARCH, img_size=32, patch_size=8)
-CAE_VIT = dict(type='mmpretrain.CAEPretrainViT', arch=ARCH, img_size=32, patch_size=8, layer_scale_init_value=0.1)
-RANDOM = dict(type='RandomMasking', ratio=0.6)
 BACKBONES = pytest.mark.parametrize('backbone', [SWIN, VIT], ids=['swin', 'vit'])
-
-
-def simmim(backbone=SWIN, masker=RANDOM, mask_unit=8):
-    model = MODELS.build(copy.deepcopy(dict(type='SimMIM', backbone=backbone, masker=masker, mask_unit=mask_unit)))
-    return initialised(model)
-
-
-def initialised(model):
-    """As the Runner starts it, but with mask tokens and biases far from zero, so that they matter."""
-    model.init_weights()
-    with torch.no_grad():
-        for name, param in model.named_parameters():
-            if 'mask_token' in name or 'relative_position_bias_table' in name:
-                param.normal_()
-    return model
 
 
 def pixel_mask(plan, part, rows, columns, unit):

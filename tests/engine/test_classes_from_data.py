@@ -4,14 +4,8 @@ import argparse
 import json
 
 import pytest
-from test_downstream_configs import (  # noqa: F401  (the fixtures are used by name)
-    COCO,
-    CONFIGS,
-    FINETUNE,
-    coco_root,
-    image_folders,
-    load,
-)
+from built_recipes import CONFIGS, load
+from downstream import COCO, FINETUNE
 
 from mim_mm.engine.start import class_count, guard, launch
 
@@ -27,7 +21,7 @@ def rename(root, split, categories):
     path.write_text(json.dumps(json.loads(path.read_text()) | dict(categories=categories)))
 
 
-def test_detection_recipe_takes_its_classes_from_the_file(coco_root):  # noqa: F811
+def test_detection_recipe_takes_its_classes_from_the_file(coco_root):
     categories = [dict(id=i, name=f'kind {i}') for i in (1, 2, 40)]
     for split in ('train2017', 'val2017'):
         rename(coco_root, split, categories)
@@ -41,7 +35,7 @@ def test_detection_recipe_takes_its_classes_from_the_file(coco_root):  # noqa: F
         launch.load_config(options(CONFIGS / COCO))
 
 
-def test_files_that_number_their_classes_differently_stop(coco_root):  # noqa: F811
+def test_files_that_number_their_classes_differently_stop(coco_root):
     rename(coco_root, 'val2017', [dict(id=2, name='bicycle'), dict(id=1, name='person')])
     with pytest.raises(guard.ConfigError, match='other categories, ids or orders'):
         launch.load_config(options(CONFIGS / COCO, classes_from_data=True))
@@ -50,7 +44,7 @@ def test_files_that_number_their_classes_differently_stop(coco_root):  # noqa: F
         launch.load_config(options(CONFIGS / COCO, classes_from_data=True))
 
 
-def test_classification_recipe_counts_its_folders(image_folders):  # noqa: F811
+def test_classification_recipe_counts_its_folders(image_folders):
     cfg = launch.load_config(options(CONFIGS / FINETUNE, classes_from_data=True))
     assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == 3
     cfg = load(FINETUNE)

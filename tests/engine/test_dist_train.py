@@ -3,29 +3,18 @@
 import json
 import os
 import re
-import socket
-import subprocess
 import sys
 
 import pytest
 import torch
+from processes import free_port, in_process, run
 from tiny_run import ROOT, SHRINK, as_words
 
 OPTIONS = as_words({**SHRINK, 'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 2})
 
 
-def run(command, **env):
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **env}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
-def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
+def test_dist_train_trains_two_processes(image_folder, tmp_path):
+    """Resumed, and for more epochs, they are in test_polite_stop.py and test_fsdp.py."""
     (image_folder / 'train').mkdir()
     for name in ('class0', 'class1'):
         (image_folder / name).rename(image_folder / 'train' / name)
@@ -44,11 +33,6 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
     progress = json.loads((tmp_path / 'run/progress.json').read_text())
     assert progress['finished'] and progress['iter'] == 2 and progress['checkpoint'] == 'epoch_1.pth'
 
-    again = run([*command[:-1], command[-1], 'train_cfg.max_epochs=2', '--resume'], PORT=free_port())
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert 'resuming from' in again.stdout + again.stderr
-    assert torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']['iter'] == 4
-
 
 @pytest.mark.parametrize('arguments, message', [
     (['configs/emae/emae_vitb_80e.py'], 'there is no config .*; near it: .*emae_vitb_800e.py'),
@@ -60,8 +44,11 @@ def test_dist_train_trains_two_processes_and_resumes(image_folder, tmp_path):
 def test_mistakes_stop_before_training(arguments, message, image_folder, tmp_path):
     (image_folder / 'train').mkdir()
     words = [word.format(images=image_folder) for word in arguments]
-    done = run([sys.executable, 'tools/train.py', *words, '--work-dir', str(tmp_path / 'x')],
-               IMAGENET_ROOT=str(tmp_path / 'nowhere'))  # fmt: skip
+    words += ['--work-dir', str(tmp_path / 'x')]
+    if 'x.pth' in words:  # the others without a start of their own
+        done = run([sys.executable, 'tools/train.py', *words], IMAGENET_ROOT=str(tmp_path / 'nowhere'))
+    else:
+        done = in_process('train.py', *words, IMAGENET_ROOT=str(tmp_path / 'nowhere'))
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert re.search(f'error: .*{message}', done.stderr), done.stderr
     assert not (tmp_path / 'x').exists()
@@ -132,6 +119,5 @@ def test_test_py_evaluates_a_checkpoint(image_folder, tmp_path):
                 '--cfg-options', *words])  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'accuracy/top1: 60.0000' in done.stdout + done.stderr
-    missing = run([sys.executable, 'tools/test.py', 'configs/linear/vitb_linear_90e.py', 'no.pth', '--data-root',
-                   str(image_folder)])  # fmt: skip
+    missing = in_process('test.py', 'configs/linear/vitb_linear_90e.py', 'no.pth', '--data-root', image_folder)
     assert missing.returncode == 2 and "no checkpoint 'no.pth'" in missing.stderr

@@ -16,7 +16,7 @@ from fsdp_job import fine_tuning
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from test_dist_train import free_port, run
+from processes import free_port, in_process, run
 from tiny_run import ROOT, SHRINK, as_words, shrunken
 
 from mim_mm.checkpoint.atomic import is_whole
@@ -43,7 +43,7 @@ def job(tmp_path_factory):
     model = MODELS.build(shrunken(MAE).model)
     torch.save({'state_dict': model.state_dict()}, out / 'start.pth')
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
-               str(ROOT / 'tests/helpers/fsdp_job.py'), str(out / 'images'), str(out / 'start.pth'), str(out)]  # fmt: skip
+               'tests/helpers/fsdp_job.py', str(out / 'images'), str(out / 'start.pth'), str(out)]  # fmt: skip
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'helpers')])
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
@@ -206,8 +206,8 @@ def test_the_command_line_trains_and_resumes(image_folder, tmp_path):
     meta = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True)['meta']
     assert meta['iter'] == 4 and meta['seed'] == 3
 
-    alone = run([sys.executable, 'tools/train.py', MAE, '--data-root', str(image_folder), '--work-dir', 'no'])
+    alone = in_process('train.py', MAE, '--data-root', image_folder, '--work-dir', tmp_path / 'no')
     assert alone.returncode == 2 and 'tools/dist_train.sh CONFIG GPUS' in alone.stderr
-    mixed = run([sys.executable, 'tools/train.py', MAE, '--data-root', str(image_folder), '--cfg-options',
-                 'runner_type='])  # fmt: skip
+    mixed = in_process('train.py', MAE, '--data-root', image_folder, '--work-dir', tmp_path / 'no', '--cfg-options',
+                       'runner_type=')  # fmt: skip
     assert mixed.returncode == 2 and "runner_type='mim_mm.ShardedRunner'" in mixed.stderr

@@ -6,6 +6,7 @@ import os
 import numpy
 import pytest
 import torch
+from frozen_data import VIT, write_classes
 from mmengine.config import Config
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from PIL import Image
@@ -14,19 +15,16 @@ from mim_mm.checkpoint.load import LoadError
 from mim_mm.evaluation.frozen import features as room
 from mim_mm.evaluation.frozen.features import FolderImages, Preprocess, Source, build_encoder, encode, load_or_extract
 
-VIT = dict(
-    type='VisionTransformer',
-    arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
-    img_size=32,
-    patch_size=8,
-    drop_rate=0.5,
-    drop_path_rate=0.5,
-)
 PREPROCESS = Preprocess(resize=36, crop=32)
 
 
 def config(**backbone):
     return Config(dict(default_scope='mmpretrain', model=dict(type='ImageClassifier', backbone=dict(VIT, **backbone))))
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_classes(tmp_path / 'data')
 
 
 @pytest.fixture
@@ -36,17 +34,6 @@ def checkpoint(tmp_path):
         torch.nn.init.normal_(parameter, std=0.2)
     torch.save({f'backbone.{k}': v for k, v in model.state_dict().items()}, tmp_path / 'encoder.pth')
     return tmp_path / 'encoder.pth'
-
-
-@pytest.fixture
-def root(tmp_path):
-    """Classes a, b, c in train (3, 2, 1 images), only a and c in val; 50 x 40 pixels."""
-    rng = numpy.random.default_rng(0)
-    for name in ('train/a/0', 'train/a/1', 'train/a/2', 'train/b/0', 'train/b/1', 'train/c/0', 'val/a/7', 'val/c/8'):
-        file = tmp_path / 'data' / f'{name}.png'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=numpy.uint8)).save(file)
-    return tmp_path / 'data'
 
 
 def plain_images(root, split, names):

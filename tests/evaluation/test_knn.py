@@ -6,22 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
-from PIL import Image
+from knn_data import CONFIG, clouds, colour_images
+from processes import in_process
 
 from mim_mm.evaluation.frozen.features import Features
 from mim_mm.evaluation.frozen.knn import evaluate, fitting_ks, knn_accuracy, nearest, vote
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def clouds(count, classes=6, width=5, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % classes
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
-    return centres[labels] * 0.7 + torch.randn(count, width, generator=generator), labels
 
 
 def double_loop(bank, bank_labels, queries, query_labels, k):
@@ -134,32 +127,6 @@ def test_evaluate_takes_each_pooling_from_its_features():
         evaluate(train, val, ks=[61])
 
 
-def colour_images(root):
-    """Three classes of one colour each, with noise: any encoder that sees colour tells them apart."""
-    rng = numpy.random.default_rng(0)
-    for split, count in (('train', 5), ('val', 2)):
-        for label, colour in enumerate(([200, 40, 40], [40, 200, 40], [40, 40, 200])):
-            folder = root / split / f'class{label}'
-            folder.mkdir(parents=True)
-            for i in range(count):
-                pixels = numpy.clip(rng.normal(colour, 25, (36, 36, 3)), 0, 255).astype(numpy.uint8)
-                Image.fromarray(pixels).save(folder / f'{split}{label}_{i}.png')
-
-
-CONFIG = """
-default_scope = 'mmpretrain'
-model = dict(
-    type='ImageClassifier',
-    backbone=dict(
-        type='VisionTransformer',
-        arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
-        img_size=32,
-        patch_size=8,
-    ),
-)
-"""
-
-
 def run(tool, folder, *options):
     command = [sys.executable, ROOT / 'tools' / tool, 'tiny.py', 'random', '--data-root', 'data', '--workers', '0']
     return subprocess.run([*map(str, command), *options], cwd=folder, capture_output=True, text=True)
@@ -185,5 +152,6 @@ def test_tools_from_images_to_results(tmp_path):
     assert written['splits'][1]['results']['mean']['top1'] == 100.0
     assert written['features']['train']['reused'] is True  # extracted once, by the other tool
 
-    third = run('knn.py', tmp_path, '--k', '16', '--device', 'cpu')
+    words = ['tiny.py', 'random', '--data-root', 'data', '--workers', '0', '--k', '16', '--device', 'cpu']
+    third = in_process('knn.py', *words, cwd=tmp_path)
     assert third.returncode != 0 and 'error: k = 16 must be 1 to 15' in third.stderr

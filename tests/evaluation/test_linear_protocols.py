@@ -9,21 +9,12 @@ import re
 
 import pytest
 import torch
+from built_recipes import CONFIGS, built, load
+from downstream import ARCH, IMAGE_OPTIONS, metrics_of, small
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.models import BEiTViT, VisionTransformer
 from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT
-from test_downstream_configs import (  # noqa: F401  (the fixture is used by name)
-    ARCH,
-    CONFIGS,
-    IMAGE_OPTIONS,
-    image_folders,
-    load,
-    metrics_of,
-    small,
-)
-from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401
-from test_transfer_recipes import meta_model
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
 from mim_mm.engine.start import guard
@@ -58,7 +49,7 @@ def test_every_recipe_is_in_a_table():
 @pytest.mark.parametrize('name', RECIPES)
 def test_as_published(name):
     (kind, lr, momentum, decay), batch, (epochs, warmup), interpolations, width = RECIPES[name]
-    cfg = load(f'linear/{name}.py')
+    cfg, model = built(f'linear/{name}.py')
     guard.check_config(cfg)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.get('momentum'), optimizer.weight_decay) == (kind, momentum, decay)
@@ -81,7 +72,6 @@ def test_as_published(name):
     half = 'beit' in name or 'bootmae' in name
     assert cfg.data_preprocessor.mean == ([127.5] * 3 if half else [123.675, 116.28, 103.53])
 
-    model = meta_model(cfg)
     trained = {n.split('.')[0] for n, p in model.named_parameters() if p.requires_grad}
     assert trained == ({'head', 'neck'} if 'attentive' in name else {'head'})
     if 'ibot' in name:
@@ -194,7 +184,7 @@ ATTENTIVE = {'model.neck.embed_dims': 32, 'model.neck.num_heads': 2}
          lambda s, x: torch.cat([x[2][:, 0], x[2][:, 1:].mean(1)], 1)),
     ],
 )  # fmt: skip
-def test_frozen_probes_run(tmp_path, image_folders, name, make, width, options, feature):  # noqa: F811
+def test_frozen_probes_run(tmp_path, image_folders, name, make, width, options, feature):
     source = saved(tmp_path / 'a.pth', make())
     runner, changed = two_iterations(name, tmp_path, width, **options)
     assert runner.iter == 2 and any('accuracy/top1' in row for row in metrics_of(tmp_path / 'run'))
@@ -206,7 +196,7 @@ def test_frozen_probes_run(tmp_path, image_folders, name, make, width, options, 
     assert report['fraction'] == 1.0 and not report['by_design']
 
 
-def test_the_rate_is_set_once_an_epoch(tmp_path, image_folders):  # noqa: F811
+def test_the_rate_is_set_once_an_epoch(tmp_path, image_folders):
     saved(tmp_path / 'a.pth', plain_vit())
     two_iterations('vitb_dino_100e', tmp_path, 64, **{'train_cfg.max_epochs': 2})
     rates = [row['lr'] for row in metrics_of(tmp_path / 'run') if 'loss' in row]
@@ -214,7 +204,7 @@ def test_the_rate_is_set_once_an_epoch(tmp_path, image_folders):  # noqa: F811
 
 
 @pytest.mark.parametrize('name, make', [('vitb_cae_linear_90e', cae), ('vitb_bootmae_90e', plain_vit)])
-def test_probes_of_maes_kind_run(tmp_path, image_folders, name, make):  # noqa: F811
+def test_probes_of_maes_kind_run(tmp_path, image_folders, name, make):
     source = saved(tmp_path / 'a.pth', make())
     arch = {} if 'cae' in name else {
         'model.backbone.arch': dict(ARCH, num_layers=3, _delete_=True), 'model.backbone.frozen_stages': 3}  # fmt: skip
@@ -234,7 +224,7 @@ def test_probes_of_maes_kind_run(tmp_path, image_folders, name, make):  # noqa: 
 
 
 @pytest.mark.parametrize('name, width', [('vits_ibot_100e', 128), ('vitb_ibot_100e', 64)])
-def test_ibots_sweep_runs(tmp_path, image_folders, name, width):  # noqa: F811
+def test_ibots_sweep_runs(tmp_path, image_folders, name, width):
     saved(tmp_path / 'a.pth', plain_vit())
     runner, changed = two_iterations(name, tmp_path, None)
     assert runner.iter == 2 and {n.split('.')[0] for n in changed} == {'head'}
@@ -299,7 +289,7 @@ def refused(tmp_path, name, width, match, **options):
         two_iterations(name, tmp_path, width, **options)
 
 
-def test_an_encoder_that_is_not_complete_is_refused(tmp_path, image_folders):  # noqa: F811
+def test_an_encoder_that_is_not_complete_is_refused(tmp_path, image_folders):
     """Each of these passes the 95 % rule, and each would be probed with features nobody trained."""
     saved(tmp_path / 'a.pth', plain_vit())  # no layer scale: CAE's would stay at 0.1
     refused(tmp_path, 'vitb_cae_linear_90e', 32, r'leaves 8 parameters.*gamma', **NECK)
@@ -310,7 +300,7 @@ def test_an_encoder_that_is_not_complete_is_refused(tmp_path, image_folders):  #
     refused(tmp_path, 'vitb_beit_100e', 64, 'leaves 1 par.*relative_position_bias_table', **{'model.blocks': [2]})
 
 
-def test_encoders_without_layer_scale_in_the_attentive_probe(tmp_path, image_folders):  # noqa: F811
+def test_encoders_without_layer_scale_in_the_attentive_probe(tmp_path, image_folders):
     saved(tmp_path / 'a.pth', plain_vit())
     options = {**ATTENTIVE, 'model.backbone.layer_scale_init_value': 0}
     runner, changed = two_iterations('vitb_cae_attentive_90e', tmp_path, 32, **options)

@@ -4,15 +4,9 @@ import json
 
 import pytest
 import torch
+from built_recipes import load
+from downstream import IMAGE_OPTIONS, metrics_of, pretraining_checkpoint, small
 from mmengine.runner import Runner
-from test_downstream_configs import (  # noqa: F401  (the fixture is used by name)
-    IMAGE_OPTIONS,
-    image_folders,
-    load,
-    metrics_of,
-    pretraining_checkpoint,
-    small,
-)
 
 from mim_mm.registry import DATASETS
 
@@ -28,7 +22,7 @@ def names(dataset):
     return {('/'.join(info['img_path'].split('/')[-2:]), info['gt_label']) for info in infos}
 
 
-def test_a_list_chooses_the_images_and_all_classes_stay(tmp_path, image_folders):  # noqa: F811
+def test_a_list_chooses_the_images_and_all_classes_stay(tmp_path, image_folders):
     (tmp_path / 'few.txt').write_text('bee/3.png\n\nbee/0.png\n')
     dataset = build(image_folders, ann_file=str(tmp_path / 'few.txt'))
     assert names(dataset) == {('bee/3.png', 1), ('bee/0.png', 1)}
@@ -37,13 +31,13 @@ def test_a_list_chooses_the_images_and_all_classes_stay(tmp_path, image_folders)
     assert names(build(image_folders, ann_file='few.txt')) == {('cat/7.png', 2)}, 'relative to data_root'
 
 
-def test_an_own_draw_takes_its_part_of_each_class(image_folders):  # noqa: F811
+def test_an_own_draw_takes_its_part_of_each_class(image_folders):
     first, same, other = (build(image_folders, fraction=0.25, seed=s) for s in (0, 0, 1))
     assert names(first) == names(same) and len(first) == 6  # 2 of 8 images, 3 classes
     assert sorted(label for _, label in names(other)) == [0, 0, 1, 1, 2, 2]
 
 
-def test_refusals(tmp_path, image_folders):  # noqa: F811
+def test_refusals(tmp_path, image_folders):
     with pytest.raises(FileNotFoundError, match='LOWSHOT_LIST'):
         build(image_folders, ann_file='meta/1percent.txt')
     (tmp_path / 'few.txt').write_text('bee/3.png\ndog/0.png\n')
@@ -57,7 +51,7 @@ def test_refusals(tmp_path, image_folders):  # noqa: F811
             build(image_folders, **options)
 
 
-def test_low_shot_recipe_trains_on_the_listed_images_and_saves_the_average(tmp_path, monkeypatch, image_folders):  # noqa: F811
+def test_low_shot_recipe_trains_on_the_listed_images_and_saves_the_average(tmp_path, monkeypatch, image_folders):
     (tmp_path / 'few.txt').write_text('\n'.join(LIST))
     monkeypatch.setenv('LOWSHOT_LIST', str(tmp_path / 'few.txt'))
     source = pretraining_checkpoint(tmp_path / 'epoch_1.pth')

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from frozen_data import VIT, write_classes
 from mmpretrain.registry import MODELS as MMPRETRAIN
-from test_features import VIT, root  # noqa: F401
-from test_quality_watch import VIT as WATCHED
-from test_quality_watch import run, save  # noqa: F401
+from watched import VIT as WATCHED
+from watched import save, write_run
 
 from mim_mm.checkpoint.load import LoadError
 from mim_mm.engine.hooks.load_hook import LoadPretrainedHook
@@ -24,7 +24,17 @@ def state_of(value, kind=VIT, **options):
 
 
 @pytest.fixture
-def frozen(tmp_path, root, capsys):  # noqa: F811
+def root(tmp_path):
+    return write_classes(tmp_path / 'data')
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path)
+
+
+@pytest.fixture
+def frozen(tmp_path, root, capsys):
     """What tools/knn.py and tools/lowshot.py do first with a checkpoint; gives the features and what was printed."""
     kind = {k: v for k, v in VIT.items() if 'drop' not in k}
     (tmp_path / 'tiny.py').write_text(f'default_scope = "mmpretrain"\nmodel = dict(type="X", backbone={kind!r})\n')
@@ -66,7 +76,7 @@ def test_tools_stop_where_the_encoder_does_not_fit(tmp_path, frozen):
         frozen(tmp_path / 'part.pth')  # what was stored for those who allow a part is not taken
 
 
-def test_the_watcher_too(run, capsys):  # noqa: F811
+def test_the_watcher_too(run, capsys):
     path = save(run, 1)
     content = torch.load(path)
     content['state_dict']['backbone.layers.0.attn.q_norm.weight'] = torch.ones(8)

@@ -116,6 +116,7 @@ def test_drawn_is_limited_by_class_and_stable():
     assert few == [i for i in drawn([*labels, *[3] * 9], 6, seed=0) if i < 64]
 
 
+@pytest.mark.slow
 def test_limits_parts_and_protocol(labelled):
     data = QualityData(settings(labelled, max_train_per_class=5, max_val_per_class=2, fraction=0.4), PREPROCESS)
     assert (len(data.train), len(data.val), int(data.choose.sum())) == (15, 6, 6)
@@ -251,7 +252,7 @@ def _rank(rank, store, labelled, results):
 
 
 def test_two_processes_share_an_odd_number_and_fail_together(labelled, tmp_path):
-    context = torch.multiprocessing.get_context('spawn')
+    context = torch.multiprocessing.get_context('forkserver')
     with context.Manager() as manager:
         results = manager.dict()
         workers = [context.Process(target=_rank, args=(r, tmp_path / 'store', labelled, results)) for r in range(2)]

@@ -2,17 +2,15 @@
 
 import json
 import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from PIL import Image
-from tiny_run import ROOT, Killed, StopHook, shrunken
+from processes import free_port, spawn
+from tiny_run import Killed, StopHook, shrunken
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.evaluation.quality.quality_log import FILE_NAME, add_quality, drop_after, read_quality
@@ -157,18 +155,17 @@ def test_the_hook_does_not_make_a_chain_train_again(image_folder, labelled, tmp_
 # ---------------------------------------------------------------- two processes
 
 
+def _train(rank, port, paths):
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo')
+    for path in paths:
+        Runner.from_cfg(Config.fromfile(path)).train()
+    torch.distributed.destroy_process_group()
+
+
 def test_two_processes_share_the_work_and_train_as_without(image_folder, labelled, tmp_path):
-    """Real torchrun, gloo: no deadlock, one row a moment, the same losses and weights as two processes without it."""
-    script = tmp_path / 'two.py'
-    script.write_text(
-        'import sys, torch, mim_mm\n'
-        'from mmengine.config import Config\n'
-        'from mmengine.runner import Runner\n'
-        'torch.set_num_threads(1)\n'
-        "torch.distributed.init_process_group('gloo')\n"
-        'for path in sys.argv[1:]:\n'
-        '    Runner.from_cfg(Config.fromfile(path)).train()\n'
-    )
+    """Gloo: no deadlock, one row a moment, the same losses and weights as two processes without it."""
     paths = []
     for name, quality in (('alone', None), ('watched', hook(labelled, batch_size=3))):
         cfg = config(image_folder, tmp_path / name, quality, epochs=2, **{'train_dataloader.batch_size': 2})
@@ -176,14 +173,7 @@ def test_two_processes_share_the_work_and_train_as_without(image_folder, labelle
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         cfg.dump(tmp_path / f'{name}.py')
         paths.append(str(tmp_path / f'{name}.py'))
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
-    command += [f'--master_port={port}', str(script)]
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
-    done = subprocess.run([*command, *paths], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
+    spawn(_train, free_port(), paths)
     alone, watched = weights(tmp_path / 'alone', 2), weights(tmp_path / 'watched', 2)
     assert all(torch.equal(alone[k], watched[k]) for k in alone)
     assert losses(tmp_path / 'alone')[0] == losses(tmp_path / 'watched')[0]

@@ -2,14 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_knn import CONFIG, clouds, colour_images
+from knn_data import CONFIG, clouds, colour_images
+from processes import free_port, in_process, spawn
 
 from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
 from mim_mm.evaluation.frozen.knn import knn_accuracy
@@ -19,12 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 KS = (1, 5, 20)
 # where the bank (50) and the queries (23) are cut: evenly, k above the smaller part, nothing at all in the first part
 CUTS = [(25, 11), (3, 20), (0, 0), (50, 23)]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def one_process(rank, port, folder):
@@ -47,7 +41,7 @@ def one_process(rank, port, folder):
 
 
 def test_equal_to_one_process_for_any_parts(tmp_path):
-    torch.multiprocessing.spawn(one_process, args=(free_port(), str(tmp_path)), nprocs=2)
+    spawn(one_process, free_port(), str(tmp_path))
     (bank, labels), (queries, truth) = clouds(50), clouds(23, seed=1)
     alone = list(knn_accuracy(bank, labels, queries, truth, 6, ks=KS).values())
     assert 20 < alone[1]['top1'] < 100
@@ -79,13 +73,13 @@ def test_the_command_on_two_processes(tmp_path):
     (tmp_path / 'tiny.py').write_text(CONFIG)
     options = ['--data-root', 'data', '--workers', '0', '--device', 'cpu', '--k', '1', '5', '10']
     environment = {**os.environ, 'PYTHON': sys.executable, 'PORT': free_port()}
+    command = [str(ROOT / 'tools/dist_knn.sh'), 'tiny.py', 'random', '2', *options, '--work-dir', 'two']
+    calls = {
+        'one': in_process('knn.py', 'tiny.py', 'random', *options, '--work-dir', 'one', cwd=tmp_path),
+        'two': subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True),
+    }
     results = {}
-    for name, start in (
-        ('one', [sys.executable, ROOT / 'tools/knn.py', 'tiny.py', 'random']),
-        ('two', [ROOT / 'tools/dist_knn.sh', 'tiny.py', 'random', '2']),
-    ):
-        command = [*map(str, start), *options, '--work-dir', name]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    for name, done in calls.items():
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count('6 queries, bank of 15') == 1, 'one process prints'
         results[name] = json.loads((tmp_path / name / 'knn.json').read_text())

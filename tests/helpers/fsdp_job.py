@@ -1,4 +1,4 @@
-"""Trainings for tests/engine/test_fsdp.py, all in one job of two gloo processes: fsdp_job.py IMAGES START OUT."""
+"""What tests/engine/test_fsdp.py compares, in one job of two gloo processes: fsdp_job.py IMAGES START OUT."""
 
 import json
 import sys

@@ -8,7 +8,9 @@ import contextlib
 import os
 from pathlib import Path
 
+import built_recipes
 import torch
+from built_recipes import CONFIGS, meta
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
@@ -19,7 +21,6 @@ from mmpretrain.structures import DataSample
 
 from mim_mm.registry import MODELS
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FOLDERS = ('linear', 'finetune', 'coco')
 GB = 2**30
 NARROW = 32
@@ -41,7 +42,7 @@ def every_recipe() -> list[str]:
 
 
 def load(name: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{name}.py')
+    return built_recipes.load(f'{name}.py')
 
 
 def kind_of(backbone: dict) -> str:
@@ -235,8 +236,6 @@ def needed_bytes(cfg: Config, size: tuple[int, int], count: int) -> int:
     A shared bias of relative positions is heads x N x N values in fp32, about three times for each global block.
     """
     with contextlib.ExitStack() as stack:
-        from test_transfer_recipes import meta
-
         heads = full_arch(cfg.model.backbone).get('num_heads', 12)
         if kind_of(cfg.model.backbone) in PLAIN:  # others read values while they are built
             stack.enter_context(meta())

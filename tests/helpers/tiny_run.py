@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mmengine.config import Config
+from built_recipes import load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -33,7 +33,7 @@ TINY_ARCH = dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=
 
 def shrunken(recipe='configs/emae/emae_vitb_800e.py', **options):
     """A recipe of the repository at test size."""
-    cfg = Config.fromfile(ROOT / recipe)
+    cfg = load(ROOT / recipe)
     cfg.merge_from_dict({**SHRINK, **options})
     cfg.model.backbone.arch = dict(TINY_ARCH)
     return cfg

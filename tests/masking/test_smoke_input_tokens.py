@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from input_tokens import SWIN, VIT, simmim, views, with_tokens
 from masker_table import table
-from test_input_tokens import SWIN, VIT, simmim
-from test_visual_tokens import tokenizer_file, views, with_tokens  # noqa: F401  a fixture
 from tiny import images, total_loss
 
 MASKERS = table()
@@ -27,7 +26,7 @@ def refusal(method, name, model, inputs):
 
 @pytest.mark.parametrize('name', sorted(MASKERS))
 @pytest.mark.parametrize('method', ['swin', 'vit', 'BEiT', 'CAE'])
-def test_methods_train_under_maskers(method, name, tokenizer_file):  # noqa: F811
+def test_methods_train_under_maskers(method, name, tokenizer_file):
     if method in ('swin', 'vit'):
         model, inputs = simmim(SWIN if method == 'swin' else VIT, MASKERS[name]), images()
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import ROOT
 
 try:
     import tomllib
@@ -19,7 +20,6 @@ except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 from packaging.requirements import Requirement
 from safetensors.torch import save_file
-from test_packaging import ROOT, built  # noqa: F401
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / 'pyproject.toml').is_file(), reason='the tests run from an installed package, not from a checkout'
@@ -141,7 +141,7 @@ def test_each_format_is_read_with_what_is_declared(declared, tmp_path):
 
 
 @pytest.mark.full
-def test_the_wheel_installed_by_pip_reads_each_format(built, tmp_path):  # noqa: F811
+def test_the_wheel_installed_by_pip_reads_each_format(built, tmp_path):
     """The same by pip, from the package index: minutes, and gigabytes where torch brings CUDA."""
     venv.create(tmp_path / 'venv', with_pip=True)
     python = tmp_path / 'venv/bin/python'

@@ -1,33 +1,17 @@
 """What a built wheel and a source distribution carry, and that configs are found inside an installed wheel."""
 
-import os
 import re
-import shutil
 import subprocess
-import sys
-import tarfile
-import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from built_wheel import run
 
 from mim_mm.compat import paths
 from mim_mm.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-SKIPPED = shutil.ignore_patterns(
-    '.git',
-    '.venv*',
-    'work_dirs',
-    'wheelhouse',
-    'data',
-    'build',
-    'dist',
-    '*.egg-info',
-    '__pycache__',
-    '.pytest_cache',
-)
 pytestmark = pytest.mark.skipif(
     not (ROOT / 'pyproject.toml').is_file(), reason='the tests run from an installed package, not from a checkout'
 )
@@ -37,45 +21,6 @@ def sources(folder):
     """Files of a folder of the checkout, relative to the checkout."""
     files = (path.relative_to(ROOT) for path in (ROOT / folder).rglob('*') if path.is_file())
     return {path.as_posix() for path in files if '__pycache__' not in path.parts and '.mim' not in path.parts}
-
-
-def run(*command, cwd, **environment):
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=cwd,
-        env={**os.environ, **{key: str(value) for key, value in environment.items()}},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope='module')
-def built(tmp_path_factory):
-    """The wheel built from the source distribution, which is built from a copy of the checkout; without network."""
-    folder = tmp_path_factory.mktemp('build')
-
-    def skipped(directory, names):
-        # `data` is ignored at the top only: mim_mm/data and tests/data are code
-        out = set(SKIPPED(directory, names))
-        return out if Path(directory) == ROOT else out - {'data'}
-
-    shutil.copytree(ROOT, folder / 'checkout', ignore=skipped, symlinks=True)  # mim_mm/.mim holds links
-    run('-c', 'from setuptools import build_meta; build_meta.build_sdist("../sdist")', cwd=folder / 'checkout')
-    (archive,) = (folder / 'sdist').glob('*.tar.gz')
-    with tarfile.open(archive) as tar:
-        names = {name.split('/', 1)[1] for name in tar.getnames() if '/' in name}
-        tar.extractall(folder / 'unpacked', **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
-    (tree,) = (folder / 'unpacked').iterdir()
-    options = ('--no-build-isolation', '--no-deps', '--no-index', '--quiet', '--wheel-dir', folder / 'wheel')
-    run('-m', 'pip', 'wheel', *options, tree, cwd=folder)
-    (wheel,) = (folder / 'wheel').glob('*.whl')
-    installed = folder / 'installed'
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-        content = set(archive.namelist())
-    return dict(sdist=names, wheel=content, installed=installed, name=wheel.name)
 
 
 def test_wheel_carries_package_configs_and_tools(built):

@@ -4,10 +4,8 @@ import ast
 
 import pytest
 import torch
-from mmengine.config import Config
-from test_downstream_configs import CONFIGS, load
-from test_masking_configs import ROOT, TINY_SWIN, run_two_steps, shrunken
-from test_transfer_recipes import groups_of, meta_model
+from built_recipes import CONFIGS, built, groups_of, load
+from pretrainings import TINY_SWIN, run_two_steps, shrunken
 from tiny_run import SHRINK, TINY_ARCH
 
 from mim_mm.checkpoint.load import load_encoder
@@ -34,7 +32,7 @@ from mim_mm.registry import MODELS
     ],
 )
 def test_as_published(name, batch, lr, rate, depth, drop_path, epochs, warmup, floor, last, clip):
-    cfg = load(f'finetune/{name}.py')
+    cfg, model = built(f'finetune/{name}.py')
     guard.check_config(cfg)
     assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == batch
     assert cfg.train_cfg.max_epochs == epochs
@@ -42,7 +40,6 @@ def test_as_published(name, batch, lr, rate, depth, drop_path, epochs, warmup, f
     assert (warm.end, cosine.begin) == (warmup, warmup) and 'end' not in cosine
     assert cosine.get('eta_min_ratio', 0) * lr + cosine.get('eta_min', 0) == pytest.approx(floor)
     assert (cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm') == clip
-    model = meta_model(cfg)
     groups = groups_of(model, cfg)
     swin = last == 'norm3'
     first = 'backbone.stages.0.blocks.0.ffn.layers.1.weight' if swin else 'backbone.layers.0.ffn.layers.1.weight'
@@ -60,8 +57,8 @@ def test_as_published(name, batch, lr, rate, depth, drop_path, epochs, warmup, f
 
 def test_depths_of_swin_by_hand():
     """Swin-B: 2, 2, 18, 2 blocks, 24 in all; a merge of patches belongs to the last block before it."""
-    cfg = load('finetune/swinb_finetune_simmim_100e.py')
-    groups = groups_of(meta_model(cfg), cfg)
+    cfg, model = built('finetune/swinb_finetune_simmim_100e.py')
+    groups = groups_of(model, cfg)
     powers = {
         'stages.0.blocks.1.attn.w_msa.qkv.weight': 23,
         'stages.0.downsample.reduction.weight': 23,
@@ -74,13 +71,12 @@ def test_depths_of_swin_by_hand():
     for name, power in powers.items():
         assert groups[f'backbone.{name}']['lr'] == pytest.approx(5e-3 * 0.9**power), name
     spared = {n for n, g in groups.items() if g['weight_decay'] == 0}
-    parameters = dict(meta_model(cfg).named_parameters())
+    parameters = dict(model.named_parameters())
     assert spared == {n for n, p in parameters.items() if p.ndim == 1 or n.endswith('relative_position_bias_table')}
 
 
 def test_depths_and_decay_of_beit_by_hand():
-    cfg = load('finetune/vitb_finetune_beit_100e.py')
-    model = meta_model(cfg)
+    cfg, model = built('finetune/vitb_finetune_beit_100e.py')
     groups = groups_of(model, cfg)
     powers = {'cls_token': 13, 'layers.0.gamma_1': 12, 'layers.0.attn.relative_position_bias_table': 12,
               'layers.5.attn.q_bias': 7, 'layers.11.attn.v_bias': 1, 'ln2.weight': 0}  # fmt: skip
@@ -120,13 +116,13 @@ def test_colours(name, mean, std, third):
     ('vitb_lowshot_1pct', 1 - 0.99996), ('vitb_scratch_300e', 1 - 0.9999),
 ])  # fmt: skip
 def test_average_of_the_weights(name, momentum):
-    cfg = load(f'finetune/{name}.py')
+    cfg, model = built(f'finetune/{name}.py')
     (hook,) = [h for h in cfg.custom_hooks if h.type == 'EMAHook']
     assert hook.momentum == pytest.approx(momentum)
     assert (cfg.train_dataloader.sampler.type == 'RepeatAugSampler') == (name != 'vitb_scratch_300e')
     assert cfg.optim_wrapper.optimizer.weight_decay == (0.3 if 'scratch' in name else 0.05)
     if 'vits' in name:
-        assert meta_model(cfg).backbone.layers[0].attn.num_heads == 12
+        assert model.backbone.layers[0].attn.num_heads == 12
 
 
 # ---------------------------------------------------------------- our pretrainings, two steps each, then loaded
@@ -135,9 +131,9 @@ def test_average_of_the_weights(name, momentum):
 def pretrained(method, image_folder, tmp_path):
     """The last checkpoint of two steps of configs/{beit,cae,simmim} at test size, and its trained backbone."""
     if method.startswith('simmim'):
-        cfg = shrunken(ROOT / f'configs/simmim/{method}b_800e.py')
+        cfg = shrunken(CONFIGS / f'simmim/{method}b_800e.py')
     else:
-        cfg = Config.fromfile(ROOT / f'configs/{method}/{method}_vitb_300e.py')
+        cfg = load(f'{method}/{method}_vitb_300e.py')
         dalle = dict(n_hid=8, n_blk_per_group=1, vocab_size=11)
         torch.save(MODELS.build(dict(dalle, type='mmpretrain.DALL-E')).state_dict(), tmp_path / 'dalle.pth')
         options = {k: v for k, v in SHRINK.items() if not k.startswith('model.decoder') and 'pipeline' not in k}
@@ -202,8 +198,8 @@ def test_cae_keeps_its_norm_and_fixed_positions(image_folder, tmp_path):
     # CAE's encoder ends with its norm; here the norm comes after the mean of the tokens
     (feature,) = target(images)
     assert tokens.shape == (2, 17, 32) and feature.shape == (2, 32)
-    cfg = load('finetune/vitb_finetune_cae_100e.py')
-    groups = groups_of(meta_model(cfg), cfg)
+    cfg, model = built('finetune/vitb_finetune_cae_100e.py')
+    groups = groups_of(model, cfg)
     assert groups['backbone.pos_embed']['lr'] == 0 == groups['backbone.pos_embed']['weight_decay']
 
 

@@ -3,15 +3,15 @@
 import ast
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from built_recipes import load
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from pretrainings import parts_of_name, run_two_steps, shrunken
 from tiny_run import SHRINK, TINY_ARCH
 
 from mim_mm.engine.start import guard
@@ -27,14 +27,6 @@ EXPECTED = {
     'simmim': {'swinb_800e', 'vitb_800e'},
 }  # fmt: skip
 EXPECTED['amr'] = EXPECTED['sbam']
-TINY_SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 2, 2])
-
-
-def parts_of_name(path):
-    """``(family, method, backbone, size, epochs)`` that a file name promises."""
-    name = re.fullmatch(r'(?:(sbam|amr)_)?(mae|emae|simmim)_(vit|swin)([bl])_(\d+)e', path.stem)
-    assert name, path.stem
-    return name[1], name[2], name[3], name[4], int(name[5])
 
 
 def test_the_recipes_of_the_paper_and_their_relatives_are_there():
@@ -44,7 +36,7 @@ def test_the_recipes_of_the_paper_and_their_relatives_are_there():
 
 @EVERY
 def test_the_config_is_what_its_name_says(path):
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     guard.check_config(cfg)
     family, method, _, _, epochs = parts_of_name(path)
     assert cfg.model.type == {'mae': 'MAE', 'emae': 'EMAE', 'simmim': 'SimMIM'}[method]
@@ -79,7 +71,7 @@ def test_the_config_is_what_its_name_says(path):
 
 @EVERY
 def test_the_model_builds_at_full_size(path):
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     _, method, backbone, size, _ = parts_of_name(path)
     # Shapes are what matters; Swin reads values while it is built.
     with torch.device('cpu' if backbone == 'swin' else 'meta'):
@@ -131,7 +123,7 @@ def test_simmim_drops_its_rate_at_epoch_700():
     """An epoch is one step here, and each rate that of the step before: timm's schedulers run after the optimizer."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedulers = []
-    for options in Config.fromfile(ROOT / 'configs/simmim/simmim_vitb_800e.py').param_scheduler:
+    for options in load('simmim/simmim_vitb_800e.py').param_scheduler:
         built = PARAM_SCHEDULERS.build(dict(options, end=options.get('end', 800)), default_args=dict(
             optimizer=optimizer, epoch_length=1
         ))  # fmt: skip
@@ -143,46 +135,6 @@ def test_simmim_drops_its_rate_at_epoch_700():
             scheduler.step()
     assert rates[:2] == pytest.approx([0.005] * 2) and rates[6] == pytest.approx(0.005 + 0.995 * 5 / 10)
     assert rates[11:701] == pytest.approx([1.0] * 690) and rates[701:] == pytest.approx([0.1] * 99)
-
-
-def shrunken(path):
-    """The recipe with a model of a few thousand weights: 4 x 4 patches or units, one step an epoch, one random."""
-    cfg = Config.fromfile(path)
-    _, method, backbone, _, _ = parts_of_name(path)
-    size = 64 if backbone == 'swin' else 32
-    options = {k: v for k, v in SHRINK.items() if method != 'simmim' or not k.startswith('model.decoder')}
-    options |= {'model.backbone.img_size': size, 'train_dataloader.dataset.pipeline.1.scale': size}
-    if backbone == 'swin':
-        options.pop('model.backbone.patch_size')
-        options['model.backbone.stage_cfgs.block_cfgs.window_size'] = 2
-    if method == 'simmim':
-        options['model.mask_unit'] = size // 4
-    if 'random_epochs' in cfg.model.masker:
-        options |= {'model.masker.random_epochs': 1, 'custom_hooks.1.interval': 1}
-    cfg.merge_from_dict(options)
-    cfg.model.backbone.arch = dict(TINY_SWIN if backbone == 'swin' else TINY_ARCH)
-    return cfg
-
-
-def run_two_steps(cfg, image_folder, tmp_path, name):
-    """Through mmengine's Runner and every hook of the recipe, one step an epoch."""
-    cfg.merge_from_dict({
-        'train_dataloader.dataset.data_root': str(image_folder),
-        'train_dataloader.dataset.data_prefix': '',
-        'train_dataloader.batch_size': 8,
-        'train_cfg.max_epochs': 2,
-        'work_dir': str(tmp_path),
-        'custom_hooks.0.interval': 1,
-    })  # fmt: skip
-    for scheduler in cfg.param_scheduler:
-        scheduler.begin, scheduler.end = 0, 2
-    cfg.experiment_name = name
-    cfg.log_level = 'ERROR'
-    runner = Runner.from_cfg(cfg)
-    before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
-    runner.train()
-    assert runner.iter == 2
-    return runner.model, {name for name, p in runner.model.named_parameters() if not torch.equal(before[name], p)}
 
 
 @EVERY
@@ -199,7 +151,7 @@ def test_two_steps_train(path, image_folder, tmp_path):
 @pytest.mark.parametrize('path', WITH_TOKENIZER, ids=lambda p: p.stem)
 def test_recipes_with_a_tokenizer_train_and_want_its_weights(path, image_folder, tmp_path):
     """With a small random tokenizer: 4 x 4 tokens of 32-px views beside 4 x 4 patches of 32-px images."""
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     guard.check_config(cfg)
     with pytest.raises(ValueError, match='tokenizer_checkpoint'), torch.device('meta'):
         MODELS.build(cfg.model)

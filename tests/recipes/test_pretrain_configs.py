@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-from test_transfer_recipes import meta
+from built_recipes import load, meta
 
 from mim_mm.engine.start import guard
 from mim_mm.registry import MODELS
@@ -19,7 +18,7 @@ RECIPES = sorted((ROOT / 'configs/emae').glob('*.py')) + sorted((ROOT / 'configs
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda p: p.stem)
 def test_recipe(path):
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     guard.check_config(cfg)
     # The file name says what is inside.
     name = re.fullmatch(r'(emae|mae)_(hi)?vit([sblh])_(\d+)e(?:_k(\d+))?(_fsdp)?(_progressive)?', path.stem)
@@ -56,7 +55,7 @@ def test_run_sheet(path):
 )
 def test_downstream_models_build_from_our_registry(path):
     """Without a default scope, as somebody would who reads a config in a script."""
-    cfg = Config.fromfile(path)
+    cfg = load(path)
     guard.check_config(cfg)
     with contextlib.nullcontext() if path.parent.name == 'demo' else meta():
         model = MODELS.build(cfg.model)

@@ -9,18 +9,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from built_recipes import load
+from downstream import ARCH, IMAGE_OPTIONS, metrics_of, pretraining_checkpoint, small
 from mmengine.runner import Runner
 from mmpretrain.models import ConvNeXt, HiViT, SwinTransformer
-from test_downstream_configs import (  # noqa: F401  (the fixtures are used by name)
-    ARCH,
-    IMAGE_OPTIONS,
-    coco_root,
-    image_folders,
-    load,
-    metrics_of,
-    pretraining_checkpoint,
-    small,
-)
 from yapf.yapflib import yapf_api
 
 from mim_mm.checkpoint.load import load_encoder
@@ -42,7 +34,7 @@ def each_config_is_laid_out_once(monkeypatch):
 
 
 @pytest.mark.parametrize('name', ['linear/vits_linear_mean_90e.py', 'finetune/vits_finetune_200e.py'])
-def test_classification_kinds_run(tmp_path, image_folders, name):  # noqa: F811
+def test_classification_kinds_run(tmp_path, image_folders, name):
     pretraining_checkpoint(tmp_path / 'epoch_1.pth')
     options = {**IMAGE_OPTIONS, 'init': str(tmp_path / 'epoch_1.pth'), 'train_cfg.max_epochs': 1}
     options |= {'param_scheduler.0.end': 0.5, 'param_scheduler.1.begin': 0.5}
@@ -163,7 +155,7 @@ def small_vitdet(work_dir, **options):
     return small(load('coco/mask_rcnn_vitb_simple_lsj_100e.py'), work_dir, **options)
 
 
-def test_vitdet_runs(tmp_path, coco_root):  # noqa: F811
+def test_vitdet_runs(tmp_path, coco_root):
     pretraining_checkpoint(tmp_path / 'epoch_1.pth')
     checkpoint = {'init': str(tmp_path / 'epoch_1.pth')}
     runner = Runner.from_cfg(small_vitdet(tmp_path / 'run', **checkpoint))
@@ -178,7 +170,7 @@ def test_vitdet_runs(tmp_path, coco_root):  # noqa: F811
     )
 
 
-def test_fast_evaluation_is_a_switch_and_refused_at_the_start_where_it_is_missing(tmp_path, coco_root):  # noqa: F811
+def test_fast_evaluation_is_a_switch_and_refused_at_the_start_where_it_is_missing(tmp_path, coco_root):
     cfg = small_vitdet(tmp_path / 'run', **{'val_evaluator.type': 'mim_mm.FastCocoMetric'})
     guard.check_config(cfg)
     runner = Runner.from_cfg(cfg)
@@ -200,7 +192,7 @@ def test_fast_evaluation_is_a_switch_and_refused_at_the_start_where_it_is_missin
         ('hivitb_fpn_ms_36e', hivit_encoder, ()),
     ],
 )
-def test_multi_scale_recipe_of_each_family_runs(tmp_path, coco_root, name, encoder, prefix_of_random):  # noqa: F811
+def test_multi_scale_recipe_of_each_family_runs(tmp_path, coco_root, name, encoder, prefix_of_random):
     source, arch, family = encoder()
     path = tmp_path / 'epoch_1.pth'
     if source is None:

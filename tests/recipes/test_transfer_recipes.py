@@ -5,13 +5,9 @@ Full-size models are built on the meta device: shapes without values.
 
 import ast
 import re
-from contextlib import contextmanager
 
 import pytest
-import torch
-from mmengine.optim import build_optim_wrapper
-from test_downstream_configs import CONFIGS, build, load
-from torch.overrides import TorchFunctionMode
+from built_recipes import CONFIGS, built, groups_of, load
 
 from mim_mm.engine.start import guard
 
@@ -26,31 +22,6 @@ RECIPES = sorted(
     )
     for path in (CONFIGS / folder).glob(pattern)
 )
-
-
-class _SchedulesOnCpu(TorchFunctionMode):
-    """Some backbones read their drop path rates from ``torch.linspace(...).item()``, which has no value on meta."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*args, **{**(kwargs or {}), **({'device': 'cpu'} if func is torch.linspace else {})})
-
-
-@contextmanager
-def meta():
-    with torch.device('meta'), _SchedulesOnCpu():
-        yield
-
-
-def meta_model(cfg):
-    with meta():
-        return build(cfg)
-
-
-def groups_of(model, cfg) -> dict:
-    """Parameter name -> the optimizer group that it is in."""
-    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
-    names = {id(p): n for n, p in model.named_parameters()}
-    return {names[id(p)]: g for g in groups for p in g['params']}
 
 
 # Millions of parameters. ViT: those of Dosovitskiy et al. with a 1000-way head; Mask R-CNN: the tables of ViTDet, Swin
@@ -94,9 +65,8 @@ def groups_of(model, cfg) -> dict:
     ],
 )
 def test_size_of_the_model(name, millions):
-    cfg = load(f'{name}.py')
+    cfg, model = built(f'{name}.py')
     guard.check_config(cfg)
-    model = meta_model(cfg)
     count = sum(p.numel() for p in model.parameters()) / 1e6
     if millions is not None:
         assert count == pytest.approx(millions, abs=0.6 if isinstance(millions, int) else 0.05)
@@ -145,8 +115,7 @@ def test_form(name):
     ],
 )
 def test_fine_tuning_rates(name, lr, rate, depth, drop_path, epochs, warmup, norm):
-    cfg = load(name)
-    model = meta_model(cfg)
+    cfg, model = built(name)
     groups = groups_of(model, cfg)
     expected = {
         'backbone.patch_embed.projection.weight': depth + 1,
@@ -191,8 +160,8 @@ def test_fine_tuning_rates(name, lr, rate, depth, drop_path, epochs, warmup, nor
     ],
 )  # fmt: skip
 def test_detector_rates(name, lr, rate, powers):
-    cfg = load(f'coco/mask_rcnn_{name}.py')
-    groups = groups_of(meta_model(cfg), cfg)
+    cfg, model = built(f'coco/mask_rcnn_{name}.py')
+    groups = groups_of(model, cfg)
     for parameter, power in powers.items():
         assert groups[parameter]['lr'] == pytest.approx(lr * rate**power), parameter
     above = {n: g['lr'] for n, g in groups.items() if not n.startswith('backbone.')}
@@ -200,8 +169,7 @@ def test_detector_rates(name, lr, rate, powers):
 
 
 def test_vitdet_as_published():
-    cfg = load('coco/mask_rcnn_vitb_simple_lsj_100e.py')
-    model = meta_model(cfg)
+    cfg, model = built('coco/mask_rcnn_vitb_simple_lsj_100e.py')
     groups = groups_of(model, cfg)
     free = {n for n, g in groups.items() if g['weight_decay'] == 0}
     # detectron2 exempts torch's LayerNorm and positions; its channel-first norm of pyramid and heads is no LayerNorm
@@ -214,14 +182,13 @@ def test_vitdet_as_published():
     assert cfg.param_scheduler[1].milestones == [163889, 177546] and cfg.train_cfg.max_iters == 184375
     assert all(type(c.norm).__name__ == 'LayerNorm2d' and c.conv.bias is None for c in model.roi_head.mask_head.convs)
     assert len(model.roi_head.bbox_head.shared_convs) == 4 and len(model.rpn_head.rpn_conv) == 2
-    large = meta_model(load('coco/mask_rcnn_vitl_simple_lsj_100e.py')).backbone
+    large = built('coco/mask_rcnn_vitl_simple_lsj_100e.py')[1].backbone
     assert large.global_attn_indexes == (5, 11, 17, 23)
     assert large.layers[-1].attn.out_drop.drop_prob == pytest.approx(0.4)
 
 
 def test_vitdet_h_and_the_variant_for_small_cards():
-    cfg = load('coco/mask_rcnn_vith_simple_lsj_75e.py')
-    model = meta_model(cfg)
+    cfg, model = built('coco/mask_rcnn_vith_simple_lsj_75e.py')
     assert {g['weight_decay'] for g in groups_of(model, cfg).values()} == {0.1}, 'detectron2 exempts nothing for H'
     assert model.backbone.global_attn_indexes == (7, 15, 23, 31) and model.backbone.with_cp
     assert model.backbone.patch_embed.projection.kernel_size == (16, 16) and cfg.custom_hooks[0].resample_patches
@@ -240,8 +207,7 @@ def test_vitdet_h_and_the_variant_for_small_cards():
 
 
 def test_cae_recipe_as_published():
-    cfg = load('coco/mask_rcnn_vitb_fpn_ms_12e.py')
-    model = meta_model(cfg)
+    cfg, model = built('coco/mask_rcnn_vitb_fpn_ms_12e.py')
     groups = groups_of(model, cfg)
     assert groups['backbone.pos_embed']['lr'] == 0 == groups['backbone.pos_embed']['weight_decay']
     assert model.backbone.pos_embed.shape == (1, 42 * 68, 768)

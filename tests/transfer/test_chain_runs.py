@@ -11,45 +11,14 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from chain_configs import LINEAR, PRETRAIN
 from PIL import Image
+from processes import in_process
 from workplace import wait_for
 
 from mim_mm.transfer import process
 
 ROOT = Path(__file__).resolve().parents[2]
-
-VIT = """
-    backbone=dict(
-        arch=dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64),
-        img_size=32, patch_size=8{more}),
-"""
-PRETRAIN = f"""
-_base_ = r'{ROOT}/configs/emae/emae_vitb_800e.py'
-model = dict({VIT.format(more='')}
-    decoder=dict(embed_dims=32, depth=1, num_heads=2))
-train_dataloader = dict(batch_size=6, num_workers=0, persistent_workers=False, pin_memory=False)
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmpretrain.RandomResizedCrop', scale=32, crop_ratio_range=(0.6, 1.0)),
-    dict(type='PackImage'),
-]
-train_dataloader['dataset'] = dict(pipeline=train_pipeline)
-train_cfg = dict(max_epochs=3)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
-"""
-LINEAR = f"""
-_base_ = r'{ROOT}/configs/linear/vitb_linear_90e.py'
-model = dict({VIT.format(more=', frozen_stages=2')}
-    neck=dict(input_features=32), head=dict(num_classes=2, in_channels=32))
-steps = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
-train_dataloader = dict(batch_size=6, num_workers=0, persistent_workers=False, pin_memory=False)
-train_dataloader['dataset'] = dict(pipeline=steps)
-val_dataloader = dict(batch_size=6, num_workers=0, persistent_workers=False, pin_memory=False)
-val_dataloader['dataset'] = dict(pipeline=steps)
-val_evaluator = dict(topk=(1,))
-train_cfg = dict(max_epochs=40)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1))
-"""
 
 
 @pytest.fixture(scope='module')
@@ -164,5 +133,5 @@ def test_kill_9_in_the_middle_and_a_second_call_that_finishes(place):
     assert 'interval=2' in (work / 'linear' / 'copy.py').read_text(), 'artifacts get the config with its options'
     assert record(place, 'report')['status'] == 'done' and (work / 'report.html').is_file()
 
-    code, said = run(place, '--dry-run')
-    assert code == 0 and said.count('skip     done') == 2, said
+    again = in_process('transfer.py', *command(place, '--dry-run')[2:], cwd=place)
+    assert again.returncode == 0 and again.stdout.count('skip     done') == 2, again.stdout + again.stderr

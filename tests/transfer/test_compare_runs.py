@@ -10,8 +10,8 @@ from statistics import mean, stdev
 import numpy
 import pytest
 import torch
+from chain_configs import LINEAR, PRETRAIN
 from PIL import Image
-from test_chain_runs import LINEAR, PRETRAIN
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,14 +9,19 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from own_chain import chain_of
+from own_place import arguments, everything, small, write_place
 from PIL import Image
-from test_own_data import arguments, everything, place, small  # noqa: F401  (place is a fixture)
-from test_transfer_recipe_runs import each_config_is_laid_out_once  # noqa: F401
 
 from mim_mm.compat import paths
 from mim_mm.data.decode import UnreadableImage
 from mim_mm.data.own_images import with_channels
 from mim_mm.transfer import load_chain
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv('MIM_MM_CACHE', str(tmp_path / 'cache'))
+    return write_place(tmp_path)
 
 
 def untrained(cfg, path):
@@ -29,7 +34,7 @@ def untrained(cfg, path):
 
 
 @pytest.mark.parametrize('channels', [3, 1])
-def test_classifier_and_features_on_own_data(place, channels):  # noqa: F811
+def test_classifier_and_features_on_own_data(place, channels):
     from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 
     own = everything(place, channels=channels, boxes=None, boxes_images=None)
@@ -55,7 +60,7 @@ def test_classifier_and_features_on_own_data(place, channels):  # noqa: F811
     assert [tuple(f.shape) for f in features[0]] == [(32,)]
 
 
-def test_detector_on_own_data(place):  # noqa: F811
+def test_detector_on_own_data(place):
     from mmdet.apis import DetInferencer
 
     boxes = json.loads((place / 'boxes.json').read_text())

@@ -2,15 +2,18 @@
 
 import importlib
 import re
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 from mmpretrain.models import DeiT3
 
 from mim_mm import registry
+from mim_mm.clock import Clock
 from mim_mm.encoders import base as encoder_base
 from mim_mm.encoders import encoder_of
 from mim_mm.registry import MODELS
@@ -32,7 +35,7 @@ def mine(tmp_path_factory):
         (folder / name).write_text(text)
     registered, families = set(MODELS.module_dict), dict(encoder_base.FAMILIES)
     sys.path.insert(0, str(folder))
-    for module in ('columns', 'deit3', 'max_pool', 'masked_mean'):
+    for module in ('columns', 'deit3', 'max_pool', 'mean_colour'):
         importlib.import_module(f'mine.{module}')
     yield folder
     sys.path.remove(str(folder))
@@ -73,6 +76,36 @@ def test_the_family_encodes_as_the_backbone_does(mine):
     order = torch.stack([torch.randperm(16) for _ in images])[:, None]
     found = encoder.encode(encoder.embed(images), order)[:, 1:]
     torch.testing.assert_close(found, wanted[:, 1:].gather(1, order[:, 0, :, None].expand(-1, -1, 32)))
+
+
+PRETRAINING = """
+_base_ = 'mim_mm::demo/pretrain_mae.py'
+custom_imports = dict(imports=['mim_mm', 'mine.columns', 'mine.deit3', 'mine.mean_colour'])
+model = dict(_delete_=True, _scope_='mim_mm', type='MeanColour', backbone={backbone}, masker=dict(type='ColumnMasking'))
+"""
+
+
+def test_the_method_learns_with_the_masker_on_the_backbone(mine):
+    (mine / 'mine/pretrain.py').write_text(PRETRAINING.format(backbone=SMALL))
+    model = MODELS.build(Config.fromfile(mine / 'mine/pretrain.py').model)
+    model.init_weights()
+    wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2))
+    images = torch.rand(8, 3, 1, 1).expand(-1, -1, 32, 32) + 0.1 * torch.randn(8, 3, 32, 32)
+    found = []
+    for step in range(30):
+        model.begin_step(Clock(seed=0, step=step, epoch=0, share=step / 30))
+        found.append(model.train_step(dict(inputs=images), wrapper))
+        model.end_step()
+    assert set(found[0]) == {'loss', 'spread'} and not found[0]['spread'].requires_grad
+    assert found[-1]['loss'] < 0.5 * found[0]['loss']
+
+
+def test_its_cost_is_counted(mine, monkeypatch, capsys):
+    (mine / 'mine/pretrain.py').write_text(PRETRAINING.format(backbone=SMALL))
+    command = ['plan.py', str(mine / 'mine/pretrain.py'), '--gpus', '1', '--gpu', 'h100', '--images', 'imagenet=1000']
+    monkeypatch.setattr(sys, 'argv', command)
+    runpy.run_path(str(PAGE.parent / 'tools' / 'plan.py'), run_name='__main__')
+    assert 'MeanColour' in capsys.readouterr().out
 
 
 def test_the_probe_reads_the_largest_values(mine):

@@ -81,7 +81,9 @@ def test_the_family_encodes_as_the_backbone_does(mine):
 PRETRAINING = """
 _base_ = 'mim_mm::demo/pretrain_mae.py'
 custom_imports = dict(imports=['mim_mm', 'mine.columns', 'mine.deit3', 'mine.mean_colour'])
-model = dict(_delete_=True, _scope_='mim_mm', type='MeanColour', backbone={backbone}, masker=dict(type='ColumnMasking'))
+model = dict(
+    _delete_=True, _scope_='mim_mm', type='MeanColour', backbone={backbone}, masker=dict(type='ColumnMasking'),
+    data_preprocessor=dict(type='ImgDataPreprocessor', mean=[110.0] * 3, std=[64.0] * 3))
 """
 
 
@@ -90,7 +92,7 @@ def test_the_method_learns_with_the_masker_on_the_backbone(mine):
     model = MODELS.build(Config.fromfile(mine / 'mine/pretrain.py').model)
     model.init_weights()
     wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-2))
-    images = torch.rand(8, 3, 1, 1).expand(-1, -1, 32, 32) + 0.1 * torch.randn(8, 3, 32, 32)
+    images = (256 * torch.rand(8, 3, 1, 1) + 10 * torch.randn(8, 3, 32, 32)).clamp(0, 255).byte()
     found = []
     for step in range(30):
         model.begin_step(Clock(seed=0, step=step, epoch=0, share=step / 30))

@@ -33,16 +33,14 @@ def mine(tmp_path_factory):
     (folder / 'mine').mkdir()
     for name, text in EXAMPLES.items():
         (folder / name).write_text(text)
-    registered, families = set(MODELS.module_dict), dict(encoder_base.FAMILIES)
     sys.path.insert(0, str(folder))
     for module in ('columns', 'deit3', 'max_pool', 'mean_colour'):
         importlib.import_module(f'mine.{module}')
     yield folder
     sys.path.remove(str(folder))
-    for name in set(MODELS.module_dict) - registered:
-        MODELS.module_dict.pop(name)
-    for kind in set(encoder_base.FAMILIES) - set(families):
-        encoder_base.FAMILIES.pop(kind)
+    for known in (MODELS.module_dict, encoder_base.FAMILIES):
+        for name in [name for name, cls in known.items() if cls.__module__.startswith('mine.')]:
+            known.pop(name)
     for name in [name for name in sys.modules if name.split('.')[0] == 'mine']:
         sys.modules.pop(name)
 

@@ -4,7 +4,7 @@ They are copied into the build folder. In the checkout, and thus in an editable 
 them instead (``mim_mm/compat/paths.py`` finds either).
 
 ``mim train`` of onedl-mim 0.5 takes the folder of the first file that an installed package lists for its root. Files
-are listed by name, and "mim_mm-0.1.0.dist-info/" sorts before "mim_mm/"; so the two tools it starts are there as well.
+are listed by name, and "mim_mm-0.2.0.dist-info/" sorts before "mim_mm/"; so the two tools it starts are there as well.
 """
 
 import shutil

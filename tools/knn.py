@@ -16,7 +16,7 @@ from mim_mm.evaluation.frozen import knn, sharded_knn
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/knn.md'
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/probes.md'
     )
     knn.add_feature_arguments(parser)
     parser.add_argument('--k', type=int, nargs='+', help='neighbours (default: those of 10 20 100 200 that fit)')

@@ -14,7 +14,7 @@ from mim_mm.evaluation.frozen import knn, lowshot
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/knn.md'
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/probes.md'
     )
     knn.add_feature_arguments(parser)
     parser.add_argument('--list', nargs='+', metavar='FILE', help='files that name the labelled training images')

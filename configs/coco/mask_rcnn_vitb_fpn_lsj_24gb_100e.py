@@ -6,8 +6,8 @@ Published: as there, box/mask AP 50.3/44.9, with 8 images a GPU. Batch 64 = 8 x 
 make a step and all durations are four times as long; blocks are recomputed in the backward pass. The one difference in
 the result: SyncBN sees 16 images instead of 64.
 One card: optim_wrapper.accumulative_counts=32 and the durations times 8 (max_iters 5900000, end and begin 14752,
-val_interval 590016); SyncBN then sees 2 images. Shorter: docs/finetune.md.
-Memory: 7 to 13 GB a card by count (docs/finetune.md), not measured on one.
+val_interval 590016); SyncBN then sees 2 images. Shorter: docs/transfer.md.
+Memory: 7 to 13 GB a card by count (docs/transfer.md), not measured on one.
 Cost: not measured here.
 """
 

@@ -5,7 +5,7 @@
 Published: DINO ViT-B/16 78.2 (400 epochs; k-NN 76.1).
 As vits_dino_100e.py but for the feature: class token and mean of the patch tokens of the last block, after the final
 norm: 1536 values. DINO stores the two interleaved value by value, here one stands behind the other; that is the same
-probe, but released linear weights need the permutation of docs/linear_probes.md.
+probe, but released linear weights need the permutation of docs/probes.md.
 Cost: not measured here.
 """
 

@@ -1,7 +1,8 @@
-"""Rooms import only what stands above them in the table of the house."""
+"""Rooms import what their line of docs/rooms.md names, which stands above them there."""
 
 import ast
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,96 +10,125 @@ from mmengine.registry import Registry
 
 from mim_mm import registry
 
-PACKAGE = Path(__file__).resolve().parents[2] / 'mim_mm'
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / 'mim_mm'
+PAGE = ROOT / 'docs' / 'rooms.md'
+OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet'}
 
-# Lower rooms may import higher ones; each line may also import within itself. report and transfer read files, not code.
-ABOVE = {
-    '__init__': {'compat', 'version'},
-    'version': set(),
-    'registry': set(),
-    'utils': {'registry'},
-    'compat': {'version', 'folders'},
-    'clock': set(),
-    'folders': set(),  # what counts below a data root: a leaf that any room may ask
-    'masking': {'registry', 'clock'},
-    'encoders': {'registry', 'compat', 'masking'},
-    'targets': set(),
-    'losses': {'masking'},
-    'resolution': set(),
-    'runs': set(),
-    'recipe_facts': {'config_parts'},
-    'decoders': {'registry', 'masking', 'encoders'},
-    'algorithms': {'registry', 'clock', 'masking', 'encoders', 'decoders', 'targets', 'losses'},
-    'detection': {'registry', 'encoders', 'checkpoint'},
-    'data': {'registry', 'files', 'folders'},
-    'checkpoint': {'files'},
-    # data: one decoder, and annotations are checked first
-    'engine': {'registry', 'compat', 'encoders', 'checkpoint', 'data', 'resolution', 'folders'},
-    'evaluation': {'registry', 'compat', 'masking', 'encoders', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
-    'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
-    # engine: the guards; data: surveys; encoders: what sizes a recipe's backbone has
-    'transfer': {
-        'checkpoint',
-        'compat',
-        'data',
-        'encoders',
-        'engine',
-        'folders',
-        'recipe_facts',
-        'runs',
-        'version',
-    },  # fmt: skip
-    'report': {'recipe_facts', 'runs'},
-    # Measures everything else, and nothing else imports it.
-    'benchmarks': {
-        'registry',
-        'masking',
-        'encoders',
-        'targets',
-        'losses',
-        'algorithms',
-        'detection',
-        'data',
-        'engine',
-        'evaluation',
-        'cost',
-    },
-}
+
+def quoted(cell):
+    return re.findall(r'`([^`]+)`', cell)
+
+
+def tables():
+    """``leaves`` as names; ``rooms`` as ``{room: (rooms it may import, packages)}``, in the order of the page."""
+    leaves, rooms = [], {}
+    for row in re.findall(r'^\| (`.+) \|$', PAGE.read_text(), re.M):
+        cells = row.split(' | ')
+        if len(cells) == 2:
+            leaves += quoted(cells[0])
+            continue
+        names, _, allowed, packages = cells
+        assert allowed == 'nothing' or quoted(allowed), f'{names}: name rooms, or write "nothing"'
+        packages = set(packages.split(', ')) - {'none'}
+        if 'mm*' in packages:
+            packages = packages - {'mm*'} | OPENMMLAB
+        rooms |= {name: (quoted(allowed), packages) for name in quoted(names)}
+    return leaves, rooms
+
+
+LEAVES, ROOMS = tables()
+
+
+def modules():
+    """``{dotted name: path}`` of the package, without ``mim_mm.``; a folder goes by its own name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob('*.py')):
+        parts = path.relative_to(PACKAGE).with_suffix('').parts
+        if parts[0] != '.mim':
+            found['.'.join(parts[:-1] if parts[-1] == '__init__' and len(parts) > 1 else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def room_of(module):
+    """The longest room on the page that the module lies in; its first folder where there is none."""
+    parts = module.split('.')
+    candidates = ['/'.join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((name for name in candidates if name in ROOMS or name in LEAVES), candidates[-1])
 
 
 def imports(path):
-    """``(line, room)`` of every import of our own package in a file, relative ones resolved."""
-    parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
-    package = parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
+    """``(line, dotted names, whether at the top)`` of every import in a file; ``from a import b`` is ``a.b``."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = list(package[: len(package) - node.level + 1]) if node.level else []
-            module = '.'.join(base + ([node.module] if node.module else []))
-            names = [module] if module != 'mim_mm' else [f'mim_mm.{alias.name}' for alias in node.names]
+            names = [f'{node.module}.{alias.name}' for alias in node.names]
+        else:
+            continue
+        yield node.lineno, names, id(node) in top
+
+
+def own_imports(module):
+    """``(line, module)`` of what a module imports from the package."""
+    for line, names, _ in imports(MODULES[module]):
         for name in names:
-            pieces = name.split('.')
-            if pieces[0] == 'mim_mm' and len(pieces) > 1:
-                yield node.lineno, pieces[1]
+            scope, _, inner = name.partition('.')
+            if scope == 'mim_mm' and inner:
+                yield line, inner if inner in MODULES else inner.rpartition('.')[0] or inner
 
 
-@pytest.mark.parametrize('room', sorted(ABOVE))
-def test_arrows_point_up(room):
-    files = sorted((PACKAGE / room).rglob('*.py')) or [PACKAGE / f'{room}.py']
+def files_of(room):
+    return [module for module in MODULES if room_of(module) == room]
+
+
+@pytest.mark.parametrize('room', [*LEAVES, *ROOMS])
+def test_a_room_imports_what_its_line_names(room):
+    above = LEAVES if room in ROOMS else LEAVES[: LEAVES.index(room)]
+    allowed = {room, *above, *(ROOMS[room][0] if room in ROOMS else ())}
     wrong = [
-        f'{path.relative_to(PACKAGE.parent)}:{line} imports {other}'
-        for path in files
-        for line, other in imports(path)
-        if other != room and other not in ABOVE[room]
+        f'{MODULES[module].relative_to(ROOT)}:{line} imports {room_of(other)}'
+        for module in files_of(room)
+        for line, other in own_imports(module)
+        if room_of(other) not in allowed
     ]
-    assert not wrong, wrong
+    assert not wrong, f'{wrong}: import less, or name the room in docs/rooms.md'
 
 
-def test_every_room_is_in_the_table():
-    rooms = {p.stem for p in PACKAGE.glob('*.py')} | {p.parent.name for p in PACKAGE.glob('*/__init__.py')}
-    assert rooms - {'mim_mm'} == set(ABOVE)
+@pytest.mark.parametrize('room', ROOMS)
+def test_a_room_needs_the_packages_that_its_line_names(room):
+    wrong = {
+        f'{MODULES[module].relative_to(ROOT)}:{line} imports {name.split(".")[0]}'
+        for module in files_of(room)
+        for line, names, top in imports(MODULES[module])
+        for name in names
+        if top and name.split('.')[0] not in {'mim_mm', *sys.stdlib_module_names, *ROOMS[room][1]}
+    }
+    assert not wrong, f'{sorted(wrong)}: import inside the function, or name the package in docs/rooms.md'
+
+
+def test_arrows_point_up():
+    """A line names rooms above it, except that the chain and its wings may know each other."""
+    names = list(ROOMS)
+    chain = [room for room in names if room.split('/')[0] == 'transfer']
+    for place, room in enumerate(names):
+        above = {*names[:place], *(chain if room in chain else ())}
+        assert set(ROOMS[room][0]) <= above, (room, set(ROOMS[room][0]) - above)
+
+
+def test_every_room_is_on_the_page_and_every_line_is_a_room():
+    """A wing, too: where one wing of a room has a line, the others have theirs."""
+    bare = {room for room in MODULES if MODULES[room].name == '__init__.py' and not list(imports(MODULES[room]))}
+    assert {room_of(module) for module in set(MODULES) - bare} == {*LEAVES, *ROOMS}
+    assert not set(LEAVES) & set(ROOMS)
+    winged = {room.split('/')[0] for room in ROOMS if '/' in room}
+    wings = {folder.parent for room in winged for folder in PACKAGE.glob(f'{room}/*/__init__.py')}
+    assert {wing.relative_to(PACKAGE).as_posix() for wing in wings} <= set(ROOMS)
 
 
 def registries():
@@ -109,10 +139,6 @@ def registries():
 def test_a_registry_lists_the_modules_that_register_with_it(name):
     """One that is not listed would be found or not, depending on what was imported before."""
     call = re.compile(rf'^\s*@?{name}\.register_module', re.M)
-    wanted = {
-        '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
-        for path in PACKAGE.rglob('*.py')
-        if call.search(path.read_text())
-    }
+    wanted = {f'mim_mm.{module}' for module, path in MODULES.items() if call.search(path.read_text())}
     listed = set(registries()[name]._locations) - {'mim_mm.registry', 'mim_mm.engine.start.schedule'}
     assert listed == wanted

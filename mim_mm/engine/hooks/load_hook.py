@@ -135,7 +135,7 @@ class LoadPretrainedHook(Hook):
         if self.complete and left:
             raise LoadError(
                 f'{report.checkpoint} leaves {len(left)} parameters of the frozen encoder at their start, among them '
-                f'{left[:3]}: give the recipe of this kind of encoder (docs/linear_probes.md), or set '
+                f'{left[:3]}: give the recipe of this kind of encoder (docs/probes.md), or set '
                 f'custom_hooks.0.complete=False if that is meant.'
             )
 

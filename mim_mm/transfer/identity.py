@@ -18,6 +18,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mim_mm.config_parts import type_name
 from mim_mm.engine.hooks.watching import changes_learning
 from mim_mm.engine.start import guard
 from mim_mm.transfer import chain as chain_file
@@ -39,6 +40,7 @@ NOT_LEARNED_PATHS = (
     'default_hooks.runtime_info default_hooks.resume_schedule train_cfg.val_interval train_cfg.val_begin '
     'train_cfg.dynamic_intervals'
 ).split()
+_TELL_THE_CLOCK = ('ClockHook', 'MaskSeedHook', 'MaskerEpochHook')
 CODE_KEY = '<code>'  # beside the keys of the config: hashes of the user's own modules, see user_code.py
 
 PACKAGES = dict(
@@ -127,7 +129,33 @@ def learned(config: Config) -> dict[str, Any]:
             return f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", type(value).__name__)}'
         return str(value)
 
-    return plain(content, '')
+    return one_form(plain(content, ''))
+
+
+def one_form(content: dict[str, Any]) -> dict[str, Any]:
+    """What is learned, in one spelling where there are two, so that runs of earlier versions stay the same run.
+
+    The clock is told to every pretraining, by whichever hook: without a seed of its own such a hook says nothing. A
+    ramp of the consistency term, once a hook, is an option of the model.
+    """
+    hooks, ramps = [], []
+    for hook in content.get('custom_hooks') or []:
+        name = type_name(hook) if isinstance(hook, dict) else ''
+        if name == 'ConsistencyRampHook' and 'epochs' in hook and isinstance(content.get('model'), dict):
+            ramps.append(hook['epochs'])
+        elif name not in _TELL_THE_CLOCK or hook.get('seed') is not None:
+            hooks.append(hook)
+    found = dict(content)
+    if 'custom_hooks' in content:
+        found['custom_hooks'] = hooks
+    if not hooks:
+        found.pop('custom_hooks', None)
+    if ramps:
+        found['model'] = {**content['model'], 'consistency_ramp': ramps[-1]}
+    defaults = content.get('default_hooks')
+    if isinstance(defaults, dict) and isinstance(clock := defaults.get('clock'), dict) and clock.get('seed') is None:
+        found['default_hooks'] = {key: hook for key, hook in defaults.items() if key != 'clock'}
+    return found
 
 
 def _only_watches(hook: Any) -> bool:

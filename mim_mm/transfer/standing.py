@@ -190,7 +190,10 @@ class Standing:
         if record is not None and record.code is None:  # of a version that did not look at code: nothing is known of it
             new = {key: value for key, value in new.items() if key != identity.CODE_KEY}
         if old_sha != identity.digest(new):
-            return identity.say_change(before.config, new)
+            old = identity.one_form(before.config)
+            # The record of an earlier version may say the same in other words; its document proves that it does.
+            if old_sha != identity.digest(before.config) or identity.digest(old) != identity.digest(new):
+                return identity.say_change(old, new)
         if parent.state in (ParentState.NONE, ParentState.READY) and parent.sha256 != before.parent:
             old, now = ((sha or 'none')[:8] for sha in (before.parent, parent.sha256))
             return f'parent weights changed: {old} -> {now}'

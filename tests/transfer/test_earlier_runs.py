@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mim_mm.transfer.identity import digest
+
 KEPT = Path(__file__).with_name('earlier_runs.json')
 WEIGHTS = b'weights of the pretraining'
 # Of ours, of mmengine's, with a scope and without: these were in the runs' configs and not in their identities ...
@@ -60,3 +62,20 @@ def test_a_run_is_written_with_the_keys_in_the_order_of_the_earlier_one(finished
     assert code == 0 and list(now) == list(earlier)
     assert now['config'] == earlier['config'] and now['status'] == earlier['status'] == 'done'
     assert now['attempts'][0].keys() == earlier['attempts'][0].keys()
+
+
+def test_a_finished_pretraining_with_the_hooks_of_its_time_stays_done(finished):
+    """Its recipe has lost MaskSeedHook and says the ramp in the model; whatever else changes still counts."""
+    folder = finished.work / 'pretrain'
+    document = json.loads((folder / 'identity.json').read_text())
+    ramp = dict(type='ConsistencyRampHook', epochs=2)
+    document['config']['custom_hooks'] = [dict(type='mim_mm.MaskSeedHook'), *document['config']['custom_hooks'], ramp]
+    document['config']['model'] = dict(type='EMAE')
+    record = json.loads((folder / 'run.json').read_text())
+    record['config']['sha256'] = digest(document['config'])
+    (folder / 'identity.json').write_text(json.dumps(document))
+    (folder / 'run.json').write_text(json.dumps(record))
+    hooks = [dict(type=name) for name in COUNTED]
+    for ramped, said in ((2, 'skip     done'), (3, 'model.consistency_ramp: 2 -> 3')):
+        finished.config('pretrain', load=False, custom_hooks=hooks, model=dict(type='EMAE', consistency_ramp=ramped))
+        assert said in finished.run(dry_run=True)[1].split('linear')[0]

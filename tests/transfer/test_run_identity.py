@@ -234,3 +234,20 @@ def test_data_that_are_not_here_are_no_change():
     assert datasets.change(old, dict(a=dict(missing=True))) is None
     assert 'a: 3 files' in datasets.change(old, dict(a=dict(files=4, bytes=9, sha256='y')))
     assert 'b added' in datasets.change(old, dict(old, b=dict(sha256='z')))
+
+
+def test_a_clock_told_by_hooks_of_earlier_versions_is_the_same_clock():
+    """A finished pretraining of version 0.1 names hooks that its recipe has no more."""
+    ours, ramp = dict(type='Mine'), dict(type='mim_mm.ConsistencyRampHook', epochs=2)
+    told = [dict(type='MaskSeedHook'), dict(type='mim_mm.MaskerEpochHook', priority='VERY_HIGH')]
+    before = dict(model=dict(type='EMAE'), custom_hooks=[*told, ours, ramp])
+    now = dict(
+        model=dict(type='EMAE', consistency_ramp=2),
+        custom_hooks=[ours],
+        default_hooks=dict(clock=dict(type='mim_mm.ClockHook')),
+    )
+    assert identity.one_form(before)['model'] == now['model'] and identity.one_form(before)['custom_hooks'] == [ours]
+    assert identity.one_form(now)['default_hooks'] == {}
+    seeded = dict(before, custom_hooks=[dict(type='MaskSeedHook', seed=7)])
+    assert identity.one_form(seeded)['custom_hooks'] == seeded['custom_hooks'], 'another seed, other masks'
+    assert before['custom_hooks'][0] == dict(type='MaskSeedHook'), 'what was read is not changed'

@@ -159,6 +159,7 @@ def test_every_masker_masks_square_images_of_several_sizes(name):
 
 
 @pytest.mark.parametrize('name', ['mae', 'emae', 'cross'])
+@pytest.mark.slow
 def test_the_captured_step_is_the_eager_one_at_each_of_two_sizes(name):
     torch._dynamo.reset()  # graphs of other tests count against the limit of recompilations
     model, _ = models(name, 32)

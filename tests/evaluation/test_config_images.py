@@ -81,6 +81,7 @@ def test_another_root_and_pretraining_configs_keep_their_layout(place):
         labelled_images(Config(), PREPROCESS)
 
 
+@pytest.mark.slow
 def test_parts_for_processes_cover_the_whole(place):
     parts = [labelled_images(config(place), PREPROCESS, share=(i, 3)) for i in range(3)]
     whole = labelled_images(config(place), PREPROCESS)

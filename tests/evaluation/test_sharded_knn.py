@@ -56,6 +56,7 @@ def test_without_a_group_it_is_the_plain_one():
     assert sharded_knn_accuracy(bank, labels, queries, truth, 6, ks=KS, query_chunk=5) == plain
 
 
+@pytest.mark.slow
 def test_shares_of_a_folder_are_consecutive_and_complete(tmp_path):
     colour_images(tmp_path)
     preprocess = Preprocess(36, 32)

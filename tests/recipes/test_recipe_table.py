@@ -16,6 +16,7 @@ def one_thread():
 
 
 @pytest.mark.parametrize('name', table.downstream())
+@pytest.mark.slow
 def test_two_iterations_at_reduced_width(name):
     torch.manual_seed(0)
     cfg = table.narrow(table.load(name))

@@ -8,6 +8,8 @@ import torch
 
 import mim_mm  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'demo' / 'mask_rcnn.py'
 
 

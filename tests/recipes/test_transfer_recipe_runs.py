@@ -13,24 +13,10 @@ from built_recipes import load
 from downstream import ARCH, IMAGE_OPTIONS, metrics_of, pretraining_checkpoint, small
 from mmengine.runner import Runner
 from mmpretrain.models import ConvNeXt, HiViT, SwinTransformer
-from yapf.yapflib import yapf_api
 
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.engine.start import guard
 from mim_mm.registry import MODELS
-
-
-@pytest.fixture(autouse=True)
-def each_config_is_laid_out_once(monkeypatch):
-    """mmengine formats the same config text five times a run, which would take most of these tests' time."""
-    known, format_code = {}, yapf_api.FormatCode
-
-    def cached(text, **options):
-        if text not in known:
-            known[text] = format_code(text, **options)
-        return known[text]
-
-    monkeypatch.setattr(yapf_api, 'FormatCode', cached)
 
 
 @pytest.mark.parametrize('name', ['linear/vits_linear_mean_90e.py', 'finetune/vits_finetune_200e.py'])

@@ -35,7 +35,7 @@ ABOVE = {
     # data: one decoder, and annotations are checked first
     'engine': {'registry', 'clock', 'compat', 'encoders', 'masking', 'checkpoint', 'data', 'resolution', 'folders'},
     'evaluation': {'registry', 'clock', 'compat', 'masking', 'targets', 'losses', 'checkpoint', 'folders', 'data'},
-    'cost': {'registry', 'resolution'},  # registry: only to count backbones without a formula
+    'cost': {'registry', 'resolution', 'clock', 'masking'},  # registry: models are built to be counted
     # engine: the guards; data: surveys
     'transfer': {'checkpoint', 'compat', 'data', 'engine', 'folders', 'masking', 'recipe_facts', 'runs', 'version'},
     'report': {'recipe_facts', 'runs'},

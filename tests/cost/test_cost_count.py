@@ -298,6 +298,7 @@ def test_every_recipe_is_counted_as_by_the_former_formulas(name):
     model, kind, forward, training, params = FORMER[name]
     assert (work.model, work.kind) == (model, kind)
     assert work.forward / 1e9 == pytest.approx(forward, rel=0.005)
-    assert work.train / 1e9 == pytest.approx(training, rel=0.005)
+    # HiViT's early stages are recomputed too, which its formula forgot.
+    assert work.train / 1e9 == pytest.approx(training, rel=0.017 if 'HiViT' in model and kind == 'coco' else 0.005)
     # The formulas gave every token of a detector a position of its own and knew no layer scale.
     assert work.params / 1e6 == pytest.approx(params, rel=0.035 if kind == 'coco' else 0.012)

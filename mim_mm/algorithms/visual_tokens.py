@@ -6,6 +6,7 @@ import os
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from mim_mm.algorithms.masked_input import MaskedInput
 from mim_mm.registry import MODELS
@@ -23,7 +24,9 @@ def load_tokenizer(tokenizer: dict, checkpoint: str | os.PathLike | None) -> nn.
         ValueError: no file is given, or its weights are not exactly those of the tokenizer.
         FileNotFoundError: the file does not exist.
     """
-    name = tokenizer['type']
+    name, module = tokenizer['type'], MODELS.build(tokenizer)
+    if any(isinstance(weight, FakeTensor) for weight in module.parameters()):
+        return module.requires_grad_(False).eval()  # only shapes are asked for (mim_mm.cost): there is nothing to load
     if checkpoint is None:
         raise ValueError(
             f'tokenizer_checkpoint is None: the targets are the tokens of a trained {name}, and those of a random one '
@@ -37,7 +40,6 @@ def load_tokenizer(tokenizer: dict, checkpoint: str | os.PathLike | None) -> nn.
     state = torch.load(checkpoint, map_location='cpu', weights_only=True)
     for key in ('state_dict', 'model'):
         state = state.get(key, state)
-    module = MODELS.build(tokenizer)
     own = module.state_dict()
     wrong = sorted(set(own) ^ set(state)) or [k for k in own if own[k].shape != state[k].shape]
     if wrong:

@@ -20,7 +20,7 @@ from mim_mm.benchmarks.contenders import (
     ours,
 )
 from mim_mm.benchmarks.timing import Timing, matmul_rate, synchronize, take_turns
-from mim_mm.cost.flops import work_of
+from mim_mm.cost import work_of
 from mim_mm.engine.hooks.progress import cpu_name
 from mim_mm.targets import pixel_target
 
@@ -140,7 +140,7 @@ def run(
 
     Returns:
         A JSON-able dict: ``setting``, ``machine``, ``matmul_tflops`` (measured), ``gflops_image`` (forward and
-        backward, by formula), ``rows`` (name, images_s, spread, step_ms, peak_gib, tflops, mfu; or name, error),
+        backward, counted), ``rows`` (name, images_s, spread, step_ms, peak_gib, tflops, mfu; or name, error),
         ``parity`` and ``shares`` (ms of our eager step).
     """
     device = torch.device(setting.device)
@@ -208,7 +208,7 @@ def table(result: dict) -> str:
         f'{s["arch"]}, {kind}, {s["size"]} px, batch {s["batch"]}, {s["dtype"]}, synthetic input',
         f'{m["device"]}, {m["threads"]} CPU threads, torch {m["torch"]}, Python {m["python"]}; '
         f'matrix products alone: {result["matmul_tflops"]:.3g} TFLOP/s',
-        f'{result["gflops_image"]:.1f} GFLOP an image, forward and backward, by formula',
+        f'{result["gflops_image"]:.1f} GFLOP an image, forward and backward, counted',
         '',
         '| | images/s | against ours | step ms | +- | peak GiB | MFU (of measured) |',
         '|---|---|---|---|---|---|---|',

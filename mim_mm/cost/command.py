@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mim_mm.cost import display, published
+from mim_mm.cost.estimate import IMAGES, MFU, Conditions, StageEstimate, estimate_stage
 from mim_mm.cost.hardware import gpu
 from mim_mm.cost.measured import known_measurements, read_measurements
 from mim_mm.cost.memory import optimizer_states
-from mim_mm.cost.plan import IMAGES, MFU, Setting, StagePlan, plan_stage
 from mim_mm.cost.scaling import Assumptions, Step, curve, kernel_rate, step
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -71,7 +71,7 @@ def _pairs(items: Sequence[str], what: str, number: Callable = float) -> dict[st
     return found
 
 
-def setting_of(args: argparse.Namespace, results: Path | None) -> Setting:
+def conditions_of(args: argparse.Namespace, results: Path | None) -> Conditions:
     """What the arguments say.
 
     Raises:
@@ -81,29 +81,33 @@ def setting_of(args: argparse.Namespace, results: Path | None) -> Setting:
     entries = known_measurements(folder) if folder and folder.is_dir() else []
     for path in args.measured:
         entries += read_measurements(path)
-    setting = Setting(
+    conditions = Conditions(
         gpus=args.gpus, gpu=args.gpu, measurements=entries, mfu=_pairs(args.mfu, 'mfu'), price=args.price,
         loader=_pairs(args.loader, 'loader'), images=_pairs(args.images, 'images', int), utilisation=args.utilisation,
         pue=args.pue, nic_gbit=args.nic, size=args.size,
         assumptions=Assumptions(**{item.name: getattr(args, item.name) for item in fields(Assumptions)}),
     )  # fmt: skip
     gpu(args.gpu)  # an unknown one stops here and not stage by stage
-    return setting
+    return conditions
 
 
-def scaled(plan: StagePlan, cfg: dict, setting: Setting, weak: bool) -> list[Step]:
-    """The scaling curve of a stage, from the rate its plan takes for one GPU."""
-    a, states, spec = setting.assumptions, optimizer_states(cfg), setting.spec
-    loader = plan.loader
+def scaled(estimate: StageEstimate, cfg: dict, conditions: Conditions, weak: bool) -> list[Step]:
+    """The scaling curve of a stage, from the rate its estimate takes for one GPU."""
+    a, states, spec = conditions.assumptions, optimizer_states(cfg), conditions.spec
+    loader = estimate.loader
     # Without the loss between nodes and the limit of the CPU cores, which the curve adds itself.
-    alone = plan.cores * loader / plan.efficiency
-    # The plan's rate is that of GPUs side by side, which already wait for each other.
-    free, seconds, together = replace(a, cores=0.0), plan.batch / alone, min(plan.gpus, a.node)
-    kernels = kernel_rate(plan.work, spec, seconds, plan.batch, a, states)
-    now = step(plan.work, spec, together, plan.batch, kernels, loader, setting.nic, free, states).seconds
-    kernels = kernel_rate(plan.work, spec, seconds**2 / now, plan.batch, a, states)
-    total = plan.batch if weak else (cfg.get('auto_scale_lr') or {}).get('base_batch_size') or plan.batch * plan.gpus
-    return curve(plan.work, spec, COUNTS, total, kernels, loader, setting.nic, a, weak, states)
+    alone = estimate.cores * loader / estimate.efficiency
+    # The estimate's rate is that of GPUs side by side, which already wait for each other.
+    free, seconds, together = replace(a, cores=0.0), estimate.batch / alone, min(estimate.gpus, a.node)
+    kernels = kernel_rate(estimate.work, spec, seconds, estimate.batch, a, states)
+    now = step(estimate.work, spec, together, estimate.batch, kernels, loader, conditions.nic, free, states).seconds
+    kernels = kernel_rate(estimate.work, spec, seconds**2 / now, estimate.batch, a, states)
+    total = (
+        estimate.batch
+        if weak
+        else (cfg.get('auto_scale_lr') or {}).get('base_batch_size') or estimate.batch * estimate.gpus
+    )
+    return curve(estimate.work, spec, COUNTS, total, kernels, loader, conditions.nic, a, weak, states)
 
 
 def _named(entries: Sequence[Entry], names: Sequence[str]) -> list[Entry]:
@@ -125,40 +129,40 @@ def answer(entries: Sequence[Entry], args: argparse.Namespace, results: Path | N
     Raises:
         ValueError: something asked for that cannot be; the message says what could.
     """
-    setting = setting_of(args, results)
+    conditions = conditions_of(args, results)
     chosen = _named(entries, args.only) if args.only else list(entries)
     curved = _named(chosen, [args.scaling])[0][0] if args.scaling else chosen[0][0]
-    plans, left_out = {}, {}
+    estimates, left_out = {}, {}
     for name, cfg, path, gpus in chosen:
         try:
-            plans[name] = plan_stage(name, cfg, setting, path, gpus)
+            estimates[name] = estimate_stage(name, cfg, conditions, path, gpus)
         except ValueError as error:
             left_out[name] = str(error)
         except KeyError as error:
             left_out[name] = f'its config has no {error}'
-    if not plans or (args.scaling is not None and curved in left_out):
+    if not estimates or (args.scaling is not None and curved in left_out):
         raise ValueError(left_out[curved if curved in left_out else chosen[0][0]])
     configs = {name: cfg for name, cfg, _, _ in chosen}
-    texts, more = [display.stages(list(plans.values()), setting)], dict(left_out=left_out)
+    texts, more = [display.stages(list(estimates.values()), conditions)], dict(left_out=left_out)
     texts += [f'Left out: {name}: {why}' for name, why in left_out.items()]
     if args.slides:
         emae = [cfg for _, cfg, _, _ in chosen if cfg['model']['type'].endswith('EMAE')]
         if not emae:
             raise ValueError('--slides compares EMAE with MAE and supervised training, and no stage is an EMAE')
-        rows = published.speedup(emae[0], setting)
-        texts.append(display.speedup(rows, setting))
+        rows = published.speedup(emae[0], conditions)
+        texts.append(display.speedup(rows, conditions))
         more['speedup'] = dict(published=[vars(r) for r in published.PUBLISHED], ours=[vars(r) for r in rows])
     if args.scaling is not None:
-        steps = scaled(plans[curved], configs[curved], setting, args.weak)
+        steps = scaled(estimates[curved], configs[curved], conditions, args.weak)
         if not steps:
             raise ValueError(f'{curved}: the batch is smaller than {COUNTS[0]}; use --weak')
-        texts.append(display.scaling(steps, args.weak, curved, setting.assumptions, setting.nic))
+        texts.append(display.scaling(steps, args.weak, curved, conditions.assumptions, conditions.nic))
         more['scaling'] = [vars(s) | dict(images_per_second=s.images_per_second) for s in steps]
         if args.png:
             texts.append(str(display.draw(steps, curved, args.png)))
     if args.checks:
-        found = [published.check(t, setting.mfu.get('pretrain', MFU['pretrain']), setting.assumptions)
+        found = [published.check(t, conditions.mfu.get('pretrain', MFU['pretrain']), conditions.assumptions)
                  for t in published.TRAININGS]  # fmt: skip
         texts.append(display.checks(found))
         more['checks'] = found
-    return display.as_json(list(plans.values()), setting, more) if args.json else '\n\n'.join(texts)
+    return display.as_json(list(estimates.values()), conditions, more) if args.json else '\n\n'.join(texts)

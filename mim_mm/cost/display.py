@@ -1,4 +1,4 @@
-"""The plan as text."""
+"""The estimate as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mim_mm.cost.plan import IMAGES, MFU, Setting, StagePlan
+from mim_mm.cost.estimate import IMAGES, MFU, Conditions, StageEstimate
 from mim_mm.cost.published import PUBLISHED, Row
 from mim_mm.cost.scaling import Assumptions, Step, efficiencies
 
@@ -30,37 +30,37 @@ def short(value: float) -> str:
     return f'{value:.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
-def stages(plans: Sequence[StagePlan], setting: Setting) -> str:
+def stages(estimates: Sequence[StageEstimate], conditions: Conditions) -> str:
     """Table of the stages with their sum, notes, assumptions."""
     head = 'stage|GPUs|GFLOP/image|EFLOP|iterations|images/s|MFU|hours|GPU-h|GB/GPU|disk GB|kWh|cores/GPU'.split('|')
-    priced = setting.price is not None
+    priced = conditions.price is not None
     rows = []
-    for p in plans:
+    for p in estimates:
         row = [p.name, p.gpus, short(p.work.train / 1e9), short(p.flops / 1e18), p.iterations, short(p.rate * p.gpus),
                f'{p.mfu:.0%}', short(p.hours), short(p.gpu_hours), short(p.memory['total'] / 1e9), short(p.disk / 1e9),
                short(p.energy), short(p.cores)]  # fmt: skip
         rows.append(row + ([short(p.cost)] if priced else []))
-    if len(plans) > 1:
-        columns = [(p.hours, p.gpu_hours, p.disk / 1e9, p.energy) for p in plans]
+    if len(estimates) > 1:
+        columns = [(p.hours, p.gpu_hours, p.disk / 1e9, p.energy) for p in estimates]
         totals = [short(sum(values)) for values in zip(*columns)]
-        flops = short(sum(p.flops for p in plans) / 1e18)
+        flops = short(sum(p.flops for p in estimates) / 1e18)
         row = ['together', '', '', flops, '', '', '', totals[0], totals[1], '', totals[2], totals[3], '']
-        rows.append(row + ([short(sum(p.cost for p in plans))] if priced else []))
+        rows.append(row + ([short(sum(p.cost for p in estimates))] if priced else []))
     lines = [table(head + (['cost'] if priced else []), rows), '']
-    for p in plans:
+    for p in estimates:
         lines += [f'{p.name}: {p.work.model}; {p.basis}', *(f'  {note}' for note in p.notes)]
-    return '\n'.join([*lines, '', *_assumptions(plans, setting)])
+    return '\n'.join([*lines, '', *_assumptions(estimates, conditions)])
 
 
-def _assumptions(plans: Sequence[StagePlan], setting: Setting) -> list[str]:
-    spec, known = setting.spec, {name: setting.images.get(name, IMAGES[name][0]) for name in IMAGES}
+def _assumptions(estimates: Sequence[StageEstimate], conditions: Conditions) -> list[str]:
+    spec, known = conditions.spec, {name: conditions.images.get(name, IMAGES[name][0]) for name in IMAGES}
     sizes = ', '.join(f'{name} {count}' for name, count in known.items())
-    rates = ', '.join(f'{kind} {setting.mfu.get(kind, MFU[kind]):.0%}' for kind in MFU)
-    loaders = ', '.join(f'{kind} {rate:g}' for kind, rate in {p.kind: p.loader for p in plans}.items())
+    rates = ', '.join(f'{kind} {conditions.mfu.get(kind, MFU[kind]):.0%}' for kind in MFU)
+    loaders = ', '.join(f'{kind} {rate:g}' for kind, rate in {p.kind: p.loader for p in estimates}.items())
     text = (
         f'{spec.name}: {spec.bf16 / 1e12:g} TFLOP/s bf16 dense, {spec.memory / 1e9:g} GB, {spec.power:g} W. '
         f'Assumed (options change it): MFU where nothing is measured {rates}; training images {sizes}; images/s a CPU '
-        f'core {loaders}; power {setting.utilisation:.0%} of the limit x PUE {setting.pue:g}, GPUs '
+        f'core {loaders}; power {conditions.utilisation:.0%} of the limit x PUE {conditions.pue:g}, GPUs '
         'only. Memory is an estimate: weights, gradients, optimizer, cast weights, activations, 1.5 GB of context. '
         'Hours include evaluations during training; no start-up, no checkpoint writing, no waiting for data unless '
         '--cores says how many cores a GPU has. Stages run one after the other. More GPUs than a node: efficiency by '
@@ -69,10 +69,10 @@ def _assumptions(plans: Sequence[StagePlan], setting: Setting) -> list[str]:
     return textwrap.wrap(text, 118)
 
 
-def speedup(rows: Sequence[Row], setting: Setting) -> str:
+def speedup(rows: Sequence[Row], conditions: Conditions) -> str:
     """The published speed-up table and ours."""
     head = '|iterations|FLOPs/iter|ours|encoder only|hours, 64 A100'.split('|')
-    head += [f'ours, {setting.gpus} {setting.gpu}', 'speed-up', 'ours by FLOPs', 'ours if reading limits']
+    head += [f'ours, {conditions.gpus} {conditions.gpu}', 'speed-up', 'ours by FLOPs', 'ours if reading limits']
     body = []
     for published, ours in zip(PUBLISHED, rows):
         body.append([
@@ -90,7 +90,7 @@ def speedup(rows: Sequence[Row], setting: Setting) -> str:
         f'from the same eighth is {rows[-1].speedup:.1f} times. "About 4 times" fits the encoder; with MAE\'s decoder '
         'counted, supervised training is cheaper than that.'
     )
-    title = 'Speed-up of EMAE; "ours" is by formula, at one MFU for all three, and no measurement.'
+    title = 'Speed-up of EMAE; "ours" is counted, at one MFU for all three, and no measurement.'
     return '\n'.join([title, table(head, body), *textwrap.wrap(text, 118)])
 
 
@@ -122,11 +122,11 @@ def checks(found: Sequence[dict]) -> str:
     )
 
 
-def as_json(plans: Sequence[StagePlan], setting: Setting, more: dict[str, Any]) -> str:
+def as_json(estimates: Sequence[StageEstimate], conditions: Conditions, more: dict[str, Any]) -> str:
     """Everything the text says and the parts of each model, in SI units (hours, kWh)."""
     content = dict(
-        schema=1, gpu=vars(setting.spec), assumptions=vars(setting.assumptions), utilisation=setting.utilisation,
-        pue=setting.pue, stages=[p.as_dict() for p in plans], **more,
+        schema=1, gpu=vars(conditions.spec), assumptions=vars(conditions.assumptions),
+        utilisation=conditions.utilisation, pue=conditions.pue, stages=[p.as_dict() for p in estimates], **more,
     )  # fmt: skip
     return json.dumps(content, indent=2)
 

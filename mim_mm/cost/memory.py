@@ -1,11 +1,11 @@
-"""Memory of one GPU in training and size of a checkpoint, by formula."""
+"""Memory of one GPU in training and size of a checkpoint, from what was counted of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from mim_mm.cost.backbones import bare
+from mim_mm.cost.recipe import bare
 from mim_mm.cost.work import Work
 
 # fp32 values an optimizer keeps for each trained parameter.
@@ -21,7 +21,7 @@ def optimizer_states(cfg: Mapping) -> int:
     return STATES.get(kind, 2)
 
 
-def memory(work: Work, cfg: Mapping, batch: int, gpus: int, autocast: bool) -> dict[str, float]:
+def memory(work: Work, cfg: Mapping, batch: int, gpus: int) -> dict[str, float]:
     """Bytes on one GPU under data parallelism.
 
     Args:
@@ -29,7 +29,6 @@ def memory(work: Work, cfg: Mapping, batch: int, gpus: int, autocast: bool) -> d
         cfg: the recipe, for its optimizer.
         batch: images on one GPU at a time.
         gpus: with more than one, DDP keeps a second copy of the gradients in its buckets.
-        autocast: the cast weights are kept for the backward pass.
 
     Returns:
         parameters, gradients, optimizer, casts, activations, context and their total.
@@ -38,7 +37,7 @@ def memory(work: Work, cfg: Mapping, batch: int, gpus: int, autocast: bool) -> d
         parameters=4 * work.params,
         gradients=4 * work.trainable * (2 if gpus > 1 else 1),
         optimizer=4 * work.trainable * optimizer_states(cfg),
-        casts=2 * work.params if autocast else 0.0,
+        casts=work.derived,
         activations=batch * (work.saved + 3 * work.pixels * 5),  # the image as uint8 and normalised as fp32
         context=CONTEXT,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mim_mm.cost.backbones import bare
-from mim_mm.cost.work import Part, Work
+from mim_mm.cost.recipe import bare
+from mim_mm.cost.work import Work
 from mim_mm.resolution import STAGES, Span, read_stages, spans
 
 
@@ -33,8 +33,9 @@ def mean_work(stages: Sequence[Span], works: Sequence[Work]) -> Work:
     for column in zip(*(work.parts for work in works), strict=True):
         forward = sum(share * part.forward for share, part in zip(shares, column))
         backward = sum(share * part.forward * part.backward for share, part in zip(shares, column))
-        saved = max(part.saved for part in column)
-        parts.append(Part(column[-1].name, forward, backward / forward, column[-1].params, saved))
+        saved, working = max(part.saved for part in column), max(part.working for part in column)
+        ratio = backward / forward if forward else 0.0
+        parts.append(replace(column[-1], forward=forward, backward=ratio, saved=saved, working=working))
     whole = sum(part.forward * (1 + part.backward) for part in parts)
     shown = ', '.join(f'{span.text} in {count} epochs' for span, count in zip(stages, epochs))
     costs = ', '.join(f'{span.text} {work.train / last.train:.3f}' for span, work in zip(stages, works))
@@ -47,6 +48,4 @@ def mean_work(stages: Sequence[Span], works: Sequence[Work]) -> Work:
     )
     names = '/'.join(span.text.removesuffix(' px') for span in stages)
     model = f'{last.model} progressive {names}'
-    return replace(
-        last, model=model, parts=tuple(parts), pixels=max(w.pixels for w in works), notes=(*last.notes, *notes)
-    )
+    return replace(last, model=model, parts=tuple(parts), notes=(*last.notes, *notes))

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mim_mm.cost.backbones import bare
-from mim_mm.cost.flops import work_of
+from mim_mm.cost.count import width_of, work_of
+from mim_mm.cost.estimate import IMAGES, Conditions, estimate_stage
 from mim_mm.cost.hardware import gpu
-from mim_mm.cost.measured import Measurement
-from mim_mm.cost.plan import IMAGES, Setting, plan_stage
+from mim_mm.cost.recipe import bare
 from mim_mm.cost.scaling import Assumptions, kernel_rate, step
 from mim_mm.cost.work import Work
 
@@ -37,6 +36,10 @@ PUBLISHED = (
 )
 
 
+# What an EMAE's settings have in common with MAE's.
+MAE_OPTIONS = ('backbone', 'decoder', 'norm_pix', 'pos_embed', 'data_preprocessor')
+
+
 def twins(cfg: Mapping, ratio: float = 0.125) -> dict[str, tuple[dict, float]]:
     """MAE, supervised training and EMAE with one backbone: ``{method: (config, iterations over MAE's)}``.
 
@@ -51,25 +54,39 @@ def twins(cfg: Mapping, ratio: float = 0.125) -> dict[str, tuple[dict, float]]:
         raise ValueError(f'the speed-up table compares EMAE on a ViT; got {bare(model["type"])}')
     parts = model['masker'].get('num_parts', 4)
     mae, supervised = (copy.deepcopy(dict(cfg)) for _ in range(2))
-    mae['model'].update(type='MAE', masker=dict(type='RandomMasking', ratio=1 - 1 / parts))
+    mae['model'] = {key: value for key, value in mae['model'].items() if key in MAE_OPTIONS}
+    mae['model'].update(type='mim_mm.MAE', masker=dict(type='mim_mm.RandomMasking', ratio=1 - 1 / parts))
     loop = mae['train_cfg']
     name = 'max_iters' if loop.get('max_iters') else 'max_epochs'
     loop[name] = round(loop[name] / ratio)
-    supervised['model'] = dict(type='ImageClassifier', backbone=model['backbone'], head=dict(num_classes=1000))
+    head = dict(type='mmpretrain.LinearClsHead', num_classes=1000, in_channels=width_of(model['backbone']),
+                loss=dict(type='mmpretrain.CrossEntropyLoss'))  # fmt: skip
+    supervised['model'] = dict(
+        type='mmpretrain.ImageClassifier', backbone=dict(model['backbone'], out_type='cls_token'), head=head,
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+    )  # fmt: skip
     return dict(MAE=(mae, 1.0), Supervised=(supervised, ratio), EMAE=(dict(cfg), ratio))
 
 
-def speedup(cfg: Mapping, setting: Setting) -> list[Row]:
-    """Our side of the table: FLOPs by formula, hours on the setting's GPUs at one MFU for all three."""
-    share = dict.fromkeys(('pretrain', 'finetune'), setting.mfu.get('pretrain', 0.40))
-    same = replace(setting, mfu={**setting.mfu, **share})
+def speedup(cfg: Mapping, conditions: Conditions) -> list[Row]:
+    """Our side of the table: FLOPs counted, hours on the GPUs asked for at one MFU for all three."""
+    share = dict.fromkeys(('pretrain', 'finetune'), conditions.mfu.get('pretrain', 0.40))
+    same = replace(conditions, mfu={**conditions.mfu, **share})
     rows, first = [], None
     for method, (config, ratio) in twins(cfg).items():
-        plan = plan_stage(method, config, same)
-        flops, encoder = plan.work.train, plan.work['encoder'].forward
-        first = first or (flops, encoder, plan.hours)
+        estimate = estimate_stage(method, config, same)
+        flops, encoder = estimate.work.train, estimate.work['backbone.layers'].forward
+        first = first or (flops, encoder, estimate.hours)
         rows.append(
-            Row(method, ratio, flops / first[0], encoder / first[1], plan.hours, first[2] / plan.hours, 1 / ratio)
+            Row(
+                method,
+                ratio,
+                flops / first[0],
+                encoder / first[1],
+                estimate.hours,
+                first[2] / estimate.hours,
+                1 / ratio,
+            )
         )
     return rows
 
@@ -98,13 +115,14 @@ TRAININGS = (
 
 def mae_work(arch: str) -> Work:
     """MAE as published, 75 % hidden, decoder 512 x 8."""
-    backbone = dict(type='VisionTransformer', arch=arch, img_size=224, patch_size=16)
-    model = dict(type='MAE', backbone=backbone, masker=dict(type='RandomMasking', ratio=0.75), decoder={})
+    backbone = dict(type='mmpretrain.VisionTransformer', arch=arch, img_size=224, patch_size=16)
+    masker, decoder = dict(type='mim_mm.RandomMasking', ratio=0.75), dict(type='mim_mm.MAEDecoder')
+    model = dict(type='mim_mm.MAE', backbone=backbone, masker=masker, decoder=decoder)
     return work_of(dict(model=model, optim_wrapper=dict(type='AmpOptimWrapper')))
 
 
 def check(training: Training, mfu: float = 0.40, a: Assumptions | None = None) -> dict[str, Any]:
-    """What our formula and the scaling model say about a published training.
+    """What our count and the scaling model say about a published training.
 
     Returns:
         published hours; images a second and GPU and the MFU these imply; hours predicted from an assumed MFU of a node.
@@ -118,9 +136,3 @@ def check(training: Training, mfu: float = 0.40, a: Assumptions | None = None) -
     predicted = images * work.train / (mfu * spec.bf16 * training.gpus) / 3600 * steps[1].seconds / steps[0].seconds
     return dict(name=training.name, source=training.source, gpu=training.gpu, gpus=training.gpus, hours=training.hours,
                 rate=rate, mfu=rate * work.train / spec.bf16, assumed=mfu, predicted=predicted)  # fmt: skip
-
-
-def as_measurement(training: Training) -> Measurement:
-    """A published training as if it were a measurement of ours."""
-    rate = training.epochs * IMAGES['imagenet'][0] / (training.hours * 3600 * training.gpus)
-    return Measurement(training.gpu, rate, mae_work(training.arch).model, '', training.gpus, training.source)

@@ -1,38 +1,36 @@
 """What one image costs in one pass: FLOPs, parameters, bytes kept for the backward pass, part by part.
 
 A multiply-add is 2 FLOP. Counted are matrix products and convolutions, as ``torch.utils.flop_counter`` counts them;
-norms, activations, losses and data movement are not. T tokens, D width, F width of the MLP, L depth.
+norms, activations, losses and data movement are not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-# The backward pass in units of the forward pass.
-TRAINED = 2.0  # gradient of the weights and of the input
-FIRST = 1.0  # of the weights only: the input is the image
-FROZEN = 0.0
-RECOMPUTED = 3.0  # activation checkpointing runs the forward pass once more
 
 
 @dataclass(frozen=True)
-class Part:
+class ModuleCost:
     """A part of a model and what it costs for one training image.
 
     Attributes:
-        name: what a reader of the table calls it.
+        name: path of its module, ``backbone.layers``.
         forward: FLOPs of the forward pass.
-        backward: FLOPs of the backward pass over those of the forward pass.
+        backward: FLOPs of the backward pass over those of the forward pass: 2 where weights and input get a gradient,
+            1 where the input is the image, 0 where all is frozen, nearly 3 where the forward pass is repeated.
         params: number of parameters.
-        saved: bytes of activations that live until the backward pass; for frozen parts the bytes alive at one time.
+        trainable: number of those that are trained.
+        saved: bytes of activations that live until the backward pass.
+        working: of a part that keeps none, the most bytes alive at one time while it runs.
     """
 
     name: str
     forward: float
-    backward: float = TRAINED
+    backward: float = 2.0
     params: float = 0.0
+    trainable: float = 0.0
     saved: float = 0.0
+    working: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,25 @@ class Work:
     Attributes:
         model: short description; measurements are looked up by it.
         parts: in the order in which an image meets them.
-        pixels: of one input image.
+        size: height and width of an input image.
+        kind: pretrain, linear, probe, finetune or coco.
+        half: whether it computes in 16 bits (autocast).
+        derived: bytes that follow from weights alone and are kept for the backward pass whatever the batch: weights
+            cast to 16 bits, tables of positions.
         notes: what was assumed in counting.
     """
 
     model: str
-    parts: tuple[Part, ...]
-    pixels: int
+    parts: tuple[ModuleCost, ...]
+    size: tuple[int, int]
+    kind: str = 'pretrain'
+    half: bool = True
+    derived: float = 0.0
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
 
     @property
     def forward(self) -> float:
@@ -67,76 +76,12 @@ class Work:
 
     @property
     def trainable(self) -> float:
-        return sum(part.params for part in self.parts if part.backward)
+        return sum(part.trainable for part in self.parts)
 
     @property
     def saved(self) -> float:
-        """Bytes of activations an image: all that trained parts keep, and the largest frozen part at work."""
-        frozen = [part.saved for part in self.parts if not part.backward]
-        return sum(part.saved for part in self.parts if part.backward) + max(frozen, default=0.0)
+        """Bytes of activations an image: all that is kept, and the largest of the parts that keep nothing at work."""
+        return sum(part.saved for part in self.parts) + max((part.working for part in self.parts), default=0.0)
 
-    def __getitem__(self, name: str) -> Part:
+    def __getitem__(self, name: str) -> ModuleCost:
         return next(part for part in self.parts if part.name == name)
-
-
-def linear(name: str, rows: float, fan_in: int, fan_out: int, backward: float = TRAINED, width: int = 2) -> Part:
-    """A linear layer (or a convolution, with fan_in = channels x kernel) on ``rows`` rows; ``width`` bytes a value."""
-    kept = rows * fan_in * width if backward else 0.0
-    return Part(name, 2.0 * rows * fan_in * fan_out, backward, fan_in * fan_out + fan_out, kept)
-
-
-def block_flops(tokens: float, dims: int, ffn: int, seen: float | None = None) -> float:
-    """Forward FLOPs of one transformer block: ``T (8 D^2 + 4 D F) + 4 T S D``.
-
-    Args:
-        tokens: T.
-        dims: D.
-        ffn: F; with F = 4 D the first term is the usual 24 T D^2.
-        seen: S, tokens that each token attends to; all of them by default, those of a window otherwise.
-    """
-    seen = tokens if seen is None else seen
-    return tokens * (8.0 * dims**2 + 4.0 * dims * ffn) + 4.0 * tokens * seen * dims
-
-
-def block_params(dims: int, ffn: int) -> int:
-    """Weights and biases of qkv, projection and MLP, and two LayerNorms."""
-    return (4 * dims**2 + 4 * dims) + (2 * dims * ffn + ffn + dims) + 4 * dims
-
-
-def block_saved(tokens: float, dims: int, ffn: int, width: int = 2, scores: float = 0.0) -> float:
-    """Bytes that one block keeps for the backward pass with a fused attention kernel.
-
-    The residual stream is fp32 under autocast, so the inputs of both LayerNorms take 4 bytes a value; the inputs of qkv
-    (D), the qkv (3 D), the output of the attention (D), the inputs of fc1 (D), GELU (F) and fc2 (F) take ``width``.
-
-    Args:
-        tokens, dims, ffn: T, D, F.
-        width: bytes of the computing type: 2 in bf16 autocast, 4 in fp32.
-        scores: entries of an explicit attention matrix, for backbones without a fused kernel: softmax in fp32 and a
-            copy in the computing type.
-    """
-    return tokens * (8.0 * dims + width * (6.0 * dims + 2.0 * ffn)) + scores * (4 + width)
-
-
-def blocks(
-    name: str,
-    depth: int,
-    dims: int,
-    ffn: int,
-    lengths: Sequence[float],
-    backward: float = TRAINED,
-    width: int = 2,
-    heads: int = 0,
-) -> Part:
-    """A stack of blocks on sequences of the given lengths (all those of one image).
-
-    Args:
-        heads: number of heads if the attention keeps its matrix, 0 for fused attention.
-    """
-    one = sum(block_saved(n, dims, ffn, width, heads * n * n) for n in lengths)
-    if backward == RECOMPUTED:
-        kept = 4.0 * dims * depth * sum(lengths) + one
-    else:
-        kept = one * (depth if backward else 1)
-    flops = depth * sum(block_flops(n, dims, ffn) for n in lengths)
-    return Part(name, flops, backward, depth * block_params(dims, ffn), kept)

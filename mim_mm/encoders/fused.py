@@ -11,6 +11,7 @@ import torch
 from mmpretrain.models.backbones.hivit import Attention as HiViTAttention
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
 
@@ -48,7 +49,9 @@ def attention(
 
 
 def _better_in_fp32(x: Tensor) -> bool:
-    return x.device.type == 'cpu' and x.dtype in (torch.bfloat16, torch.float16) and torch.is_grad_enabled()
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    # A tensor without data stands for one on a GPU (mim_mm.cost).
+    return half and x.device.type == 'cpu' and torch.is_grad_enabled() and not isinstance(x, FakeTensor)
 
 
 def self_attention(qkv: Tensor, num_heads: int, dropout: float = 0.0, scale: float | None = None) -> Tensor:

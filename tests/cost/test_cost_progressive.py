@@ -1,4 +1,4 @@
-"""The cost of growing images: the mean over the epochs against formulas written out here."""
+"""The cost of growing images: the mean over the epochs against sums written out here."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mim_mm.compat.paths import configs_root
-from mim_mm.cost import Assumptions, Setting, plan_stage, work_of
+from mim_mm.cost import Assumptions, Conditions, estimate_stage, work_of
 from mim_mm.cost.measured import Measurement
 
 BARE = Assumptions(host_ms=0)
@@ -53,17 +53,17 @@ def test_the_mean_over_800_epochs_by_hand(kind, parts):
 def test_the_plan_and_what_it_says():
     cfg, plain = recipe('mae/mae_vitb_800e_progressive.py'), recipe('mae/mae_vitb_800e.py')
     measured = Measurement(gpu='h100', gpus=8, model=work_of(plain).model, images_per_second=8000)
-    setting = Setting(gpus=8, mfu=dict(pretrain=0.5), measurements=[measured], assumptions=BARE)
-    plan = plan_stage('p', cfg, setting)
+    conditions = Conditions(gpus=8, mfu=dict(pretrain=0.5), measurements=[measured], assumptions=BARE)
+    estimate = estimate_stage('p', cfg, conditions)
     rate = 0.5 * 989e12 / (0.4 * train(160, 1) + 0.3 * train(192, 1) + 0.3 * train(224, 1))
-    assert plan.rate == pytest.approx(rate), 'a figure measured at 224 px is not one of this'
-    assert plan.hours == pytest.approx(plan.images / (8 * rate) / 3600)
-    assert dict(plan.memory) == dict(plan_stage('p', plain, setting).memory)
-    text = '\n'.join(plan.notes)
+    assert estimate.rate == pytest.approx(rate), 'a figure measured at 224 px is not one of this'
+    assert estimate.hours == pytest.approx(estimate.images / (8 * rate) / 3600)
+    assert dict(estimate.memory) == dict(estimate_stage('p', plain, conditions).memory)
+    text = '\n'.join(estimate.notes)
     assert '160 px in 320 epochs, 192 px in 240 epochs, 224 px in 240 epochs' in text
     assert '0.722 of the last size (160 px 0.507, 192 px 0.731, 224 px 1.000)' in text
     assert '1.42 times the images/s' in text and 'published figures do not apply' in text
-    assert plan.work.model.endswith('progressive 160/192/224')
+    assert estimate.work.model.endswith('progressive 160/192/224')
 
 
 def test_whole_epochs_hivit_and_other_models():

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mim_mm.cost import Assumptions, Part, Work
+from mim_mm.cost import Assumptions, ModuleCost, Work
 from mim_mm.cost.hardware import GPU
 from mim_mm.cost.scaling import all_reduce, curve, efficiencies, expected_maximum, kernel_rate, step
 
 # 10 TFLOP/s, 1 GB/s of memory, 1 GB/s inside a node, 0.5 GB/s outside
 CARD = GPU('card', 1e13, 1e12, 1e9, 1e9, 100, 1e9, 0.5e9)
 PLAIN = Assumptions(node=4, link_efficiency=1, latency_us=0, overlap=0, bucket_mb=0, sigma=0, host_ms=0)
-WORK = Work('w', (Part('p', 1e9, 2.0, params=1000),), 64)
+WORK = Work('w', (ModuleCost('p', 1e9, 2.0, 1000, 1000),), (8, 8))
 
 
 def test_expected_maximum():
@@ -59,14 +59,14 @@ def test_a_step_by_hand():
 
 
 def test_communication_hides_behind_the_backward_pass():
-    big = replace(WORK, parts=(Part('p', 1e9, 2.0, params=5e6),))  # 20 MB, 20 ms between two GPUs
+    big = replace(WORK, parts=(ModuleCost('p', 1e9, 2.0, 5e6, 5e6),))  # 20 MB, 20 ms between two GPUs
     hidden = step(big, CARD, 2, 10, 100, 1, CARD.nic, replace(PLAIN, overlap=1))
     assert hidden.reduce == pytest.approx(0.02) and hidden.exposed == 0  # the backward pass takes 67 ms
     bucket = step(big, CARD, 2, 10, 100, 1, CARD.nic, replace(PLAIN, overlap=1, bucket_mb=5))
     assert bucket.exposed == pytest.approx(0.005)
     half = step(big, CARD, 2, 10, 1000, 1, CARD.nic, replace(PLAIN, overlap=0.6))
     assert half.exposed == pytest.approx(0.02 - 0.6 * 0.01 * 2 / 3)
-    frozen = replace(WORK, parts=(Part('p', 1e9, 0.0, params=5e6),))
+    frozen = replace(WORK, parts=(ModuleCost('p', 1e9, 0.0, 5e6),))
     assert step(frozen, CARD, 2, 10, 100, 1, CARD.nic, PLAIN).exposed == 0  # nothing trained, nothing to send
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.nn import functional as F
 
 from mim_mm.encoders import reader_of
@@ -66,6 +67,8 @@ def _joined(parameters: Sequence[nn.Parameter]) -> Tensor:
     Moving a model to another device, or loading weights by assignment, gives each parameter memory of its own again.
     """
     first = parameters[0]
+    if isinstance(first, FakeTensor):  # only shapes are asked for (mim_mm.cost): there is no memory to share
+        return torch.stack([p.detach() for p in parameters])
     step = first.numel() * first.element_size()
     if any(
         not p.is_contiguous()

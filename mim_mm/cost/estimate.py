@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mim_mm.cost.backbones import bare
-from mim_mm.cost.flops import input_size, train_steps, value_bytes, work_of
+from mim_mm.cost.count import work_of
 from mim_mm.cost.hardware import GPU, gpu
 from mim_mm.cost.measured import Measurement, find
 from mim_mm.cost.memory import checkpoint_bytes, checkpoints_kept, memory, optimizer_states
+from mim_mm.cost.recipe import bare, train_steps
 from mim_mm.cost.scaling import Assumptions, kernel_rate, step
 from mim_mm.cost.work import Work
 
@@ -29,7 +29,7 @@ IMAGES = dict(imagenet=(1281167, 50000), coco=(117266, 5000))
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What the user chose; everything that is not in a config."""
 
     gpus: int = 1
@@ -76,7 +76,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageEstimate:
     """One stage on N GPUs; times in hours, sizes in bytes, energy in kWh, FLOPs of the whole stage."""
 
     name: str
@@ -112,14 +112,6 @@ class StagePlan:
         return dict(plain, memory=dict(self.memory), notes=list(self.notes), model=model)
 
 
-def kind_of(cfg: Mapping, work: Work) -> str:
-    """pretrain, linear, probe, finetune or coco."""
-    kind = bare(cfg['model']['type'])
-    if kind == 'ImageClassifier':
-        return 'linear' if work.model.startswith('linear') else 'finetune'
-    return 'probe' if kind == 'MultiProbe' else 'coco' if kind.endswith('MaskRCNN') else 'pretrain'
-
-
 def schedule(cfg: Mapping, kind: str, batch: int, images: Mapping[str, int]) -> tuple[int, int, float, int]:
     """(iterations, images trained on, epochs, images evaluated) with ``batch`` images on all GPUs together."""
     name = 'coco' if kind == 'coco' else 'imagenet'
@@ -137,37 +129,38 @@ def schedule(cfg: Mapping, kind: str, batch: int, images: Mapping[str, int]) -> 
     return iterations, iterations * batch, epochs, evaluations * val * (2 if kind == 'probe' else 1)
 
 
-def plan_stage(name: str, cfg: Mapping, setting: Setting, config: str = '', gpus: int | None = None) -> StagePlan:
+def estimate_stage(
+    name: str, cfg: Mapping, conditions: Conditions, config: str = '', gpus: int | None = None
+) -> StageEstimate:
     """Plan one recipe.
 
     Args:
         name: of the stage.
         cfg: the resolved config as a plain dict.
-        setting: the GPUs and the rest.
+        conditions: the GPUs and the rest.
         config: path of the config, for looking up measurements.
-        gpus: in place of the setting's.
+        gpus: in place of the conditions'.
 
     Raises:
         ValueError: no cost model for its model, or an unknown GPU.
         KeyError: not a training config.
     """
-    work = work_of(cfg, setting.size)
-    kind, spec, gpus = kind_of(cfg, work), setting.spec, gpus or setting.gpus
-    autocast, a = value_bytes(cfg) == 2, setting.assumptions
+    work = work_of(cfg, conditions.size)
+    kind, spec, gpus, a = work.kind, conditions.spec, gpus or conditions.gpus, conditions.assumptions
     batch = cfg['train_dataloader']['batch_size']
-    iterations, images, epochs, evaluated = schedule(cfg, kind, batch * gpus, setting.images)
-    peak = spec.bf16 if autocast else spec.fp32
-    entry = find(setting.measurements, setting.gpu, work.model, config, gpus)
+    iterations, images, epochs, evaluated = schedule(cfg, kind, batch * gpus, conditions.images)
+    peak = spec.bf16 if work.half else spec.fp32
+    entry = find(conditions.measurements, conditions.gpu, work.model, config, gpus)
     if entry:
-        rate, reference, basis = entry.images_per_second, entry.gpus, f'measured on {entry.gpus} x {setting.gpu}'
+        rate, reference, basis = entry.images_per_second, entry.gpus, f'measured on {entry.gpus} x {conditions.gpu}'
     else:
-        share = setting.mfu.get(kind, MFU[kind])
+        share = conditions.mfu.get(kind, MFU[kind])
         rate, reference, basis = share * peak / work.train, min(gpus, a.node), f'assumed MFU {share:.0%}'
         if a.host_ms and rate > batch / (a.host_ms * 1e-3):
             rate = batch / (a.host_ms * 1e-3)
             basis += f', but no step below {a.host_ms:g} ms'
-    efficiency = _efficiency(work, cfg, setting, batch, rate, reference, gpus)
-    loader = loader_rate(cfg, kind, setting)
+    efficiency = _efficiency(work, cfg, conditions, batch, rate, reference, gpus)
+    loader = loader_rate(cfg, kind, conditions)
     rate, bound = rate * efficiency, rate * efficiency
     if a.cores and a.cores * loader < rate:
         rate = a.cores * loader
@@ -175,53 +168,55 @@ def plan_stage(name: str, cfg: Mapping, setting: Setting, config: str = '', gpus
     seconds = images / (rate * gpus) + evaluated * (work.forward / work.train) / (bound * gpus)
     hours = seconds / 3600
     kept = checkpoints_kept(cfg, epochs, iterations)
-    found = memory(work, cfg, batch, gpus, autocast)
-    return StagePlan(
+    found = memory(work, cfg, batch, gpus)
+    return StageEstimate(
         name=name, kind=kind, work=work, gpus=gpus, batch=batch, iterations=iterations, images=images,
         evaluated=evaluated, flops=images * work.train + evaluated * work.forward, rate=rate, mfu=rate * work.train /
         peak, basis=basis, efficiency=efficiency, hours=hours, gpu_hours=hours * gpus, memory=found, disk=kept *
-        checkpoint_bytes(work, cfg), checkpoints=kept, energy=hours * gpus * spec.power * setting.utilisation *
-        setting.pue / 1000, loader=loader, cores=bound / loader,
-        cost=None if setting.price is None else hours * gpus * setting.price,
-        notes=_notes(cfg, kind, work, spec, gpus, batch, found, autocast) + _guessed_size(cfg, kind, setting),
+        checkpoint_bytes(work, cfg), checkpoints=kept, energy=hours * gpus * spec.power * conditions.utilisation *
+        conditions.pue / 1000, loader=loader, cores=bound / loader,
+        cost=None if conditions.price is None else hours * gpus * conditions.price,
+        notes=_notes(cfg, work, spec, gpus, batch, found) + _guessed_size(cfg, kind, conditions),
     )  # fmt: skip
 
 
-def _guessed_size(cfg: Mapping, kind: str, setting: Setting) -> tuple[str, ...]:
+def _guessed_size(cfg: Mapping, kind: str, conditions: Conditions) -> tuple[str, ...]:
     """Says so where epochs are counted on a data set that may not be the usual one."""
     name = 'coco' if kind == 'coco' else 'imagenet'
     dataset = cfg['train_dataloader'].get('dataset') or {}
     root = str(dataset.get('data_root') or '')
-    if cfg['train_cfg'].get('max_iters') or name in setting.images or name in root.lower():
+    if cfg['train_cfg'].get('max_iters') or name in conditions.images or name in root.lower():
         return ()
     return (f'an epoch of {root or "its data"} counts as the {IMAGES[name][0]} images of {name}: --images {name}=N',)
 
 
-def loader_rate(cfg: Mapping, kind: str, setting: Setting) -> float:
+def loader_rate(cfg: Mapping, kind: str, conditions: Conditions) -> float:
     """Images a second of one CPU core."""
     if cfg['model'].get('tokenizer'):
         usual = TWO_VIEWS
     else:
         fused = any(bare(step['type']) == 'LazyLoadImageFromFile' for step in train_steps(cfg))
         usual = (FUSED if fused and kind in FUSED else LOADER)[kind]
-    return setting.loader.get(kind, usual)
+    return conditions.loader.get(kind, usual)
 
 
 def _efficiency(
-    work: Work, cfg: Mapping, setting: Setting, batch: int, rate: float, reference: int, gpus: int
+    work: Work, cfg: Mapping, conditions: Conditions, batch: int, rate: float, reference: int, gpus: int
 ) -> float:
     """Images a second and GPU on ``gpus`` over those on ``reference`` at the same batch a GPU, by the scaling model."""
     if gpus == reference or not work.trainable:
         return 1.0
-    a, spec, states = Assumptions(**{**vars(setting.assumptions), 'cores': 0.0}), setting.spec, optimizer_states(cfg)
+    a, spec, states = (
+        Assumptions(**{**vars(conditions.assumptions), 'cores': 0.0}),
+        conditions.spec,
+        optimizer_states(cfg),
+    )
     kernels = kernel_rate(work, spec, batch / rate, batch, a, states)
-    few, many = (step(work, spec, n, batch, kernels, 1.0, setting.nic, a, states) for n in (reference, gpus))
+    few, many = (step(work, spec, n, batch, kernels, 1.0, conditions.nic, a, states) for n in (reference, gpus))
     return few.seconds / many.seconds
 
 
-def _notes(
-    cfg: Mapping, kind: str, work: Work, spec: GPU, gpus: int, batch: int, found: Mapping, autocast: bool
-) -> tuple[str, ...]:
+def _notes(cfg: Mapping, work: Work, spec: GPU, gpus: int, batch: int, found: Mapping) -> tuple[str, ...]:
     notes = list(work.notes)
     together = batch * gpus * (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
@@ -233,11 +228,10 @@ def _notes(
         most = int(free / (found['activations'] / batch)) if free > 0 else 0
         advice = f'about {most} images fit' if most else 'weights and optimizer alone do not fit'
         notes.append(f'{batch} images a GPU need more than {spec.name} has: {advice} (estimate)')
-    if spec.note and autocast:
+    if spec.note and work.half:
         notes.append(spec.note)
-    if not autocast:
+    if not work.half:
         notes.append('no autocast: counted against the fp32 peak')
-    if kind == 'coco':
-        height, width = input_size(cfg)
-        notes.append(f'training and test images count as {height} x {width} px')
+    if work.kind == 'coco':
+        notes.append(f'training and test images count as {work.size[0]} x {work.size[1]} px')
     return tuple(notes)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import re
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -165,7 +164,7 @@ def restored(value):
         return value.state
     if isinstance(value, _Stand):
         return value.made()
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, inner in value.items():
             value[key] = restored(inner)
     elif isinstance(value, list):

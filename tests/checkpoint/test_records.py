@@ -64,7 +64,23 @@ def test_the_escape_works_where_the_real_things_are_allowed(tmp_path):
     path = malicious.forged(tmp_path / 'a.pth', malicious.escape(marker))
     with torch.serialization.safe_globals([getattr, HistoryBuffer, argparse.Namespace]):
         torch.load(path, weights_only=True)
-    assert marker.exists()
+        marker.unlink()
+        with pytest.raises(LoadError, match='__init__'):
+            read_content(path)
+    assert not marker.exists()
+
+
+class Mine:
+    """A class that a user of torch allows."""
+
+
+def test_what_the_process_allows_stays_allowed(tmp_path):
+    with torch.serialization.safe_globals([Mine, getattr]):
+        before = set(torch.serialization.get_safe_globals())
+        assert type(through(dict(a=Mine(), b=HistoryBuffer([1.0], [1])), tmp_path)['a']) is Mine
+        assert set(torch.serialization.get_safe_globals()) == before > {Mine, getattr}
+    with pytest.raises(LoadError, match='Mine'):
+        read_content(tmp_path / 'a.pth')
 
 
 @pytest.mark.parametrize('kind', malicious.KINDS)

@@ -17,12 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
 from mim_mm import files
 from mim_mm.checkpoint.atomic import is_whole
-from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.read import LoadError, read_content
 from mim_mm.config_parts import type_name
 from mim_mm.evaluation.frozen.features import Source, build_encoder
 from mim_mm.evaluation.frozen.folder_images import Preprocess
@@ -72,8 +71,8 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
 def _meta(checkpoint: Path) -> dict:
     """The ``meta`` of a checkpoint; LoadError when it has none that says the iteration."""
     try:
-        content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-    except Exception as error:  # damaged, or of classes that we do not read
+        content = read_content(checkpoint, mmap=True)
+    except OSError as error:  # a training deletes what it does not keep
         raise LoadError(f'{checkpoint} cannot be read ({type(error).__name__}: {error})') from error
     meta = content.get('meta') if isinstance(content, dict) else None
     if not isinstance(meta, dict) or 'iter' not in meta:

@@ -24,7 +24,8 @@ def test_every_kind_of_value():
 @pytest.mark.parametrize('text', [
     'import os', 'a = open("x", "w")', 'a = dict(b=print(1))', 'a = b', 'a = [x for x in ()]', 'a = dict(**{"b": 1})',
     'a = dict([(1, 2)])', 'a, b = 1, 2', 'a.b = 1', 'a = "x".upper()', 'a = f"{1}"', 'a = 1 + 1', 'a = -"x"',
-    'print(1)', 'a = {[]: 1}', 'a = {**{}}', 'a = lambda: 0', 'def a(): pass', 'a = (', '\0', '(' * 10000, 'a = set([1])', None, 7,
+    'print(1)', 'a = {[]: 1}', 'a = {**{}}', 'a = lambda: 0', 'def a(): pass', 'a = (', '\0', '(' * 10000,
+    'a = set([1])', None, 7,
 ], ids=lambda text: str(text)[:20])  # fmt: skip
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError):

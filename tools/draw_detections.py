@@ -8,6 +8,7 @@ import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.evaluation.pictures.detections import detect_scenes
 from mim_mm.report.figures_detections import draw_detections
 
@@ -20,9 +21,11 @@ def main() -> None:
     parser.add_argument('--out', required=True, help='PNG to write')
     parser.add_argument('--count', type=int, default=6, help='images when none is named (default: %(default)s)')
     parser.add_argument('--score', type=float, default=0.5, help='draw what scores above this (default: %(default)s)')
+    add_trust_argument(parser)
     args = parser.parse_args()
     try:
-        result = detect_scenes(args.config, args.checkpoint, args.images, args.count, args.score)
+        with trusting(args.trust_pickle):
+            result = detect_scenes(args.config, args.checkpoint, args.images, args.count, args.score)
         print(draw_detections(result, args.out))
     except (FileNotFoundError, ValueError, LoadError) as error:
         raise SystemExit(f'error: {error}') from None

@@ -7,13 +7,20 @@ OUT.pth is read by ``load_from`` (go on pretraining) and by the downstream recip
 import argparse
 
 from mim_mm.checkpoint.mae_release import convert_file
+from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import add_trust_argument, trusting
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('source')
     parser.add_argument('destination')
+    add_trust_argument(parser)
     args = parser.parse_args()
-    counts = convert_file(args.source, args.destination)
+    try:
+        with trusting(args.trust_pickle):
+            counts = convert_file(args.source, args.destination)
+    except (FileExistsError, ValueError, LoadError) as error:
+        raise SystemExit(f'error: {error}') from None
     print(f'{args.destination}: {counts["encoder"]} tensors of the encoder, {counts["decoder"]} of the decoder')
     if not counts['decoder']:
         print('the file holds no decoder: to go on pretraining, the decoder starts from random weights')

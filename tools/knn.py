@@ -10,6 +10,7 @@ import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
 from mim_mm.evaluation.frozen import knn, sharded_knn
 
@@ -27,7 +28,8 @@ def main() -> None:
     try:
         sharded_knn.join_processes(args)
         rank, processes = sharded_knn.my_share()
-        train, val, work_dir = knn.frozen_features(args, (rank, processes))
+        with trusting(args.trust_pickle):
+            train, val, work_dir = knn.frozen_features(args, (rank, processes))
         options = dict(query_chunk=args.query_chunk, bank_chunk=args.bank_chunk, device=args.device)
         if processes > 1:
             options.update(measure=sharded_knn.sharded_knn_accuracy, total=sharded_knn.total)

@@ -9,6 +9,7 @@ import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import trusting
 from mim_mm.evaluation.frozen import knn, lowshot
 
 
@@ -23,7 +24,8 @@ def main() -> None:
     args = parser.parse_args()
     fractions = args.fraction or ([] if args.list else [0.01, 0.1])
     try:
-        train, val, work_dir = knn.frozen_features(args)
+        with trusting(args.trust_pickle):
+            train, val, work_dir = knn.frozen_features(args)
         splits = [lowshot.read_split(file, train.names) for file in args.list or ()]
         splits += [lowshot.draw_split(train.labels, f, seed) for f in fractions for seed in args.draws]
         results = []

@@ -14,6 +14,7 @@ import torch
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.data.unlabelled import list_images
 from mim_mm.evaluation.pictures.mask_diagnostics import coco_foreground
 from mim_mm.evaluation.pictures.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
@@ -40,6 +41,7 @@ def parse() -> argparse.Namespace:
     add('--coco', metavar='ANN', help='COCO-format annotations: report the hidden share of boxes and object masks')
     add('--images', metavar='DIR', help='folder of the images of --coco')
     add('--limit', type=int, metavar='N', help='with --coco: only the first N images')
+    add_trust_argument(parser)
     args = parser.parse_args()
     if args.coco and not args.images:
         parser.error('--coco needs --images DIR, the folder of its images')
@@ -54,7 +56,8 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(min(4, torch.get_num_threads()))
     try:
-        view = MaskView(args.config, args.checkpoint)
+        with trusting(args.trust_pickle):
+            view = MaskView(args.config, args.checkpoint)
         if args.coco:
             items = list(coco_foreground(args.coco, args.images, (view.rows, view.columns), args.limit))
             text = foreground_table(compare_foreground(view, items, args.masker, args.seeds), view.note)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.data.unlabelled import list_images
 from mim_mm.evaluation.pictures.reconstruction import load_pretraining_model, reconstruct_files
 from mim_mm.report.figures_reconstruction import draw_reconstructions
@@ -38,9 +39,11 @@ def main() -> None:
     parser.add_argument('--out', required=True, help='PNG to write')
     parser.add_argument('--count', type=int, default=6, help='images picked from each folder (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the masks')
+    add_trust_argument(parser)
     args = parser.parse_args()
     try:
-        model, config = load_pretraining_model(args.config, args.checkpoint)
+        with trusting(args.trust_pickle):
+            model, config = load_pretraining_model(args.config, args.checkpoint)
         files = gather(args.images, config.get('data_root', '.'), args.count)
         print(draw_reconstructions(reconstruct_files(model, files, args.seed, config.get('value_range')), args.out))
     except (FileNotFoundError, ValueError, LoadError) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.trust import trusting
 from mim_mm.evaluation.frozen.knn import add_load_arguments
 from mim_mm.evaluation.quality.quality_watch import WatchCall, watch
 from mim_mm.report.figures_quality import draw_quality
@@ -51,7 +52,8 @@ def main() -> int:
     once, every, folder = args.pop('once'), args.pop('every'), Path(args['work_dir'])
     draw = lambda: draw_quality(folder, folder / 'quality.png')  # noqa: E731
     try:
-        code = watch(WatchCall(settings=settings, **args), once, every, lambda text: print(text, flush=True), draw)
+        with trusting(args['trust_pickle']):
+            code = watch(WatchCall(settings=settings, **args), once, every, lambda text: print(text, flush=True), draw)
         picture = draw()
         print(picture or f'nothing was measured: {folder} has no whole epoch_*.pth or iter_*.pth')
         return code

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
 from mim_mm.algorithms.masked_input import MaskedInput
+from mim_mm.checkpoint.read import read_content
 from mim_mm.registry import MODELS
 
 
@@ -37,7 +38,7 @@ def load_tokenizer(tokenizer: dict, checkpoint: str | os.PathLike | None) -> nn.
         raise FileNotFoundError(
             f"tokenizer_checkpoint '{checkpoint}' does not exist: pass a local file of {name} weights"
         )
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    state = read_content(checkpoint)
     for key in ('state_dict', 'model'):
         state = state.get(key, state)
     own = module.state_dict()

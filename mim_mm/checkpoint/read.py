@@ -1,19 +1,23 @@
-"""Read the tensors of a checkpoint file without running code from it."""
+"""Read a checkpoint file without running code of it; nothing else of the package reads one."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
 
 from mim_mm.checkpoint.entries import choose, models_in
+from mim_mm.checkpoint.records import RecordError, restored, stand_ins
+from mim_mm.checkpoint.trust import trusted
 
 
 class LoadError(RuntimeError):
@@ -63,8 +67,7 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False, entry: str | N
 def read_weights(path: str | os.PathLike, trust: bool = False, entry: str | None = None) -> Weights:
     """The tensors of a model in a checkpoint file, on the CPU, and which of the models in it they are.
 
-    Tried as tensors and plain types first, then with mmengine's log buffers and argparse's namespace, which training
-    files of mmengine, MAE and DINO contain. Anything else may run code while it is read and needs ``trust=True``.
+    See :func:`read_content` for what is read.
 
     Args:
         path: ``.safetensors``, or what ``torch.save`` wrote, of any ending.
@@ -76,7 +79,7 @@ def read_weights(path: str | os.PathLike, trust: bool = False, entry: str | None
             the entry.
     """
     path = resolve_checkpoint(path)
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path, trust)
+    content = read_content(path, trust)
     try:
         models = models_in(content)
         taken, sentence = choose(models, entry, str(path))
@@ -95,49 +98,110 @@ def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     return (bare, found) if len(bare) == len(tensors) else (dict(tensors), [])
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = False):
+    """Everything in a checkpoint file, without running code of it: the one place of the package that reads one.
 
+    Read are tensors and plain types, and the plain records of :mod:`mim_mm.checkpoint.records`; anything else is
+    refused unless ``trust`` or :func:`mim_mm.checkpoint.trust.trusting` says that the file may run code.
+
+    Args:
+        source: path of what ``torch.save`` wrote, or of ``.safetensors``; or such a file, opened.
+        trust: let the file run code, where it cannot be read otherwise.
+        map_location: as of ``torch.load``.
+        mmap: leave the tensors on disk until they are used, if the file is of a kind that allows it.
+
+    Raises:
+        LoadError: The file is damaged or of another kind, or holds more than is read.
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+    name = str(path or getattr(source, 'name', 'the checkpoint'))
+    if path and not path.is_file():
+        raise FileNotFoundError(f'{name} can not be found.')  # mmengine's words
+    if path and path.suffix == '.safetensors':
+        return _read_safetensors(path, map_location)
+    load = partial(_load, path or source, map_location=map_location, mmap=bool(mmap and path and is_zipfile(path)))
     try:
-        return load_file(path)
-    except SafetensorError as error:
-        message = f'{path} cannot be read as safetensors ({error}): the file is damaged or of another kind.'
-        raise LoadError(message) from error
-
-
-def _read_pickle(path: Path, trust: bool):
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        return _read_with_known_classes(path, error, trust)
-    except (RuntimeError, EOFError) as error:
-        raise LoadError(f'{path} cannot be read as a checkpoint ({error}): the file is damaged or no .pth.') from error
-
-
-def _read_with_known_classes(path: Path, error: Exception, trust: bool):
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals(_harmless_classes())  # torch 2.4 has no context manager for it
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError:
-        if trust:
-            return torch.load(path, map_location='cpu', weights_only=False)
+        return _without_code(load)
+    except _Refused as refusal:
+        if trust or trusted():
+            with _damage_named(name):
+                return load(weights_only=False)
         raise LoadError(
-            f'{path} holds more than tensors and plain types ({str(error).splitlines()[0]}). Reading it could run '
-            f'code: if you trust its author, pass trust=True (custom_hooks.0.trust=True), else convert it.'
-        ) from error
+            f'{name} holds more than tensors and plain types ({refusal}): reading it may run code of the file. If you '
+            'trust its author pass --trust-pickle (a tool), trust_pickle=True (a config) or trust=True (in Python); '
+            'else get a file of tensors, such as safetensors.'
+        ) from refusal
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+class _Refused(Exception):
+    """What a file holds that is not read."""
+
+
+def _load(source, **options):
+    if hasattr(source, 'seek'):
+        source.seek(0)
+    return torch.load(source, **options)
+
+
+def _without_code(load):
+    before = torch.serialization.get_safe_globals()
+    ours = stand_ins()
+    names = {_name(part) for part in ours}
+    # Other names that the process allows stay allowed; mmengine allows the real things around its own call.
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([part for part in before if _name(part) not in names] + ours)
+    try:
+        return restored(load(weights_only=True))
+    except RecordError as error:
+        raise _Refused(str(error)) from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise (_refusal(error) or error) from None
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(before)
 
 
-def _harmless_classes() -> list:
-    """argparse's namespace, and mmengine's log buffers with the numpy arrays and method names that they pickle."""
-    import numpy as np
-    from mmengine.logging.history_buffer import HistoryBuffer
+def _name(part) -> str:
+    return part[1] if isinstance(part, tuple) else f'{part.__module__}.{part.__qualname__}'
 
-    core = np._core if hasattr(np, '_core') else np.core
-    kinds = {type(np.dtype(name)) for name in ('f8', 'f4', 'i8', 'i4', 'u4', 'u1', '?')}
-    numpy_parts = [core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype, *kinds]
-    return [argparse.Namespace, HistoryBuffer, getattr, slice, *numpy_parts]
+
+def _refusal(error: Exception) -> _Refused | None:
+    found = _UNREAD.search(str(error))
+    return found and _Refused(found[1] or found[0])
+
+
+# How torch says that only code of the file could read it: a global, an opcode, a legacy or a script archive.
+_UNREAD = re.compile(
+    r'(?:Unsupported global: )?GLOBAL (\S+)|unrecognized function|Can only (?:build|create)[^\n]*|Unsupported [^\n]*|'
+    r'legacy \.tar format|TorchScript archives?'
+)
+
+
+@contextmanager
+def _damage_named(name: str):
+    try:
+        yield
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> LoadError:
+    text = next((line for line in str(error).splitlines() if line), '')
+    return LoadError(
+        f'{name} cannot be read as a checkpoint ({type(error).__name__}: {text}): the file is damaged or of another '
+        'kind. Give a .pth file that torch.save wrote, or .safetensors.'
+    )
+
+
+def _read_safetensors(path: Path, map_location) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
+        return load_file(path, device=str(device))
+    except Exception as error:
+        message = f'{path} cannot be read as safetensors ({error}): the file is damaged or of another kind.'
+        raise LoadError(message) from error

@@ -6,8 +6,9 @@
 * ``recipes`` ``_base_ = 'mim_mm::...'``
 * ``quiet``   upstream's messages that are false or of no use
 * ``initializers``  mmengine's truncated normal without its weights of exactly -2
+* ``checkpoints``  our reader below everything that upstream loads
 * ``multimodal``    keeps ``mmpretrain.models`` importable beside transformers 5
-* ``on_import`` how these four reach a module: right after somebody imports it
+* ``on_import`` how these five reach a module: right after somebody imports it
 * ``schedulers`` a schedule that fits a shortened run, where a Runner is made without our tools
 * ``internals``, ``sharding`` private names of mmengine that the package reads
 * ``leave``   the end of a process of several, without gloo's abort
@@ -16,13 +17,13 @@
 None of them imports torch or mmengine on its own account, so that ``import mim_mm`` stays cheap.
 """
 
-from mim_mm.compat import finder, initializers, multimodal, quiet, recipes
+from mim_mm.compat import checkpoints, finder, initializers, multimodal, quiet, recipes
 from mim_mm.compat.finder import MissingOpError, ops_source
 
 __all__ = ['MissingOpError', 'install', 'ops_source']
 
 
 def install():
-    """Once, on ``import mim_mm``: ops for mmcv, addresses of our recipes, less noise, upstream's faults mended."""
-    for part in (finder, recipes, quiet, initializers, multimodal):
+    """Once, on ``import mim_mm``: mmcv's ops, our recipes' addresses, less noise, faults mended, no code from files."""
+    for part in (finder, recipes, quiet, initializers, multimodal, checkpoints):
         part.install()

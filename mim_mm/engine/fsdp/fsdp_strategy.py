@@ -19,6 +19,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
+from mim_mm.checkpoint.read import read_content
 from mim_mm.compat.sharding import FSDPStrategy as _FSDPStrategy
 from mim_mm.compat.sharding import apply_activation_checkpointing
 from mim_mm.registry import STRATEGIES
@@ -258,7 +259,7 @@ class FSDPStrategy(_FSDPStrategy):
             kwargs['map_location'] = 'cpu'
             return super().load_checkpoint(filename, callback=callback, strict=strict, **kwargs)
         self.logger.info(f'Load checkpoint from {filename}')
-        checkpoint = torch.load(filename, map_location='cpu', mmap=True, weights_only=True)
+        checkpoint = read_content(filename, mmap=True)
         if callback is not None:
             callback(checkpoint)
         weights = checkpoint.pop('state_dict') if 'state_dict' in checkpoint else checkpoint

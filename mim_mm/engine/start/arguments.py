@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from mmengine.config import DictAction
 
+from mim_mm.checkpoint.trust import add_trust_argument
+
 
 def train_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Of a training; ``argv`` None: those of this process."""
@@ -36,5 +38,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     add('--data-root', help='folder of the data set, instead of the one the config names')
     add('--seed', type=int, help='random seed (default: the config, else 0)')
+    add_trust_argument(parser)
     add('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser

@@ -24,7 +24,7 @@ _READ_ELSEWHERE = set(
     (
         'activation_checkpointing auto_scale_lr classes_from_data compile custom_imports default_scope '
         'efficient_conv_bn_eval find_unused_parameters model_wrapper_cfg optim_wrapper param_scheduler runner_type '
-        'sync_bn tta_model tta_pipeline value_range'
+        'sync_bn trust_pickle tta_model tta_pipeline value_range'
     ).split()
 )
 _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'visualization'}

@@ -38,6 +38,8 @@ def load_config(args: argparse.Namespace) -> Config:
     guard.check_options(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     guard.check_config(cfg)
+    if args.trust_pickle:
+        cfg.trust_pickle = True  # mim_mm/compat/checkpoints.py reads it
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'./work_dirs/{path.stem}'
     if args.seed is not None:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from mim_mm import files
 from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
+from mim_mm.checkpoint.read import read_content
 from mim_mm.encoders import grid_of
 from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import MODELS
@@ -197,7 +198,7 @@ def load_or_extract(source: Source, data: FolderImages, folder: str | Path, **ex
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     file = Path(folder) / f'{data.root.name}-{key[:16]}.pth'
     try:
-        found = torch.load(file, map_location='cpu', weights_only=True, mmap=True)
+        found = read_content(file, mmap=True)
         note = found['provenance']
         if note['identity'] == identity and (note['load_report'] or {}).get('fraction', 1.0) >= source.min_loaded:
             return Features(**dict(found, classes=data.classes, provenance=dict(note, reused=True)))

@@ -19,6 +19,7 @@ from torch import Tensor
 from mim_mm import files
 from mim_mm.checkpoint.read import resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
+from mim_mm.checkpoint.trust import add_trust_argument
 from mim_mm.evaluation.frozen.config_images import labelled_images
 from mim_mm.evaluation.frozen.features import Features, Source, load_or_extract
 from mim_mm.evaluation.frozen.folder_images import Preprocess
@@ -235,6 +236,7 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
     add('--entry', help='which model of a file with several: model_ema, student, ... (default: see the load report)')
     add('--min-loaded', type=float, default=0.95, help='least part of the encoder that the checkpoint must fill')
     add('--skip', nargs='+', default=(), metavar='REGEX', help='names of model or file that are left out on purpose')
+    add_trust_argument(parser)
 
 
 def frozen_features(args: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> tuple[Features, Features, Path]:

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
 from mim_mm import files
 from mim_mm.checkpoint.atomic import is_whole
-from mim_mm.checkpoint.read import LoadError
+from mim_mm.checkpoint.read import LoadError, read_content
+from mim_mm.checkpoint.trust import trusting
 from mim_mm.config_parts import type_name
 from mim_mm.evaluation.frozen.features import Source, build_encoder
 from mim_mm.evaluation.frozen.folder_images import Preprocess
@@ -47,6 +47,7 @@ class WatchCall:
             if it has one. ``data`` falls back on the data of ``config``.
         device: of the measurements.
         prefix, entry, min_loaded, skip: see :func:`mim_mm.checkpoint.load.load_encoder`.
+        trust_pickle: checkpoints may run code while they are read.
     """
 
     work_dir: str
@@ -57,6 +58,7 @@ class WatchCall:
     entry: str | None = None
     min_loaded: float = 0.95
     skip: Sequence[str] = ()
+    trust_pickle: bool = False
 
 
 def checkpoints(work_dir: str | Path) -> list[Path]:
@@ -72,8 +74,8 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
 def _meta(checkpoint: Path) -> dict:
     """The ``meta`` of a checkpoint; LoadError when it has none that says the iteration."""
     try:
-        content = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-    except Exception as error:  # damaged, or of classes that we do not read
+        content = read_content(checkpoint, mmap=True)
+    except OSError as error:  # a training deletes what it does not keep
         raise LoadError(f'{checkpoint} cannot be read ({type(error).__name__}: {error})') from error
     meta = content.get('meta') if isinstance(content, dict) else None
     if not isinstance(meta, dict) or 'iter' not in meta:
@@ -166,7 +168,9 @@ def job_main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.nice(10)
     try:
-        row = measure_checkpoint(WatchCall(**json.loads(sys.argv[1])), sys.argv[2])
+        call = WatchCall(**json.loads(sys.argv[1]))
+        with trusting(call.trust_pickle):
+            row = measure_checkpoint(call, sys.argv[2])
     except (FileNotFoundError, ValueError, RuntimeError) as error:  # LoadError is one
         sys.exit(f'error: {error}')
     print(f'{Path(sys.argv[2]).name}: k-NN {row["knn_top1"]:.2f}, probe {row["probe_top1"]:.2f}')

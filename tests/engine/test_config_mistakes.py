@@ -49,10 +49,11 @@ def start(tmp_path, monkeypatch, capsys):
             exec(change, written)
             del written['__builtins__']
             cfg = Config(Config._merge_a_into_b(written, cfg.to_dict()), filename=cfg.filename)
-        monkeypatch.setattr(launch.Config, 'fromfile', lambda path: copy.deepcopy(cfg))
         path = built_recipes.CONFIGS / f'{recipe}.py'
         try:
-            launch.train_main([str(path), '--work-dir', str(tmp_path / 'work'), *options, *more])
+            with monkeypatch.context() as patch:  # the next recipe is read from its file
+                patch.setattr(launch.Config, 'fromfile', lambda path: copy.deepcopy(cfg))
+                launch.train_main([str(path), '--work-dir', str(tmp_path / 'work'), *options, *more])
         except Trained:
             return ''
         except SystemExit as stop:

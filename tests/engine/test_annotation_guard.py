@@ -28,9 +28,13 @@ def file_content(**change):
 CONFIG = """
 load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
 where = dict(type='CocoDataset', data_root={root!r}, metainfo=dict(classes=('ant', 'bee')), pipeline=load)
-train_dataloader = dict(batch_size=1, dataset=dict(
+model, optim_wrapper = dict(type='mmdet.MaskRCNN'), dict(optimizer=dict(type='SGD', lr=0.1))
+train_cfg, val_cfg, test_cfg = dict(by_epoch=True, max_epochs=1), dict(), dict()
+default_scope = 'mmdet'
+each = dict(sampler=dict(type='DefaultSampler'))
+train_dataloader = dict(each, batch_size=1, dataset=dict(
     type='RepeatDataset', times=2, dataset=dict(where, ann_file='train.json', data_prefix=dict(img='train/'))))
-val_dataloader = dict(batch_size=1, dataset=dict(where, ann_file='val.json', data_prefix=dict(img='val/')))
+val_dataloader = dict(each, batch_size=1, dataset=dict(where, ann_file='val.json', data_prefix=dict(img='val/')))
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='CocoMetric', ann_file={root!r} + '/val.json', metric=['bbox', 'segm'])]
 test_evaluator = val_evaluator

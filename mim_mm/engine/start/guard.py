@@ -18,6 +18,9 @@ from mmengine.dist import get_world_size
 
 from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
 from mim_mm.config_parts import datasets_in, type_name
+from mim_mm.engine.start.checks.relations import check_relations
+from mim_mm.engine.start.checks.settings import check_keys, check_ranges
+from mim_mm.engine.start.checks.words import ConfigError
 
 # Keys that Runner reads from the config without being parameters of its constructor.
 _READ_ELSEWHERE = set(
@@ -34,10 +37,6 @@ _LAYOUTS = {
     'coco': 'expected {root}/annotations/instances_{{train,val}}2017.json, {root}/train2017/ and {root}/val2017/',
     'demo': 'make it with python tools/make_demo_data.py',
 }
-
-
-class ConfigError(ValueError):
-    """A config or command line that must not be trained with."""
 
 
 def known_keys() -> set[str]:
@@ -57,7 +56,8 @@ def loads_encoder(cfg: Config) -> bool:
 def check_config(cfg: Config) -> None:
     """Refuse top-level keys and default hooks that look like misspellings of known ones, and ``init`` without a reader.
 
-    Own variables (``data_root``, ``train_pipeline``, ``epochs`` ...) stay allowed: only close neighbours are refused.
+    Then what ``checks`` finds without a class: nested keys, ranges, relations. Own variables (``data_root``,
+    ``train_pipeline``, ``epochs`` ...) stay allowed: only close neighbours of top-level keys are refused.
 
     Raises:
         ConfigError: naming the key and the nearest known one.
@@ -77,6 +77,9 @@ def check_config(cfg: Config) -> None:
             f"strategy={cfg.strategy.get('type')} is set, but mmengine's Runner does not read it: add "
             "runner_type='mim_mm.ShardedRunner' (or inherit from configs/_base_/fsdp.py)"
         )
+    check_keys(cfg)
+    check_ranges(cfg)
+    check_relations(cfg)
 
 
 # Variables that OpenMMLab configs keep at the top level and that happen to lie near a known key.

@@ -21,6 +21,7 @@ from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
 from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
+from mim_mm.engine.start.checks import parts, relations, resuming
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
 from mim_mm.engine.stop.exact_resume import ResumeError
 from mim_mm.engine.stop.signals import EARLY, REQUEST
@@ -53,6 +54,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if cfg.get('value_range'):
         print_log(value_range.fill_value_range(cfg))
     guard.fit_loaders(cfg)
+    relations.check_together(cfg)
+    parts.check_parts(cfg)
     return cfg
 
 
@@ -92,6 +95,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             'tools/dist_train.sh CONFIG GPUS, or take the recipe without FSDP for one process'
         )
     notes = [f'schedule: {change}' for change in schedule.fit_schedule(cfg)]
+    relations.check_fitted(cfg)
     if args.amp and type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
@@ -111,6 +115,8 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
         )
     notes.append(f'batch: {batch} images an optimizer step on {processes} process(es)')
     checkpoint = guard.resolve_resume(args.resume, cfg.work_dir)
+    if checkpoint:
+        resuming.check_not_past(cfg, checkpoint, *resuming.trained(checkpoint))
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
@@ -136,6 +142,7 @@ def train_main(argv: list[str] | None = None) -> None:
     args = train_arguments(argv)
     try:
         cfg = load_config(args)
+        resuming.check_resume(cfg, args.resume, args.cfg_options)
         notes = _prepare_training(cfg, args)
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)

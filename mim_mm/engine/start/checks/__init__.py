@@ -1,0 +1,1 @@
+"""Mistakes of a config, found before anything is built: keys, argument names, ranges, relations, resuming."""

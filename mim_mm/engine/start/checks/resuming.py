@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from mmengine.config import Config
 
+from mim_mm.checkpoint.read import read_content
 from mim_mm.engine.start.checks.words import ConfigError
 
 
@@ -39,7 +39,7 @@ def trained(checkpoint: str) -> tuple[int, int]:
     The tensors stay on the disk.
     """
     try:
-        meta = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True).get('meta') or {}
+        meta = read_content(checkpoint, mmap=True).get('meta') or {}
     except Exception:  # whatever is wrong with the file is said when it is loaded
         return 0, 0
     counts = (meta.get('epoch'), meta.get('iter')) if isinstance(meta, dict) else ()

@@ -6,13 +6,15 @@ with it a finished run that nobody can tell from an unfinished one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 class DamagedFile(ValueError):
@@ -63,6 +65,45 @@ def write_text(path: str | Path, text: str, sync: bool = True, errors: str = 'st
 def write_json(path: str | Path, content: Any, sync: bool = True, indent: int | None = 1, **options: Any) -> None:
     """Write JSON; ``options`` are those of :func:`json.dumps`."""
     write_text(path, json.dumps(content, indent=indent, **options) + '\n', sync)
+
+
+# ---- regular files
+
+
+class NoRegularFile(OSError):
+    """A pipe, socket, device or folder under the name of a file: reading it may wait for ever, or never end."""
+
+
+def open_regular(path: str | os.PathLike) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading bytes.
+
+    Raises:
+        NoRegularFile: it is something else; without waiting, as ``open`` does for a pipe that nobody writes to.
+        OSError: as ``open``.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0) | getattr(os, 'O_CLOEXEC', 0))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise NoRegularFile(_is_what(path, 'a socket')) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        kinds = {stat.S_IFIFO: 'a pipe (FIFO)', stat.S_IFDIR: 'a folder'}
+        raise NoRegularFile(_is_what(path, kinds.get(stat.S_IFMT(mode), 'a device')))
+    os.set_blocking(handle, True)
+    return os.fdopen(handle, 'rb')
+
+
+def _is_what(path: str | os.PathLike, what: str) -> str:
+    return f"'{os.fspath(path)}' is {what}, no regular file: take it out of the data"
+
+
+def read_regular(path: str | os.PathLike) -> bytes:
+    """All bytes of a file through :func:`open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 # ---- reading JSON

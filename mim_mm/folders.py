@@ -39,8 +39,8 @@ def subfolders(folder: str | os.PathLike) -> list[str]:
 
 
 def walk(root: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
-    """``(folder, file names)`` of a tree in sorted order, without what is hidden. Links are followed, but not back to
-    a folder that was seen."""
+    """``(folder, file names)`` of a tree in sorted order, without what is hidden, and without pipes, devices and
+    sockets, which cannot be read as files. Links are followed, but not back to a folder that was seen."""
     seen = set()
     for folder, inner, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -49,7 +49,16 @@ def walk(root: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
             continue
         seen.add(real)
         inner[:] = sorted(name for name in inner if not is_hidden(name))
-        yield folder, sorted(name for name in files if not is_hidden(name))
+        special = _special(folder) if files else ()
+        yield folder, sorted(name for name in files if not is_hidden(name) and name not in special)
+
+
+def _special(folder: str) -> set[str]:
+    """Names in a folder that are neither files nor folders, nor links to such. A link to nothing is none of them: who
+    reads it says that the file is gone. Costs no call for a file, whose kind the listing has."""
+    with os.scandir(folder) as entries:
+        odd = [e for e in entries if not e.is_file() and not e.is_dir()]
+    return {entry.name for entry in odd if not entry.is_symlink() or os.path.exists(entry.path)}
 
 
 def same_numbering(names: Sequence[str], training: Sequence[str], where: str, trained: str) -> None:

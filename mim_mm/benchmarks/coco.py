@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -26,7 +25,7 @@ import torch
 import mim_mm.engine  # noqa: F401  registers what the recipes name
 from mim_mm.benchmarks import detector, synthetic_coco
 from mim_mm.benchmarks.timing import matmul_rate
-from mim_mm.detection.metric import FastCocoMetric, InMemoryCocoMetric
+from mim_mm.detection.metric import InMemoryCocoMetric
 
 KINDS = ['bbox', 'segm']
 
@@ -40,8 +39,6 @@ def metrics(path: str) -> dict[str, Callable]:
         'in memory, pycocotools': partial(InMemoryCocoMetric, path, KINDS),
         'in memory, arrays': partial(InMemoryCocoMetric, path, KINDS, evaluator='arrays'),
     }
-    if find_spec('faster_coco_eval'):
-        found['faster-coco-eval'] = partial(FastCocoMetric, path, KINDS)
     return found
 
 

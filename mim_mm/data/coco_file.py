@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mim_mm import files
 from mim_mm.data import coco_boxes, coco_images
 from mim_mm.data.coco_rows import (
     Findings,
@@ -128,8 +129,7 @@ def read_coco(
 def _load(path: str) -> tuple[dict, bool]:
     """The content, and whether pycocotools, which opens a file in the encoding of the system, reads the same."""
     try:
-        with open(path, 'rb') as file:
-            data = file.read()
+        data = files.read_regular(path)
         content = _parsed(data)
     except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"'{path}' cannot be read as JSON: {error}") from error

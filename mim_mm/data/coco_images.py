@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mim_mm import files
 from mim_mm.data.coco_rows import Findings, number
 from mim_mm.data.decode import reason
+from mim_mm.data.image_header import check_pixels, pillow_image
 from mim_mm.data.image_sources import SourceError
 
 ALL_HEADERS = 5000  # images of which every header is read; of more, SAMPLE drawn by seed 0, and all if one is wrong
@@ -40,12 +42,12 @@ def decoded_size(path: str, turn: bool = True) -> Size:
     Raises:
         OSError, or anything else that Pillow raises for a file that is no image.
     """
-    from PIL import Image
-
+    Image = pillow_image()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        with Image.open(path) as image:
+        with files.open_regular(path) as file, Image.open(file) as image:
             width, height = image.size
+            check_pixels(width, height)
             # A PNG has to be decoded for a chunk behind its pixels, which OpenCV does not look at either.
             known = image.getexif() if image.format != 'PNG' or 'exif' in image.info else {}
             orientation, jpeg = known.get(ORIENTATION, 1), image.format in ('JPEG', 'MPO')

@@ -91,9 +91,11 @@ def _clean_runs(shape: dict, height: int, width: int, note: Callable[[str], None
         note('run lengths written as bytes or with numbers as text, mended')
     if given is None:
         note("run lengths without a size, given the image's")
-    # 90.0 for 90 is a type that pycocotools refuses
-    same = plain is counts and given is not None and all(type(v) is int for v in size) and type(size) is list
-    return shape if same else dict(shape, size=[height, width], counts=plain)
+    # '90' and 90.0 for 90 are types that pycocotools refuses
+    whole = given is not None and all(type(v) is int for v in size) and type(size) is list
+    if given is not None and not whole:
+        note('sizes of run lengths written as text or fractions, made whole numbers')
+    return shape if plain is counts and whole else dict(shape, size=[height, width], counts=plain)
 
 
 def _plain_counts(counts: Any) -> list | str | None:

@@ -12,18 +12,14 @@ import cv2
 import mmcv
 import numpy as np
 
+from mim_mm import files
+from mim_mm.data.image_header import TIFFS, UnreadableImage, check_pixels, check_size, pillow_image
 from mim_mm.data.pixel_values import ValueRange, to_bytes
 from mim_mm.folders import DataError
 
 PLAIN = (1, 3)  # numbers of channels to which anything is converted; others must be in the file
-PIXEL_LIMIT = int(os.environ.get('OPENCV_IO_MAX_IMAGE_PIXELS') or 1 << 30)  # OpenCV's, which Pillow is set to
 JPEG, PNG = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
-TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 ORIENTATION = 0x0112
-
-
-class UnreadableImage(DataError):
-    """An image that cannot be decoded, or not to the channels that are wanted."""
 
 
 def decode(data: bytes, channels: int = 3, name: str = '', value_range: ValueRange = None) -> np.ndarray:
@@ -46,11 +42,12 @@ def decode(data: bytes, channels: int = 3, name: str = '', value_range: ValueRan
         the file's order. uint8 for 1 and 3 channels; else also float32.
 
     Raises:
-        UnreadableImage: with the reason.
+        UnreadableImage: with the reason; also an image above the limit of :mod:`mim_mm.data.image_header`, unread.
         ValueRangeError: more than 8 bits and no range, or values outside of it.
     """
     if not data:
         raise UnreadableImage('the file is empty')
+    check_size(data, name)
     raw = name.lower().endswith('.npy')
     if channels in PLAIN and not raw:
         if data[:2] == JPEG or data[:8] == PNG and data[24:25] <= b'\x08' or data[:2] == b'BM':
@@ -83,23 +80,14 @@ def read_image(path: str | os.PathLike, value_range: ValueRange = None) -> np.nd
     """(H, W, 3) uint8 in B, G, R of a file, for pictures.
 
     Raises:
-        FileNotFoundError: there is no such file. UnreadableImage, ValueRangeError: naming it.
+        FileNotFoundError: there is no such file. NoRegularFile: a pipe, device or socket.
+        UnreadableImage, ValueRangeError: naming it.
     """
-    with open(path, 'rb') as file:
-        data = file.read()
+    data = files.read_regular(path)
     try:
         return decode(data, 3, str(path), value_range)
     except UnreadableImage as error:
         raise UnreadableImage(f"'{path}' cannot be read: {error}") from error
-
-
-def pillow_image():
-    """``PIL.Image``, which from then on takes images as large as OpenCV does; its own limit is a sixth of that."""
-    from PIL import Image
-
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < PIXEL_LIMIT // 2:
-        Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT // 2  # Pillow refuses what is above twice this number
-    return Image
 
 
 def bits_of(image, head: bytes) -> tuple[int, bool]:
@@ -138,6 +126,7 @@ def stored(data: bytes, convert: bool = True) -> np.ndarray:
 
     try:
         with pillow_image().open(io.BytesIO(data)) as image:
+            check_pixels(*image.size, len(image.getbands()))
             bits, floats = bits_of(image, data)
             if image.format == 'PPM' and image.mode == 'I':  # Pillow has mapped the file's own largest value to 65535
                 return to_bytes(np.asarray(image).astype(np.uint16), (0, 65535))
@@ -213,9 +202,12 @@ def _by_tifffile(data: bytes) -> np.ndarray | None:
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as tiff:
             page = tiff.pages[0]
+            check_pixels(page.imagewidth, page.imagelength, page.samplesperpixel)
             pixels = np.moveaxis(page.asarray(), 0, -1) if 'S' in page.axes[:1] else page.asarray()
             tag = page.tags.get(ORIENTATION)
             return upright(pixels, tag.value if tag is not None else 1)
+    except UnreadableImage:
+        raise
     except Exception:  # e.g. a compression for which it lacks a package; OpenCV may have it
         return None
 

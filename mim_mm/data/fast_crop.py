@@ -7,10 +7,8 @@ antialiased resizing by torch, which follows Pillow's filter and rounds otherwis
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,70 +18,13 @@ from mmengine.logging import print_log
 from mmpretrain.datasets.transforms import RandomResizedCrop
 
 from mim_mm.data import crop_decode
-from mim_mm.data.decode import PIXEL_LIMIT, UnreadableImage, decode
+from mim_mm.data.decode import UnreadableImage, decode
+from mim_mm.data.image_header import JpegHeader, read_jpeg_header
 from mim_mm.data.image_sources import Place
 from mim_mm.data.pixel_values import ValueRange
 from mim_mm.registry import TRANSFORMS
 
 Box = tuple[int, int, int, int]  # top, left, height, width in pixels
-
-
-@dataclass(frozen=True)
-class JpegHeader:
-    """Size in pixels as stored, number of colour components, EXIF orientation (1: upright)."""
-
-    height: int
-    width: int
-    components: int
-    orientation: int = 1
-
-    @property
-    def simple(self) -> bool:
-        """Whether the pixels need neither turning nor a conversion from CMYK, and are not too many for OpenCV."""
-        return (
-            self.orientation not in range(2, 9)
-            and self.components in (1, 3)
-            and self.height * self.width <= PIXEL_LIMIT
-        )
-
-
-def read_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Walk over the segments of a JPEG up to its frame header; None for anything else, and where it is damaged.
-
-    Source: ITU-T T.81, annex B (segments, SOF); EXIF 2.3, section 4.5 (tag 0x0112).
-    """
-    if data[:2] != b'\xff\xd8':
-        return None
-    at, orientation = 2, 1
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, components = struct.unpack_from('>BHHB', data, at + 4)
-            return JpegHeader(height, width, components, orientation) if bits == 8 and height and width else None
-        length = int.from_bytes(data[at + 2 : at + 4], 'big')
-        if marker == 0xE1 and data[at + 4 : at + 10] == b'Exif\0\0':
-            orientation = _orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
-    return None
-
-
-def _orientation(tiff: bytes) -> int:
-    """Tag 0x0112 of the first directory of an EXIF block; 1 where there is none or the block is damaged."""
-    order = {b'II*\0': '<', b'MM\0*': '>'}.get(tiff[:4])
-    try:
-        start = struct.unpack_from(order + 'I', tiff, 4)[0]
-        for entry in range(struct.unpack_from(order + 'H', tiff, start)[0]):
-            tag, kind, count, value = struct.unpack_from(order + 'HHIH', tiff, start + 2 + 12 * entry)
-            if tag == 0x0112:
-                return value
-    except (struct.error, TypeError):
-        pass
-    return 1
 
 
 def _simplejpeg():

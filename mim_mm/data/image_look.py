@@ -13,17 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mim_mm import files
 from mim_mm.data.decode import (
     PLAIN,
-    TIFFS,
-    UnreadableImage,
     bits_of,
     decode,
     orientation_of,
-    pillow_image,
     reason,
     stored,
 )
+from mim_mm.data.image_header import POSTSCRIPT, TIFFS, UnreadableImage, check_pixels, npy_header, pillow_image
 from mim_mm.data.image_sources import Place
 from mim_mm.data.pixel_values import ValueRange, kind_of, likely_range, pair_of, to_bytes
 from mim_mm.folders import DataError
@@ -67,6 +66,7 @@ def look_at(place: Place, channels: int, full: bool = False, value_range: ValueR
         return Look(name, error='a tab or line break in its name')
     try:
         look = _header(place)
+        check_pixels(look.width, look.height, look.channels)
         kind, has = look.format, look.channels
         if has != channels and (channels not in PLAIN or (kind == 'NPY' and (has, channels) != (1, 3))):
             return Look(name, error=f'it has {has} channels, --channels {channels} are wanted')
@@ -94,13 +94,15 @@ def _extremes(look: Look, place: Place, channels: int, value_range: ValueRange) 
 
 def _header(place: Place) -> Look:
     part = Place(place.name, place.path, place.offset, HEAD if place.size < 0 else min(HEAD, place.size))
-    with open(place.path, 'rb') as file:
+    with files.open_regular(place.path) as file:
         file.seek(place.offset)
         head = file.read(part.size)
     if not head:
         raise UnreadableImage('the file is empty')
     if place.name.lower().endswith('.npy'):
         return _npy_header(head, place.name)
+    if head[:4] in POSTSCRIPT:
+        raise UnreadableImage('it is PostScript, which is a program and no image')
     Image = pillow_image()
     try:
         if not (head[:3] == b'GIF' and len(head) == HEAD):  # how many frames it has stands nowhere in the beginning
@@ -155,9 +157,7 @@ def _other_tiff(data: bytes, place: Place, error: Exception) -> Look:
 
 def _npy_header(head: bytes, name: str) -> Look:
     file = io.BytesIO(head)
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, kind = read(file)
+    shape, kind = npy_header(file)
     if len(shape) not in (2, 3) or 0 in shape or kind.hasobject:
         raise UnreadableImage(f'an array of shape {shape} and type {kind} is no image: (H, W) or (H, W, C) is')
     channels, floats = 1 if len(shape) == 2 else shape[2], kind.kind == 'f'
@@ -166,7 +166,7 @@ def _npy_header(head: bytes, name: str) -> Look:
 
 
 def _tail(place: Place) -> bytes:
-    with open(place.path, 'rb') as file:
+    with files.open_regular(place.path) as file:
         if place.size >= 0:
             file.seek(place.offset + max(0, place.size - TAIL))
             return file.read(min(TAIL, place.size))

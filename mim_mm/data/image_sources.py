@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import os
 import tarfile
 from collections import Counter
@@ -40,9 +41,9 @@ class Place:
         """The image's bytes.
 
         Raises:
-            OSError: the file is gone or shorter than it was when it was indexed.
+            OSError: the file is gone, no regular file, or shorter than it was when it was indexed.
         """
-        with open(self.path, 'rb') as file:
+        with files.open_regular(self.path) as file:
             file.seek(self.offset)
             data = file.read(self.size)
         if 0 <= self.size != len(data):
@@ -81,10 +82,10 @@ def open_source(data_root: str, ann_file: str = '', shards: str = '') -> Source:
     passed: Counter[str] = Counter()
     if shards or ann_file.endswith('.tar'):
         pattern = os.path.join(glob.escape(data_root), shards or glob.escape(ann_file))
-        files = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-        if not files:
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+        if not found:
             raise SourceError(f"no tar shard '{os.path.join(data_root, shards or ann_file)}'; expected {LAYOUT}")
-        kind, places = 'tar', [place for path in files for place in _in_shard(path, data_root, passed)]
+        kind, places = 'tar', [place for path in found for place in _in_shard(path, data_root, passed)]
     elif ann_file:
         kind, places = 'list', _in_list(os.path.join(data_root, ann_file), data_root, passed)
     else:
@@ -149,7 +150,7 @@ def _in_folder(root: str, passed: Counter[str]):
 
 def _in_list(path: str, root: str, passed: Counter[str]) -> list[Place]:
     """Lines of a list; blank lines and lines that begin with # do not count, nor do hidden files."""
-    with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
+    with io.TextIOWrapper(files.open_regular(path), encoding='utf-8-sig', errors='surrogateescape') as file:
         try:
             lines = [line.strip() for line in file]
         except UnicodeError as error:

@@ -14,11 +14,25 @@ from mmengine.registry import TRANSFORMS as ROOT
 from mmpretrain.datasets import transforms as _registers_its_own  # noqa: F401
 from mmpretrain.registry import TRANSFORMS as MMPRETRAIN
 
+from mim_mm import files
 from mim_mm.data.decode import UnreadableImage, decode
+from mim_mm.data.image_header import check_any_size
 from mim_mm.data.pixel_values import ValueRange
 from mim_mm.registry import TRANSFORMS
 
 CHANNELS = dict(color=3, grayscale=1)
+
+
+def read_bytes(path: str, backend_args: dict | None = None) -> bytes:
+    """A file by mmengine's ``fileio``; one on a mounted disk must be a regular file.
+
+    Raises:
+        OSError: there is none, or it is a pipe, device or socket (:class:`mim_mm.files.NoRegularFile`).
+    """
+    backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
+    if isinstance(backend, fileio.LocalBackend):
+        return files.read_regular(path)
+    return bytes(backend.get(path))
 
 
 @TRANSFORMS.register_module()
@@ -31,7 +45,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
             ``cv2``, are left to mmcv.
 
     Raises:
-        UnreadableImage, ValueRangeError: naming the file.
+        UnreadableImage, ValueRangeError: naming the file; also for an image above the limit of pixels.
     """
 
     def __init__(self, *args, value_range: ValueRange = None, **kwargs) -> None:
@@ -39,12 +53,15 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         self.value_range = value_range
 
     def transform(self, results: dict) -> dict | None:
-        if self.color_type not in CHANNELS or self.imdecode_backend != 'cv2' or self.file_client_args is not None:
-            return super().transform(results)
         path = results['img_path']
+        if self.file_client_args is not None:  # of mmcv before 2.0; the file may be anywhere
+            return super().transform(results)
         try:
-            data = fileio.get(path, backend_args=self.backend_args)
-            image = decode(bytes(data), CHANNELS[self.color_type], str(path), self.value_range)
+            data = read_bytes(path, self.backend_args)
+            if self.color_type not in CHANNELS or self.imdecode_backend != 'cv2':
+                check_any_size(data, str(path))
+                return super().transform(results)
+            image = decode(data, CHANNELS[self.color_type], str(path), self.value_range)
         except (OSError, UnreadableImage) as error:
             if self.ignore_empty:
                 return None

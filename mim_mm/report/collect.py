@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mim_mm import files
+from mim_mm.report.damage import CHAIN, RUN, RUN_MORE, faults, finite, inside
 from mim_mm.runs import split_current
 
 __all__ = ['Chain', 'Run', 'collect', 'read_scalars']
 
 UNREADABLE = 'unreadable'
 MISSING = 'missing'
-_OBJECTS = ('config', 'parent', 'git', 'progress', 'metrics', 'artifacts')
 STATUSES = ('done', 'failed', 'running', 'interrupted', 'skipped', UNREADABLE, MISSING)
 
 
@@ -40,13 +40,24 @@ class Run:
         return self.status == 'done'
 
     def file(self, relative: str | None) -> Path | None:
-        """A file named in run.json, looked for from the run's folder, then the chain's; None when it is not there."""
-        if not relative:
-            return None
-        for base in (self.folder, self.folder.parent):
-            if (base / relative).is_file():
-                return base / relative
-        return None
+        """A file named in run.json, looked for from the run's folder, then the chain's; None when it is not there, or
+        lies outside of both: a page is passed on, and must not carry what a run.json has only named."""
+        return next((path for path in self._named(relative) if inside(path, self.folder, self.folder.parent)), None)
+
+    def _named(self, relative: str | None) -> list[Path]:
+        if not isinstance(relative, str) or not relative or '\0' in relative:
+            return []
+        try:
+            return [base / relative for base in (self.folder, self.folder.parent) if (base / relative).is_file()]
+        except OSError:  # e.g. a name that is too long
+            return []
+
+    @property
+    def outside(self) -> list[str]:
+        """Names in run.json of files outside of the work dir, which are not read."""
+        named = self.raw.get('artifacts')
+        names = [self.raw.get('scalars'), *(named.values() if isinstance(named, dict) else ())]
+        return [name for name in names if self._named(name) and self.file(name) is None]
 
     @property
     def scalars(self) -> list[Path]:
@@ -97,10 +108,14 @@ def _text(value) -> str | None:
 
 
 def _numbers(metrics) -> dict:
-    """The plain numbers of a metrics object (a bool is no number)."""
+    """The finite numbers of a metrics object (a bool is no number)."""
     if not isinstance(metrics, dict):
         return {}
-    return {k: float(v) for k, v in metrics.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return {k: float(v) for k, v in metrics.items() if finite(v)}
+
+
+def _wrong(raw: dict, key: str, wanted: dict) -> list[str]:
+    return faults({key: raw[key]}, wanted)
 
 
 def read_run(folder: Path, listed: dict | None = None) -> Run:
@@ -115,15 +130,24 @@ def read_run(folder: Path, listed: dict | None = None) -> Run:
         raw = _load_object(path)
     except ValueError as error:
         return Run(**base, status=UNREADABLE, error=str(error))
+    wrong = faults(raw, RUN)
+    if wrong:
+        # Nothing of a damaged file is shown as if it were a result; the listing in chain.json says whose it was.
+        named = {
+            key: raw[key] for key in ('stage', 'kind', 'arm', 'seed') if raw.get(key) and not _wrong(raw, key, RUN)
+        }
+        error = f'run.json is damaged: {"; ".join(wrong)}. A rerun writes it anew'
+        return Run(**{**base, **named}, status=UNREADABLE, error=error)
+    spare = [key for key in raw if _wrong(raw, key, RUN_MORE)]
     for key in ('stage', 'kind', 'arm', 'seed'):
-        base[key] = raw.get(key, base[key])
+        value = raw.get(key, base[key])
+        base[key] = base[key] if value is None and key in ('stage', 'kind') else value
     status = raw.get('status')
     error = _text(raw.get('error'))
-    wrong = [key for key in _OBJECTS if not isinstance(raw.get(key), (dict, type(None)))]
-    if wrong:
-        status, error = UNREADABLE, f'run.json: {", ".join(wrong)} must be an object or null'
-        raw = {key: value for key, value in raw.items() if key not in wrong}
-        return Run(**base, status=status, error=error, raw=raw)
+    if spare:
+        said = f'run.json is damaged, and what is wrong in it is passed over: {"; ".join(faults(raw, RUN_MORE))}'
+        error = f'{error}\n{said}' if error else said
+        raw = {key: value for key, value in raw.items() if key not in spare}
     if status not in STATUSES:
         status, error = UNREADABLE, f'run.json has status {status!r}; known are {", ".join(STATUSES[:5])}'
     return Run(**base, status=status, error=error, metrics=_numbers(raw.get('metrics')), raw=raw)
@@ -132,9 +156,7 @@ def read_run(folder: Path, listed: dict | None = None) -> Run:
 def _listed_runs(chain: dict) -> list[tuple[str, dict]]:
     """(folder name, facts) for every run chain.json promises; accepts stage names alone or objects."""
     listed = []
-    stages = chain.get('stages') or []
-    stages = [dict(value, name=name) for name, value in stages.items()] if isinstance(stages, dict) else stages
-    for stage in stages:
+    for stage in _stages(chain)[0]:
         stage = dict(name=stage) if isinstance(stage, str) else dict(stage)
         name, seeds = stage.get('name'), stage.get('seeds') or []
         facts = dict(stage=stage.get('base') or name, **{key: stage.get(key) for key in ('kind', 'arm', 'seed')})
@@ -143,6 +165,32 @@ def _listed_runs(chain: dict) -> list[tuple[str, dict]]:
         else:
             listed.append((name, facts))
     return [(name, facts) for name, facts in listed if name]
+
+
+_STAGE = dict(RUN, name=RUN['stage'], base=RUN['stage'], seeds=CHAIN['arms'])
+
+
+def _stages(chain: dict) -> tuple[list, list[str]]:
+    """The stages of chain.json that are sound, and what is wrong with the others."""
+    stages = chain.get('stages') or []
+    if isinstance(stages, dict):
+        stages = [dict(value, name=name) if isinstance(value, dict) else value for name, value in stages.items()]
+    if not isinstance(stages, list):
+        return [], ['stages must be a list']
+    sound, wrong = [], []
+    for place, stage in enumerate(stages, 1):
+        found = faults(stage, _STAGE) if isinstance(stage, dict) else [] if isinstance(stage, str) else ['no object']
+        name = stage.get('name') if isinstance(stage, dict) else stage
+        if not found and isinstance(name, str) and ('/' in name or '\0' in name or name in ('.', '..')):
+            found = [f'the name {name!r} is no name of a folder']
+        wrong += [f'stage {place}: {text}' for text in found]
+        if not found:
+            sound.append(stage)
+    return sound, wrong
+
+
+def _list(value) -> list:
+    return value if isinstance(value, list) else []
 
 
 def collect(work_dir: str | Path) -> Chain:
@@ -160,6 +208,9 @@ def collect(work_dir: str | Path) -> Chain:
             notes.append(f'{error}. The stages below are those that left a run.json, in alphabetical order.')
     elif found:
         notes.append('There is no chain.json: the stages below are those that left a run.json, in alphabetical order.')
+    wrong = faults(chain, CHAIN) + _stages(chain)[1]
+    if wrong:
+        notes.append(f'chain.json is damaged, and what is wrong in it is passed over: {"; ".join(wrong)}.')
     listed = _listed_runs(chain)
     if not listed and not found:
         raise FileNotFoundError(
@@ -171,10 +222,10 @@ def collect(work_dir: str | Path) -> Chain:
     runs = [read_run(folder / name, facts.get(name)) for name in current]
     earlier = [read_run(folder / name) for name in others]
     seen = [run.arm for run in runs if run.arm]
-    arms = [arm for arm in chain.get('arms') or [] if isinstance(arm, str)]
+    arms = [arm for arm in _list(chain.get('arms')) if isinstance(arm, str)]
     arms += [arm for arm in dict.fromkeys(seen) if arm not in arms]
     name = str(chain.get('name') or folder.name)
-    orderings = [item for item in chain.get('orderings') or [] if isinstance(item, dict)]
+    orderings = [item for item in _list(chain.get('orderings')) if isinstance(item, dict)]
     return Chain(name=name, folder=folder, arms=arms, runs=runs, notes=notes, orderings=orderings, earlier=earlier)
 
 
@@ -187,9 +238,10 @@ def read_scalars(paths: list[Path]) -> dict:
     series: dict[str, dict] = {}
     for row in (row for path in paths for row in files.read_rows(path)):
         step = row.get('step', row.get('iter'))
-        if not isinstance(step, (int, float)):
+        if not finite(step):
             continue
-        for key, value in _numbers(row).items():
-            if key not in ('step', 'iter'):
-                series.setdefault(key, {})[step] = value
+        for key, value in row.items():
+            # A loss that is NaN is a gap of its curve.
+            if key not in ('step', 'iter') and (finite(value) or isinstance(value, float)):
+                series.setdefault(key, {})[step] = float(value)
     return {key: (sorted(points), [points[s] for s in sorted(points)]) for key, points in series.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mim_mm import files
 from mim_mm.report.collect import Chain, Run
+from mim_mm.report.damage import no_comparison
 from mim_mm.report.tables import HEADLINE, METRICS, Metric, metric_of
 
 __all__ = ['SCRATCH', 'columns', 'read_comparison', 'runs_of', 'values_of']
@@ -19,6 +20,10 @@ def read_comparison(chain: Chain) -> dict | None:
     fix = 'the next call of tools/transfer.py writes it anew'
     try:
         content = files.read_json(path, fix)
+        wrong = no_comparison(content)
+        if wrong:
+            chain.notes.append(f'{path} is damaged ({wrong}): {fix}.')
+            return None
         return content if content['schema'] == 1 and content['arms'] and content['recipes'] else None
     except files.DamagedFile as error:
         chain.notes.append(f'{error}.')

@@ -89,7 +89,7 @@ figure img { display: block; max-width: 100%; height: auto; }
 
 
 def _inline(text: str) -> str:
-    return re.sub(r'`([^`]+)`', r'<code>\1</code>', html.escape(text, quote=False))
+    return re.sub(r'`([^`]+)`', r'<code>\1</code>', html.escape(str(text), quote=False))
 
 
 def _class(*names: str) -> str:
@@ -135,28 +135,45 @@ def to_html(title: str, blocks: list) -> str:
     )
 
 
+def _md(text: str) -> str:
+    """A line of Markdown in which names are names: no HTML and no link comes out of a text; `` `code` `` stays."""
+    text = ' '.join(str(text).splitlines())
+    pieces = re.split(r'(`[^`]+`)', text)
+    if '``' in text or '\\`' in text or text.count('`') % 2:  # readers would pair these marks in another way
+        pieces = [text.replace('`', '&#96;')]
+    return ''.join(p if p[:1] == '`' else _plain(p) for p in pieces)
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r'&(?=#?\w+;)(?!#96;)', '&amp;', text).replace('<', '&lt;')
+    return re.sub(r'\](?=[\[(:])', '&#93;', text)  # a backslash could itself be made plain by one before it
+
+
 def _md_cell(cell: Cell) -> str:
-    text = cell.text.replace('|', '\\|').replace('\n', ' ')
+    text = _md(cell.text).replace('\\|', '|').replace('|', '\\|')
     return f'**{text}**' if cell.state in ('strong', 'good', 'bad') else text
 
 
 def markdown_of(block, folder: Path) -> str:
     if isinstance(block, Heading):
-        return f'## {block.text}'
+        return f'## {_md(block.text)}'
     if isinstance(block, Text):
-        return f'**{block.text}**' if block.state in ('good', 'bad') else block.text
+        return f'**{_md(block.text)}**' if block.state in ('good', 'bad') else _md(block.text)
     if isinstance(block, Pre):
         return '\n'.join('    ' + line for line in block.text.splitlines())
     if isinstance(block, Table):
         rule = ['---', *(['---:' if block.numeric else '---'] * (len(block.header) - 1))]
-        rows = [block.header, rule, *([_md_cell(cell) for cell in row] for row in block.rows)]
+        header = [_md_cell(Cell(title)) for title in block.header]
+        rows = [header, rule, *([_md_cell(cell) for cell in row] for row in block.rows)]
         lines = '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in rows)
-        return lines + (f'\n\n{block.caption}' if block.caption else '')
+        return lines + (f'\n\n{_md(block.caption)}' if block.caption else '')
     where = Path(os.path.relpath(block.path, folder)).as_posix()
-    caption = block.caption.replace('[', '(').replace(']', ')')
-    return f'![{caption}](<{where}>)' + (f'\n\n*{block.caption}*' if block.caption else '')
+    for letter in '<>\n\r\\':
+        where = where.replace(letter, f'%{ord(letter):02X}')
+    caption = _md(block.caption.replace('[', '(').replace(']', ')'))
+    return f'![{caption}](<{where}>)' + (f'\n\n*{caption}*' if block.caption else '')
 
 
 def to_markdown(title: str, blocks: list, folder: str | Path) -> str:
     """The same page as Markdown; pictures are linked relative to ``folder``, where the file will lie."""
-    return f'# {title}\n\n' + '\n\n'.join(markdown_of(block, Path(folder)) for block in blocks) + '\n'
+    return f'# {_md(title)}\n\n' + '\n\n'.join(markdown_of(block, Path(folder)) for block in blocks) + '\n'

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mim_mm import files
 from mim_mm.compat.paths import repo_root
+from mim_mm.report.collect import read_run
 
 __all__ = ['pack', 'unpack']
 
@@ -23,9 +24,9 @@ def _kept(work_dir: Path) -> list[Path]:
     """Of each run its run.json, the JSON files that run.json names, and mmengine's scalars; of the chain its facts."""
     kept = [path for name in ('chain.json', 'compare.json') if (path := work_dir / name).is_file()]
     for record in sorted(work_dir.glob('*/run.json')):
-        content = files.read_json(record)
-        named = [value for value in (content.get('artifacts') or {}).values() if str(value).endswith('.json')]
-        kept += [record, *(record.parent / name for name in named if (record.parent / name).is_file())]
+        named = read_run(record.parent).artifacts.values()  # those that lie in the work dir
+        plain = [path for path in named if path.is_relative_to(work_dir) and '..' not in path.parts]
+        kept += [record, *(path for path in plain if path.suffix == '.json')]
         kept += sorted(record.parent.glob('*/vis_data/scalars.json'))
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def _problems(chain: Chain) -> list:
         if not run.done and run in _trained(chain):
             blocks += [Text(f'`{run.name}`: {run.status}', 'bad'), Pre(run.error or 'no error was recorded')]
             continue
+        for name in run.outside:
+            blocks.append(Text(f'`{run.name}`: run.json names {name!r} outside of the work dir: not read', 'bad'))
         failed = run.raw.get('artifact_errors')
         for name, error in failed.items() if isinstance(failed, dict) else ():
             blocks += [Text(f'`{run.name}`: the result stands, but {name} could not be made', 'bad'), Pre(str(error))]
@@ -195,24 +198,46 @@ def _result(chain: Chain) -> list:
     return blocks
 
 
-def build_blocks(chain: Chain, figures: Path) -> list:
-    """All blocks of the page; draws the curves into ``figures``."""
-    comparison = read_comparison(chain)
-    blocks = [_headline(chain), *(Text(note, 'bad') for note in chain.notes)]
-    if comparison:
-        blocks += comparison_blocks(chain, comparison, figures)
-    else:
-        blocks += _result(chain)
-    blocks += ordering_blocks(chain)
-    blocks += filter(None, [probe_table(chain)])
-    blocks += [Heading('What ran'), *_what_ran(chain)]
-    blocks += _problems(chain) + _pictures(chain)
+def _curves(chain: Chain, figures: Path) -> list:
     curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures) + quality_curves(chain, figures)]
-    if curves:
-        blocks += [Heading('Curves'), *curves]
-    blocks += [Heading('Runs'), runs_table(chain)]
+    return [Heading('Curves'), *curves] if curves else []
+
+
+def _earlier(chain: Chain) -> list:
     earlier = earlier_table(chain)
-    return [*blocks, Heading('Earlier runs'), earlier] if earlier else blocks
+    return [Heading('Earlier runs'), earlier] if earlier else []
+
+
+def _part(what: str, reads: str, make: Callable[[], list]) -> list:
+    """A part of the page, or why it is not there: one damaged file must not hide what the others say."""
+    try:
+        return make()
+    except Exception as error:  # what a file of anything leads to cannot be listed; what is known is said before
+        why = f'{type(error).__name__}: {str(error)[:200]}'
+        return [Text(f'{what} could not be made, since one of its files ({reads}) is damaged: {why}', 'bad')]
+
+
+def build_blocks(chain: Chain, figures: Path) -> list:
+    """All blocks of the page; draws the curves into ``figures``. Never raises for what is in a file."""
+    comparison = read_comparison(chain)
+    parts = [_part('The headline', 'run.json', lambda: [_headline(chain)])]
+    parts.append([Text(note, 'bad') for note in chain.notes])
+    if comparison:
+        made = _part('The comparison', 'compare.json', lambda: comparison_blocks(chain, comparison, figures))
+        parts.append(made)
+    else:
+        parts.append(_part('The result', 'run.json, identity.json', lambda: _result(chain)))
+    parts += [
+        _part('Orderings', 'chain.json', lambda: ordering_blocks(chain)),
+        _part('The quick probe', 'run.json, knn.json', lambda: [*filter(None, [probe_table(chain)])]),
+        _part('What ran', 'run.json', lambda: [Heading('What ran'), *_what_ran(chain)]),
+        _part('What went wrong', 'run.json', lambda: _problems(chain)),
+        _part('Pictures', 'run.json', lambda: _pictures(chain)),
+        _part('Curves', 'scalars.json, quality.jsonl', lambda: _curves(chain, figures)),
+        _part('Runs', 'run.json', lambda: [Heading('Runs'), runs_table(chain)]),
+        _part('Earlier runs', 'run.json', lambda: _earlier(chain)),
+    ]
+    return [block for part in parts for block in part]
 
 
 def write_report(work_dir: str | Path) -> tuple[Path, Path]:
@@ -221,6 +246,8 @@ def write_report(work_dir: str | Path) -> tuple[Path, Path]:
     blocks = build_blocks(chain, chain.folder / 'report')
     title = f'{chain.name}: pretraining and transfer'
     page, markdown = chain.folder / 'report.html', chain.folder / 'report.md'
-    files.write_text(page, to_html(title, blocks), sync=False)
-    files.write_text(markdown, to_markdown(title, blocks, chain.folder), sync=False)
+    # Names may be any bytes, and JSON may hold halves of letters, which UTF-8 does not.
+    plain = dict(sync=False, errors='backslashreplace')
+    files.write_text(page, to_html(title, blocks), **plain)
+    files.write_text(markdown, to_markdown(title, blocks, chain.folder), **plain)
     return page, markdown

@@ -6,16 +6,18 @@ import ast
 from pathlib import Path
 
 from mim_mm import files
+from mim_mm.compat.paths import configs_root
 from mim_mm.recipe_facts import pretraining, stated_backbone, totals, until
 from mim_mm.report.collect import Chain, Run
+from mim_mm.report.damage import inside
 from mim_mm.report.published import known_data
 
 __all__ = ['pretraining_of', 'pretrainings', 'resolved']
 
 
 def resolved(run: Run) -> dict | None:
-    """The resolved config of a run: the chain's ``identity.json``, else mmengine's dump beside it, else the recipe that
-    run.json names, as that file is now and with the options of the run; None where none of them can be read."""
+    """The resolved config of a run, or None: the chain's ``identity.json``, else mmengine's dump beside it, else the
+    recipe of ours that run.json names, as that file is now and with the options of the run."""
     return _left_in(run.folder) or _named(run.raw.get('config') or {})
 
 
@@ -52,9 +54,10 @@ def _value(node: ast.AST):
 
 def _named(config: dict) -> dict | None:
     path = config.get('path')
-    if not path or not Path(path).is_file():
-        return None
     try:
+        # A config is a program, and run.json may come from anywhere: none but our own recipes is run.
+        if not path or not Path(path).is_file() or not inside(Path(path), configs_root()):
+            return None
         from mmengine.config import Config
 
         found = Config.fromfile(str(path), import_custom_modules=False)

@@ -10,7 +10,7 @@ from mmengine.registry import TRANSFORMS as ROOT
 from PIL import Image
 
 from mim_mm.data import image_survey, own_images
-from mim_mm.data.decode import PIXEL_LIMIT, UnreadableImage, decode, read_image
+from mim_mm.data.decode import UnreadableImage, decode, read_image
 from mim_mm.data.fast_crop import FastRandomResizedCrop, JpegHeader, LazyLoadImageFromFile
 from mim_mm.data.image_sources import SourceError, find_source
 from mim_mm.data.loading import LoadImageFromFile
@@ -230,7 +230,7 @@ def test_an_image_beyond_pillows_limit_is_surveyed_as_it_is_trained(tmp_path, mo
     (tmp_path / 'i' / 'a.webp').write_bytes(saved(COLOURS, 'WEBP'))
     assert not image_survey.survey(find_source(tmp_path / 'i'), full=True).unreadable
     assert decode((tmp_path / 'i' / 'a.webp').read_bytes()).shape == COLOURS.shape
-    assert JpegHeader(1000, PIXEL_LIMIT // 1000, 3).simple and not JpegHeader(1000, PIXEL_LIMIT // 1000 + 1, 3).simple
+    assert JpegHeader(1 << 14, 1 << 14, 3).simple and not JpegHeader(1 << 14, (1 << 14) + 1, 3).simple
 
 
 def test_a_file_without_a_range_is_not_passed_over(tmp_path):

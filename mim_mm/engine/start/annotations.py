@@ -19,9 +19,11 @@ from mmengine.logging import print_log
 
 from mim_mm import files
 from mim_mm.config_parts import steps_in, type_name
+from mim_mm.data import image_header
 from mim_mm.data.coco_file import CocoFile, read_coco
 from mim_mm.data.image_sources import SourceError, cache_folder
 from mim_mm.engine.start import guard
+from mim_mm.folders import DataError
 
 RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 VERSION = 1  # of the checks: raise it when they change, so that files are looked at again
@@ -31,7 +33,7 @@ def check_annotations(cfg: Config, folder: str | Path | None = None, say: Callab
     """Check every COCO file of a config; where one had to be mended, point data sets and evaluators at a copy.
 
     Args:
-        cfg: changed in place.
+        cfg: changed in place. Its ``max_pixels`` holds from here on, since the headers of images are read.
         folder: mended copies are written to ``<folder>/annotations``; None: nothing is written, and the config stays.
         say: told what was found, a line at a time, in the first process of a job.
 
@@ -39,6 +41,10 @@ def check_annotations(cfg: Config, folder: str | Path | None = None, say: Callab
         guard.ConfigError: what has no single meaning, with the id of the annotation or image; a recipe with masks and
             annotations without; a file of other classes than the config's.
     """
+    try:
+        image_header.state_max_pixels(cfg.get('max_pixels'))
+    except DataError as error:
+        raise guard.ConfigError(str(error)) from error
     if any(int(os.environ.get(name) or 0) for name in RANKS):
 
         def say(line: str) -> None:
@@ -157,12 +163,12 @@ def _key(path: str, options: dict, trained: bool) -> str:
     """Of all that decides the answer: content, options, and the listing of the image folder by its time of change."""
     sha = hashlib.sha256()
     try:
-        with open(path, 'rb') as file:
+        with files.open_regular(path) as file:
             for block in iter(lambda: file.read(1 << 20), b''):
                 sha.update(block)
         stamp = os.stat(options['images']).st_mtime_ns
     except OSError as error:
-        raise guard.ConfigError(f'{error.filename} cannot be read: {error.strerror}') from error
+        raise guard.ConfigError(f'{error.filename or path} cannot be read: {error.strerror or error}') from error
     sha.update(json.dumps([VERSION, options, trained, stamp], sort_keys=True).encode())
     return sha.hexdigest()
 

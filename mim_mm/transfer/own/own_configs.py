@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from mim_mm.transfer.chain import ChainError, find_file
 from mim_mm.transfer.own.own_encoder import Encoder, recipe_config
 
 HERE = '{{ fileDirname }}'  # mmengine puts the folder of the config here, so a work dir can be moved
+HERE_PATH = re.compile(re.escape(HERE) + r'[\w./ -]*')  # what this package makes of it
 PROBE_EPOCHS, PROBE_ITERS = 10, (500, 12500)  # of configs/linear/vitb_quick_probe.py on ImageNet, and its limits here
 LEAST_STEPS, LEAST_BATCH = 500, 128  # of the linear probe and fine-tuning; see _enough_steps
 
@@ -32,9 +34,11 @@ def literal(value: Any, indent: int = 0) -> str:
         parts = [literal(v, indent + 4) for v in value]
         ends = ('[', ']') if isinstance(value, list) else ('(', ',)' if len(value) == 1 else ')')
     elif isinstance(value, dict):
-        parts, ends = [f'{k!r}: {literal(v, indent + 4)}' for k, v in value.items()], ('{', '}')
-    elif isinstance(value, str) and HERE in value:  # the folder's name may have any quotation mark in it
+        parts, ends = [f'{literal(k)}: {literal(v, indent + 4)}' for k, v in value.items()], ('{', '}')
+    elif isinstance(value, str) and HERE_PATH.fullmatch(value):  # the folder's name may have any quotation mark in it
         return f"r'''{value}'''"
+    elif isinstance(value, str):  # a class may be called as anything: mmengine fills in {{ }} before Python reads it
+        return repr(value).replace('{{', '{\\x7b')
     else:
         return repr(value)
     line = ends[0] + ', '.join(parts) + ends[1]

@@ -52,7 +52,7 @@ def test_twelve_bits_in_a_folder_with_an_apostrophe(place):
     for stage in ('pretrain', 'quick_probe', 'linear', 'finetune'):
         cfg = launch.load_config(
             argparse.Namespace(config=str(chain[stage].config), cfg_options={}, launcher='none', work_dir=None,
-                               seed=None, data_root=None)
+                               seed=None, data_root=None, trust_pickle=False)
         )  # fmt: skip
         assert cfg.value_range == dict(integer=(0, 4095))
         assert cfg.train_dataloader.dataset.pipeline[0].value_range == dict(integer=(0, 4095))

@@ -12,7 +12,13 @@ from mim_mm.engine.start import class_count, guard, launch
 
 def options(path, **settings):
     return argparse.Namespace(
-        config=str(path), cfg_options=settings, launcher='none', work_dir=None, seed=None, data_root=None, trust_pickle=False
+        config=str(path),
+        cfg_options=settings,
+        launcher='none',
+        work_dir=None,
+        seed=None,
+        data_root=None,
+        trust_pickle=False,
     )
 
 

@@ -12,7 +12,7 @@ from mim_mm.engine.start.cpu_memory import keep_freed_memory
 
 def faults(megabytes):
     '''Pages that the system hands out while so many MB are allocated, written and freed eight times.'''
-    for _ in range(2):
+    for _ in range(10):  # the heap takes some rounds to hold such a block in one piece
         torch.ones(megabytes << 18)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(8):

@@ -7,6 +7,7 @@ import sys
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('MPLBACKEND', 'Agg')
 
+import logging
 import random
 
 import numpy
@@ -20,6 +21,8 @@ from yapf.yapflib import yapf_api
 import mim_mm  # noqa: F401  before any test module imports mmdet: provides mmcv._ext
 
 torch.set_num_threads(1)
+# mmengine's loggers keep the stream of the test that made them; writing to it later is no error of the test that does.
+logging.raiseExceptions = False
 
 
 # Files of half a minute or more, the longest first: so that no process of several is left alone with one at the end.

@@ -6,6 +6,7 @@ python tools/plan.py configs/emae/emae_vitl_800e.py --gpus 64 --gpu a100-80 --sl
 """
 
 import sys
+from contextlib import redirect_stdout
 
 from mmengine.config import Config
 
@@ -31,7 +32,9 @@ def entries(path: str) -> list[Entry]:
 def main() -> None:
     args = arguments(__doc__).parse_args()
     try:
-        print(answer(entries(args.config), args, repo_root() / 'docs' / 'results'))
+        with redirect_stdout(sys.stderr):  # what is logged on the way, so that --json is JSON
+            found = answer(entries(args.config), args, repo_root() / 'docs' / 'results')
+        print(found)
     except (ValueError, FileNotFoundError, ChainError) as error:
         sys.exit(f'error: {error}')
     except (KeyError, TypeError) as error:

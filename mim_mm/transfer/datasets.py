@@ -19,7 +19,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.engine.start import annotations, guard
-from mim_mm.engine.start.checks import parts, relations
+from mim_mm.engine.start.checks import relations
 from mim_mm.files import known_object
 from mim_mm.folders import is_hidden
 from mim_mm.transfer import chain as chain_file
@@ -201,8 +201,8 @@ def require(configs: dict[str, Config]) -> None:
             guard.check_data_roots(config)
             # Weeks of pretraining may lie before the stage that would find it.
             annotations.check_annotations(copy.deepcopy(config))
+            # Names of classes and arguments wait for the stage itself: looking them up imports every library.
             relations.check_together(config)
-            parts.check_parts(config)
         except guard.ConfigError as error:
             lost.setdefault(str(error), []).append(stage)
     if lost:

@@ -161,16 +161,18 @@ def test_the_tool_measures_and_draws(run):
 
 def test_ctrl_c_ends_the_job_too_and_leaves_nothing_half_written(run, tmp_path):
     save(run, 1)
-    fifo = tmp_path / 'labelled' / 'train' / 'ant' / '0.png'
-    fifo.unlink()
-    os.mkfifo(fifo)  # reading it never ends, so the job hangs in the middle of its work
     (run / 'quality.jsonl').write_text('{"iter": 5, "protocol": "x"}\n')
     tool = start(run, '--once')
     deadline = time.time() + 200
     while not (jobs := _jobs(tool.pid)) and time.time() < deadline:
         time.sleep(0.2)
     assert jobs, 'the job never started'
+    for pid in jobs:
+        os.kill(pid, signal.SIGSTOP)  # it stays in the middle of its work
     tool.send_signal(signal.SIGINT)
+    time.sleep(1)
+    for pid in jobs:
+        os.kill(pid, signal.SIGCONT)  # and sees what it was sent meanwhile
     _, err = tool.communicate(timeout=60)
     assert tool.returncode == 130 and 'what is measured stands' in err and 'Traceback' not in err
     assert not any(os.path.exists(f'/proc/{pid}') for pid in jobs)

@@ -160,8 +160,10 @@ def test_changed_data_reruns(place):
     data = place.folder / 'data' / 'train'
     data.mkdir(parents=True)
     (data / 'a.png').write_text('a')
-    loader = dict(dataset=dict(data_root=str(place.folder / 'data'), data_prefix='train'))
-    place.config('linear', train_dataloader=loader)
+    data_set = dict(data_root=str(place.folder / 'data'), data_prefix='train')
+    loader = dict(dataset=data_set, sampler=dict(type='DefaultSampler', shuffle=True))
+    more = dict(train_cfg=dict(max_epochs=1), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+    place.config('linear', train_dataloader=loader, **more)
     place.write()
     assert place.run()[0] == 0
     assert place.record('linear')['data']['train/train']['files'] == 1

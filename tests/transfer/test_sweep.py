@@ -55,7 +55,7 @@ args = parser.parse_args()
 cfg, parent = read(args.config), None
 for option in args.cfg_options:
     key, _, value = option.partition('=')
-    if key.startswith('custom_hooks'):
+    if key == 'init':
         parent = json.loads(zipfile.ZipFile(value).read('state'))
     else:
         *path, last = key.split('.')

@@ -10,43 +10,19 @@ import torch.nn.functional as F
 from mmpretrain.models import BEiTViT
 from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT
 from mmpretrain.models.utils import resize_pos_embed
-from torch import Tensor, nn
+from torch import Tensor
 
-from mim_mm.encoders.base import Encoder, Grid, refusal
+from mim_mm.encoders.base import refusal
 from mim_mm.encoders.class_attention import row_of, without_dropout
 from mim_mm.encoders.initial import init_beit, init_cae
+from mim_mm.encoders.patches import LayerEncoder
 
 
-class BEiTEncoder(Encoder):
+class BEiTEncoder(LayerEncoder):
     """The ViT of fine-tuning and probes. Tables of relative positions fit one size of image."""
 
     backbones = (BEiTViT,)
     backbone: BEiTViT
-
-    @property
-    def grid(self) -> Grid:
-        height, width = self.backbone.patch_resolution
-        projection = self.backbone.patch_embed.projection
-        return Grid(
-            height=height,
-            width=width,
-            patch_size=projection.stride[0],
-            in_channels=projection.in_channels,
-            embed_dims=self.backbone.embed_dims,
-            num_prefix=0 if self.backbone.cls_token is None else self.backbone.num_extra_tokens,
-        )
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        return list(self.backbone.layers)
-
-    @property
-    def heads(self) -> int:
-        return self.backbone.layers[-1].attn.num_heads
-
-    @property
-    def norm(self) -> nn.Module | None:
-        return self.backbone.ln1 if self.backbone.final_norm else None
 
     def embed(self, images: Tensor) -> Tensor:
         backbone = self.backbone
@@ -60,7 +36,7 @@ class BEiTEncoder(Encoder):
         x, shared = self._enter(self.embed(images))
         for layer in self.backbone.layers:
             x = layer(x, shared)
-        x = self.backbone.ln1(x) if self.backbone.final_norm else x
+        x = x if self.norm is None else self.norm(x)
         return x[:, : self.num_prefix], x[:, self.num_prefix :]
 
     def _enter(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -7,27 +7,14 @@ from mmpretrain.models.selfsup import SimMIMSwinTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
-from mim_mm.encoders.base import Encoder, Grid
+from mim_mm.encoders.patches import PatchEncoder
 
 
-class SwinEncoder(Encoder):
+class SwinEncoder(PatchEncoder):
     """A pyramid of four stages, no class token, no blocks of one width that could be read one by one."""
 
     backbones = (SwinTransformer,)
     backbone: SwinTransformer
-
-    @property
-    def grid(self) -> Grid:
-        height, width = self.backbone.patch_resolution
-        projection = self.backbone.patch_embed.projection
-        return Grid(
-            height=height,
-            width=width,
-            patch_size=projection.stride[0],
-            in_channels=projection.in_channels,
-            embed_dims=self.backbone.embed_dims,
-            num_prefix=0,
-        )
 
     @property
     def stages(self) -> list[int]:

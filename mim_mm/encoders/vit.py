@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmpretrain.models import VisionTransformer
@@ -9,14 +11,15 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Encoder, Grid, gather_parts, refusal
+from mim_mm.encoders.base import Grid, gather_parts, refusal
 from mim_mm.encoders.class_attention import project_row, row_of, without_dropout
 from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
+from mim_mm.encoders.patches import LayerEncoder
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 
 
-class ViTEncoder(Encoder):
+class ViTEncoder(LayerEncoder):
     """MAE's, MoCo v3's and DeiT's ViT: absolute positions at the input, a class token or none."""
 
     backbones = (VisionTransformer,)
@@ -24,28 +27,8 @@ class ViTEncoder(Encoder):
 
     @property
     def grid(self) -> Grid:
-        height, width = self.backbone.patch_resolution
-        projection = self.backbone.patch_embed.projection
-        return Grid(
-            height=height,
-            width=width,
-            patch_size=projection.kernel_size[0],
-            in_channels=projection.in_channels,
-            embed_dims=self.backbone.embed_dims,
-            num_prefix=self.backbone.num_extra_tokens,
-        )
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        return list(self.backbone.layers)
-
-    @property
-    def heads(self) -> int:
-        return self.backbone.layers[-1].attn.num_heads
-
-    @property
-    def norm(self) -> nn.Module | None:
-        return self.backbone.ln1 if self.backbone.final_norm else None
+        # What a patch covers, also where patches overlap, which reading a backbone allows and encoding refuses.
+        return replace(super().grid, patch_size=self.backbone.patch_embed.projection.kernel_size[0])
 
     @property
     def prefix(self) -> Tensor | None:

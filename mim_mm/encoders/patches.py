@@ -1,0 +1,44 @@
+"""What mmpretrain's plain and pyramid ViTs have in common: where their patches and their layers are kept."""
+
+from __future__ import annotations
+
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from torch import nn
+
+from mim_mm.encoders.base import Encoder, Grid
+
+
+class PatchEncoder(Encoder):
+    """Backbones with one projection of square patches, ``patch_embed``, and the grid that it makes."""
+
+    backbone: BaseBackbone
+
+    @property
+    def grid(self) -> Grid:
+        backbone = self.backbone
+        height, width = backbone.patch_resolution
+        projection = backbone.patch_embed.projection
+        return Grid(
+            height=height,
+            width=width,
+            patch_size=projection.stride[0],
+            in_channels=projection.in_channels,
+            embed_dims=backbone.embed_dims,
+            num_prefix=0 if getattr(backbone, 'cls_token', None) is None else backbone.num_extra_tokens,
+        )
+
+
+class LayerEncoder(PatchEncoder):
+    """Of these, a stack of equally wide ``layers`` with a norm behind it or none."""
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.backbone.layers)
+
+    @property
+    def heads(self) -> int:
+        return self.backbone.layers[-1].attn.num_heads
+
+    @property
+    def norm(self) -> nn.Module | None:
+        return self.backbone.ln1 if self.backbone.final_norm else None

@@ -74,7 +74,7 @@ demo: $(VENV)/.ready  ## pretrain, probes, fine-tune, detection and a report on 
 test: $(VENV)/.ready  ## the tests
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
-test-fast: $(VENV)/.ready  ## those that start no process and train no run: two minutes
+test-fast: $(VENV)/.ready  ## those that start no process and train no run: three minutes
 	$(VENV)/bin/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not process and not slow' $(TESTS)
 
 test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, two iterations each where memory allows (hours)

@@ -23,6 +23,7 @@ MODELS = _child(
     _root.MODELS,
     'masking.adaptive masking.attended masking.block masking.grid masking.parallel masking.random masking.salience '
     'masking.salience_parallel '
+    'encoders.raw_pixels '
     'decoders.cross_decoder decoders.mae_decoder '
     'algorithms.beit algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '

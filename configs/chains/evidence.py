@@ -78,6 +78,14 @@ stages.update(
         for _arm in _arms
     }
 )
+# The lines below everything: no encoder at all, and the random one.
+stages['probe_pixels'] = dict(
+    kind='probe',
+    config=f'{_here}pixels_probe.py',
+    init=None,
+    arm='pixels',
+    artifacts=[_knn],
+)
 stages['probe_scratch'] = dict(
     kind='probe', config=f'{_here}quick_probe.py', init=None, arm='scratch', seeds=[0, 1, 2, 3, 4], artifacts=[_knn]
 )
@@ -95,6 +103,41 @@ stages.update(
     }
 )
 stages['report'] = dict(kind='report')
+controls = ['pixels', 'scratch']
+series = [
+    dict(
+        title='EMAE (K parts) against MAE at the ratio 1 - 1/K',
+        x='K',
+        lines={
+            'EMAE, K parts': {4: 'emae_w0', 8: 'emae_k8', 16: 'emae_k16'},
+            'MAE, ratio 1 - 1/K': {4: 'mae', 8: 'mae_r875', 16: 'mae_r9375'},
+        },
+    ),
+    dict(
+        title='Weight of consistency',
+        x='weight',
+        lines={
+            'EMAE, K = 4': {
+                0: 'emae_w0',
+                0.03: 'emae_w003',
+                0.1: 'emae',
+                0.3: 'emae_w03',
+                0.5: 'emae_w05',
+                1: 'emae_w1',
+            },
+            'with a ramp': {1: 'emae_w1_ramp'},
+            'four times as long': {0: 'emae_w0_4x', 1: 'emae_w1_4x'},
+        },
+    ),
+    dict(
+        title='Salience against random masks',
+        x='mask ratio',
+        lines={
+            'random': {0.5: 'mae_r5', 0.6: 'mae_r6', 0.75: 'mae', 0.875: 'mae_r875', 0.9: 'mae_r9'},
+            'SBAM': {0.5: 'sbam_r5', 0.6: 'sbam_r6', 0.75: 'sbam', 0.9: 'sbam_r9'},
+        },
+    ),
+]
 
 _EQUAL, _MASKS, _WEIGHT = 'EMAE against MAE', 'Masks, without consistency', 'Consistency'
 _SALIENCE, _ALL = 'SBAM and AMR', 'EMAE with SBAM and AMR'

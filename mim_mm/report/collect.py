@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mim_mm import files
-from mim_mm.report.damage import CHAIN, RUN, RUN_MORE, faults, finite, inside
+from mim_mm.report.damage import CHAIN, RUN, RUN_MORE, faults, finite, inside, is_series
 from mim_mm.runs import split_current
 
 __all__ = ['Chain', 'Run', 'collect', 'read_scalars']
@@ -86,6 +86,8 @@ class Chain:
     runs: list
     notes: list = field(default_factory=list)
     orderings: list = field(default_factory=list)  # what the chain is to show, as its config says
+    controls: list = field(default_factory=list)  # arms that stand as lines in its pictures
+    series: list = field(default_factory=list)  # its pictures of figures along a value
     earlier: list = field(default_factory=list)  # superseded or no longer in the chain: no result counts them
 
     def of(self, kind: str, arm: str | None = None, done: bool = False) -> list:
@@ -226,7 +228,10 @@ def collect(work_dir: str | Path) -> Chain:
     arms += [arm for arm in dict.fromkeys(seen) if arm not in arms]
     name = str(chain.get('name') or folder.name)
     orderings = [item for item in _list(chain.get('orderings')) if isinstance(item, dict)]
-    return Chain(name=name, folder=folder, arms=arms, runs=runs, notes=notes, orderings=orderings, earlier=earlier)
+    controls = [arm for arm in _list(chain.get('controls')) if isinstance(arm, str)]
+    series = [item for item in _list(chain.get('series')) if is_series(item)]
+    shown = dict(orderings=orderings, controls=controls, series=series)
+    return Chain(name=name, folder=folder, arms=arms, runs=runs, notes=notes, earlier=earlier, **shown)
 
 
 def read_scalars(paths: list[Path]) -> dict:

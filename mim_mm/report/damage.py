@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ['CHAIN', 'RUN', 'RUN_MORE', 'faults', 'finite', 'inside', 'no_comparison']
+__all__ = ['CHAIN', 'RUN', 'RUN_MORE', 'faults', 'finite', 'inside', 'is_series', 'no_comparison']
 
 SHOWN = 60  # letters of a wrong value
 
@@ -59,7 +59,7 @@ RUN_MORE: dict[str, Callable] = {
     'data.*.files': _whole, 'code': _object, 'artifact_errors': _object,
 }  # fmt: skip
 CHAIN: dict[str, Callable] = {
-    'name': _text, 'arms': _list, 'orderings': _objects,
+    'name': _text, 'arms': _list, 'orderings': _objects, 'controls': _list, 'series': _objects,
 }  # fmt: skip
 COMPARE: dict[str, Callable] = {
     'arms': _object, 'arms.*': _object, 'arms.*.stage': _text, 'arms.*.path': _text, 'arms.*.source': _text,
@@ -87,6 +87,23 @@ def _at(content: Any, words: list[str], before: str = ''):
     elif isinstance(content, dict):
         for key in content if words[0] == '*' else [words[0]] if words[0] in content else []:
             yield from _at(content[key], words[1:], f'{before}.{key}' if before else str(key))
+
+
+def is_series(item: Any) -> bool:
+    """Whether it says which arms a picture shows along a value: see :mod:`mim_mm.report.figures_orderings`."""
+    if not isinstance(item, dict) or not all(_text(item.get(key)) for key in ('title', 'x')):
+        return False
+    lines = item.get('lines')
+    return isinstance(lines, dict) and all(
+        isinstance(line, dict) and all(_text(arm) and _number(x) for x, arm in line.items()) for line in lines.values()
+    )
+
+
+def _number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def no_comparison(content: Any) -> str | None:

@@ -11,6 +11,7 @@ from mim_mm.report.collect import Chain, Run, collect
 from mim_mm.report.comparison import comparison_blocks, read_comparison
 from mim_mm.report.document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
 from mim_mm.report.figures import draw_curves
+from mim_mm.report.figures_orderings import ordering_pictures
 from mim_mm.report.figures_quality import quality_curves
 from mim_mm.report.orderings import ordering_blocks
 from mim_mm.report.tables import (
@@ -203,6 +204,10 @@ def _curves(chain: Chain, figures: Path) -> list:
     return [Heading('Curves'), *curves] if curves else []
 
 
+def _arms(chain: Chain, figures: Path) -> list:
+    return [Picture(path, caption) for path, caption in ordering_pictures(chain, figures)]
+
+
 def _earlier(chain: Chain) -> list:
     earlier = earlier_table(chain)
     return [Heading('Earlier runs'), earlier] if earlier else []
@@ -228,7 +233,7 @@ def build_blocks(chain: Chain, figures: Path) -> list:
     else:
         parts.append(_part('The result', 'run.json, identity.json', lambda: _result(chain)))
     parts += [
-        _part('Orderings', 'chain.json', lambda: ordering_blocks(chain)),
+        _part('Orderings', 'chain.json', lambda: [*ordering_blocks(chain), *_arms(chain, figures)]),
         _part('The quick probe', 'run.json, knn.json', lambda: [*filter(None, [probe_table(chain)])]),
         _part('What ran', 'run.json', lambda: [Heading('What ran'), *_what_ran(chain)]),
         _part('What went wrong', 'run.json', lambda: _problems(chain)),

@@ -14,10 +14,11 @@ from mmengine.config import Config
 from mim_mm.compat.paths import repo_root
 from mim_mm.transfer.words import Kind
 
-CHAIN_KEYS = ('name', 'work_dir', 'stages', 'orderings')
+CHAIN_KEYS = ('name', 'work_dir', 'stages', 'orderings', 'controls', 'series')
 STAGE_KEYS = ('kind', 'config', 'checkpoint', 'init', 'arm', 'seeds', 'options', 'gpus', 'launcher', 'artifacts')
 ARTIFACT_KEYS = ('name', 'command', 'path')
 ORDERING_KEYS = ('part', 'claim', 'better', 'worse', 'figures', 'published')
+SERIES_KEYS = ('title', 'x', 'lines')
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -61,6 +62,8 @@ class Chain:
     stages: tuple[Stage, ...]  # parents before children
     path: Path
     orderings: tuple[dict[str, Any], ...] = ()  # what the chain is to show: see _ordering
+    controls: tuple[str, ...] = ()  # arms that stand as lines in its pictures
+    series: tuple[dict[str, Any], ...] = ()  # pictures of figures along a value: see _series
 
     def __getitem__(self, name: str) -> Stage:
         return next(stage for stage in self.stages if stage.name == name)
@@ -86,7 +89,8 @@ class Chain:
         """``chain.json``: the order and the arms, for the report."""
         stages = [dict(name=s.name, base=s.base, kind=s.kind, arm=s.arm, seed=s.seed, init=s.init) for s in self.stages]
         arms = list(dict.fromkeys(s.arm for s in self.stages if s.kind != Kind.REPORT))
-        shown = dict(orderings=[dict(item) for item in self.orderings]) if self.orderings else {}
+        parts = dict(orderings=self.orderings, controls=self.controls, series=self.series)
+        shown = {key: list(value) for key, value in parts.items() if value}
         return dict(schema=1, name=self.name, config=str(self.path), stages=stages, arms=arms, **shown)
 
 
@@ -141,7 +145,9 @@ def load_chain(path: str | Path, work_dir: str | Path | None = None) -> Chain:
     work_dir = Path(work_dir or content.get('work_dir') or f'work_dirs/{name}')
     runs = tuple(stage for group in expanded.values() for stage in group)
     orderings = tuple(_ordering(item, runs, where) for item in content.get('orderings') or ())
-    return Chain(name, work_dir, runs, path, orderings)
+    controls = tuple(_known_arm(arm, runs, f'{where}, controls') for arm in content.get('controls') or ())
+    series = tuple(_series(item, runs, where) for item in content.get('series') or ())
+    return Chain(name, work_dir, runs, path, orderings, controls, series)
 
 
 def _expand(base: str, settings: Any, before: dict[str, list[Stage]], where: str) -> list[Stage]:
@@ -225,10 +231,37 @@ def _ordering(item: Any, runs: tuple[Stage, ...], where: str) -> dict[str, Any]:
     for key in item:
         if key not in ORDERING_KEYS:
             raise unknown('ordering key', key, ORDERING_KEYS, where)
-    arms = dict.fromkeys(stage.arm for stage in runs if stage.kind != Kind.REPORT)
     for side in ('better', 'worse'):
-        if item[side] not in arms:
-            raise unknown('arm', item[side], arms, f'{where}, ordering {item["claim"]!r}')
+        _known_arm(item[side], runs, f'{where}, ordering {item["claim"]!r}')
+    return dict(item)
+
+
+def _known_arm(arm: Any, runs: tuple[Stage, ...], where: str) -> str:
+    arms = dict.fromkeys(stage.arm for stage in runs if stage.kind != Kind.REPORT)
+    if arm not in arms:
+        raise unknown('arm', arm, arms, where)
+    return arm
+
+
+def _series(item: Any, runs: tuple[Stage, ...], where: str) -> dict[str, Any]:
+    """A picture of figures along a value that several arms vary.
+
+    ``dict(title=..., x='mask ratio', lines={'random': {0.5: ARM, 0.75: ARM}, 'SBAM': {...}})``.
+
+    Raises:
+        ChainError: a key is unknown or missing, a value is no number, or an arm is not in the chain.
+    """
+    form = 'a series is dict(title=..., x=..., lines={name: {number: arm}})'
+    if not isinstance(item, dict) or not all(item.get(key) for key in SERIES_KEYS):
+        raise ChainError(f'{where}: {form}, got {item!r}')
+    for key in item:
+        if key not in SERIES_KEYS:
+            raise unknown('series key', key, SERIES_KEYS, where)
+    for line in item['lines'].values() if isinstance(item['lines'], dict) else [None]:
+        if not isinstance(line, dict) or not all(isinstance(x, (int, float)) for x in line):
+            raise ChainError(f'{where}, series {item["title"]!r}: {form}, got lines={item["lines"]!r}')
+        for arm in line.values():
+            _known_arm(arm, runs, f'{where}, series {item["title"]!r}')
     return dict(item)
 
 

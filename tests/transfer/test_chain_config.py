@@ -157,3 +157,22 @@ def test_every_ordering_of_the_evidence_chain_has_arms_with_common_seeds():
     }
     assert len(chain.orderings) > 20
     assert all(len(seeds[item['better']] & seeds[item['worse']]) >= 3 for item in chain.orderings)
+
+
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        ("controls = ['scratch']", "unknown arm 'scratch'"),
+        ("series = [dict(title='t', x='ratio')]", 'a series is dict'),
+        ("series = [dict(title='t', x='ratio', lines=dict(a=['a']))]", 'a series is dict'),
+        ("series = [dict(title='t', x='ratio', lines=dict(a={'half': 'a'}))]", 'a series is dict'),
+        ("series = [dict(title='t', x='ratio', lines=dict(a={0.5: 'b'}))]", "unknown arm 'b'"),
+        ("series = [dict(title='t', x='ratio', lines=dict(a={0.5: 'a'}), y=1)]", "unknown series key 'y'"),
+    ],
+)
+def test_controls_and_series_name_arms_of_the_chain(tmp_path, line, message):
+    path = tmp_path / 'chain.py'
+    config = repo_root() / 'configs/emae/emae_vitb_800e.py'
+    path.write_text(f"stages = dict(a=dict(kind='pretrain', config={str(config)!r}, arm='a'))\n{line}\n")
+    with pytest.raises(ChainError, match=message):
+        load_chain(path)

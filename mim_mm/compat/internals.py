@@ -22,3 +22,17 @@ def built_loop(runner, part):
 def resumes(runner):
     """Whether a Runner was told to go on from a checkpoint."""
     return bool(runner._resume)
+
+
+def own_store():
+    """The key-value store that the processes of a job met at, by a connection of its own where torch can make one.
+
+    On the other connection a wait of the main thread would hold back everybody else.
+    """
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store = _get_default_store()
+    try:
+        return store.clone()
+    except (AttributeError, RuntimeError):  # an older torch, a kind of store that cannot
+        return store

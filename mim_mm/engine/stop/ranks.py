@@ -1,0 +1,195 @@
+"""Which process of several is lost: each says where it is, so that the others can name the one that they wait for.
+
+A dead or hanging process makes the others wait in a collective until its connection breaks or the process group's
+timeout is over (``env_cfg.dist_cfg.timeout``, seconds), and the error that follows names nobody. Here a thread of each
+process writes into the store at which they met which step it reached, and what its main thread is doing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from datetime import timedelta
+from typing import Any
+
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+
+from mim_mm.compat.internals import own_store
+from mim_mm.registry import HOOKS
+
+TIMEOUT_S = 1800.0  # of gloo and NCCL where a config says nothing; longer than anything that one rank does alone
+BEAT_S = 2.0
+SILENT_BEATS = 3  # a process whose beat stands still for so long is dead or stopped
+SHOWN = 4
+
+
+def timeout_of(cfg: Any) -> timedelta:
+    """How long a process waits for the others: ``env_cfg.dist_cfg.timeout`` of a config."""
+    dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    return timedelta(seconds=float(dist_cfg.get('timeout') or TIMEOUT_S))
+
+
+class RankWatch:
+    """Where this process is, told to the others, and where they are."""
+
+    def __init__(self) -> None:
+        self.step, self.doing, self.failed = 0, 'starting', ''
+        self._since, self._beats = time.monotonic(), 0
+        self._store: Any = None
+        self._end = threading.Event()
+        self._main = threading.main_thread().ident
+
+    # ---- telling
+
+    def start(self, timeout_s: float, step: int = 0) -> None:
+        """Begin to tell, in a process of several; once a process."""
+        self.at(step, 'starting')
+        if get_world_size() == 1 or self._store is not None:
+            return
+        self._store = own_store()
+        self._end.clear()
+        self._beat()
+        threading.Thread(target=self._tell, args=(timeout_s / 2,), daemon=True).start()
+
+    def at(self, step: int, doing: str) -> None:
+        self.step, self.doing, self._since = step, doing, time.monotonic()
+
+    def end(self, failed: str = '') -> None:
+        """Say how this process ends, and stop telling."""
+        self._end.set()
+        store, self._store = self._store, None
+        if store is not None:
+            self.doing, self.failed = 'ended', failed
+            try:
+                self._write(store)
+            except Exception:  # the store went with the process that kept it
+                pass
+
+    def _write(self, store: Any) -> None:
+        self._beats += 1
+        told = dict(beat=self._beats, step=self.step, doing=self.doing, failed=self.failed[:500], where=self._where())
+        told.update(host=socket.gethostname(), pid=os.getpid())
+        store.set(f'mim_mm/rank/{get_rank()}', json.dumps(told))
+
+    def _beat(self) -> bool:
+        try:
+            self._write(self._store)
+        except Exception:  # it went with the process that kept it, and what waits will fail
+            return False
+        return True
+
+    def _where(self) -> str:
+        """The innermost line of the main thread outside of torch."""
+        frame = sys._current_frames().get(self._main)
+        while frame is not None and f'{os.sep}torch{os.sep}' in frame.f_code.co_filename:
+            frame = frame.f_back
+        if frame is None:
+            return ''
+        return f'{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}'
+
+    def _tell(self, patience_s: float) -> None:
+        warned = None
+        while not self._end.wait(BEAT_S) and self._beat():
+            still = time.monotonic() - self._since
+            if still > patience_s and warned != (self.step, self.doing):
+                warned = (self.step, self.doing)
+                self._warn(still, patience_s * 2)
+
+    def _warn(self, still: float, timeout_s: float) -> None:
+        suspects = self.suspects()
+        healthy = set(range(get_world_size())) - set(suspects)
+        if suspects and get_rank() == min(healthy, default=-1):
+            text = f'no step for {still:.0f} s (after {timeout_s:g} s the job ends); waiting for {self.named(suspects)}'
+            print(f'WARNING: {text}', file=sys.stderr, flush=True)
+
+    # ---- looking
+
+    def _read(self) -> dict[int, dict]:
+        found = {}
+        for rank in range(get_world_size()):
+            key = f'mim_mm/rank/{rank}'
+            if self._store.check([key]):
+                found[rank] = json.loads(self._store.get(key))
+        return found
+
+    def suspects(self) -> dict[int, dict]:
+        """Ranks that the others wait for, with what they said last; {} where nobody can tell.
+
+        Those that failed; else those whose beat stands still; else those that are behind this one. Takes seconds.
+        """
+        if self._store is None:
+            return {}
+        try:
+            before = self._read()
+            failed = {rank: told for rank, told in before.items() if told['failed']}
+            if failed:
+                return failed
+            time.sleep(BEAT_S * SILENT_BEATS)
+            now = self._read()
+        except Exception:  # the store is kept by torchrun, or by rank 0
+            return {} if get_rank() == 0 else {0: {}}
+        others = {rank: told for rank, told in now.items() if rank != get_rank()}
+        kinds = (
+            lambda rank, told: told['failed'],
+            lambda rank, told: told['beat'] == before.get(rank, {}).get('beat'),
+            lambda rank, told: told['step'] < self.step,
+            lambda rank, told: told['step'] == self.step and told['doing'] == 'reading data' != self.doing,
+        )
+        for kind in kinds:
+            found = {rank: told for rank, told in others.items() if kind(rank, told)}
+            if found:
+                return {rank: dict(told, silent=kind is kinds[1]) for rank, told in found.items()}
+        return {}
+
+    @staticmethod
+    def named(suspects: dict[int, dict]) -> str:
+        """Ranks in words."""
+        words = []
+        for rank, told in list(suspects.items())[:SHOWN]:
+            if not told:
+                words.append(f'rank {rank}, which kept the store of the job')
+                continue
+            text = f'rank {rank} (host {told["host"]}, pid {told["pid"]}), last step {told["step"]}'
+            if told['failed']:
+                text += f', which failed: {told["failed"]}'
+            elif told.get('silent'):
+                text += ', which is dead or stopped'
+            else:
+                text += f', {told["doing"]} at {told["where"]}'
+            words.append(text)
+        rest = len(suspects) - SHOWN
+        return '; '.join(words) + (f' and {rest} more' if rest > 0 else '')
+
+
+WATCH = RankWatch()
+
+
+@HOOKS.register_module()
+class RankWatchHook(Hook):
+    """Tell :data:`WATCH` where the training is; costs two assignments an iteration."""
+
+    priority = 'VERY_HIGH'
+    changes_learning = False
+
+    def before_train(self, runner) -> None:
+        WATCH.start(timeout_of(runner.cfg).total_seconds(), runner.iter)
+
+    def before_train_epoch(self, runner) -> None:
+        WATCH.at(runner.iter, 'reading data')
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        WATCH.at(runner.iter, 'in the step')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        WATCH.at(runner.iter + 1, 'reading data')
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        WATCH.at(WATCH.step, f'in batch {batch_idx + 1} of the validation')
+
+    def after_train(self, runner) -> None:
+        WATCH.end()

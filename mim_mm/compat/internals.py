@@ -36,3 +36,8 @@ def own_store():
         return store.clone()
     except (AttributeError, RuntimeError):  # an older torch, a kind of store that cannot
         return store
+
+
+def own_folder(vis_backend):
+    """The folder that a visualization backend writes to."""
+    return vis_backend._save_dir

@@ -47,8 +47,6 @@ class _Shielded:
 
     def start(self) -> None:
         self.by_main_thread = threading.current_thread() is threading.main_thread()
-        if not isinstance(self, context.ForkProcess):
-            resource_tracker.ensure_running()  # its start would unblock SIGTERM
         with blocked():
             super().start()
 
@@ -124,6 +122,9 @@ def shield_workers(loader: object | None, wait_s: float = WAIT_S) -> None:
         return
     chosen = loader.multiprocessing_context
     method = multiprocessing.get_start_method() if chosen is None else chosen.get_start_method()
+    if method != 'fork':
+        with blocked():  # started later, it would unblock SIGTERM in a worker's start
+            resource_tracker.ensure_running()
     loader.multiprocessing_context = CONTEXTS[method]()
     if method != 'forkserver':  # torch sees a dead worker of a fork server only where it waits without a limit
         loader.timeout = loader.timeout or wait_s

@@ -1,7 +1,6 @@
 """SIGTERM, SIGUSR1 and Ctrl-C to the process or its whole group, at every stage of a training."""
 
 import json
-import os
 import pathlib
 import random
 import signal
@@ -26,11 +25,13 @@ def trial(number: int, folder: pathlib.Path) -> tuple[bool, str]:
     draw = random.Random(number)
     sign, phase = SIGNALS[number % 3], PHASES[number // 3 % 5]
     ranks, workers, to_group = draw.choice((1, 1, 2)), draw.choice((0, 2, 2)), draw.random() < 0.7
-    method = draw.choice(('fork', 'fork', 'spawn', 'forkserver')) if workers else 'fork'
-    persistent = draw.random() < 0.5
-    run = Training(folder, ranks, workers, method, persistent, validated=phase == 'rank0 val')
+    warm = phase != 'start' and draw.random() < 0.75
+    # A process that a fork server made shares it with its own workers: those methods need a start of their own.
+    method = draw.choice(('fork', 'spawn', 'forkserver')) if workers and not warm else 'fork'
+    persistent = method != 'fork' or draw.random() < 0.5
+    run = Training(folder, ranks, workers, method, persistent, validated=phase == 'rank0 val', warm=warm)
     what = f'{sign.name} to the {"group" if to_group else "process"} at {phase}, {ranks} rank(s), {workers} workers, '
-    what += f'{method}{", persistent" if persistent and workers else ""}'
+    what += f'{"warm" if warm else "cold"}, {method}{", persistent" if persistent and workers else ""}'
     try:
         run.start()
         if phase == 'start':
@@ -39,7 +40,7 @@ def trial(number: int, folder: pathlib.Path) -> tuple[bool, str]:
             run.await_mark(phase + (f' {draw.randrange(8 // ranks)}' if phase == 'rank0 step' else ''))
             time.sleep(draw.choice((0.0, draw.uniform(0, 0.5))))
         if run.child.poll() is None:
-            os.killpg(run.child.pid, sign) if to_group else os.kill(run.child.pid, sign)
+            run.send(sign, to_group)
         code = run.wait()
         orphans, said = run.left_after(8.0), run.said()
         if code not in allowed(sign, phase):

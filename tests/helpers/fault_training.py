@@ -4,7 +4,10 @@ With or without loader workers, on one process or through tools/dist_train.sh; a
 second. Module :mod:`fault_marks` runs inside of it.
 """
 
+import atexit
+import multiprocessing
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -65,18 +68,83 @@ def free_port():
         return str(probe.getsockname()[1])
 
 
+PRELOAD = ['mim_mm', 'mmengine.runner', 'mmpretrain.models', 'mim_mm.engine.start.launch']
+
+
+def _command(argv, environment, log):
+    """``python ARGV`` in a process that has done the imports, as the leader of a group; it ends as Python ends."""
+    os.setsid()
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = environment['PYTHONPATH'].split(os.pathsep)
+    sys.argv = [str(word) for word in argv]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name='__main__')
+    except BaseException as error:
+        try:
+            if not isinstance(error, SystemExit):
+                code = 1
+                sys.excepthook(type(error), error, error.__traceback__)
+        except SystemExit as stop:
+            error = stop
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Warm:
+    """Processes of :func:`_command` with the face of a Popen; the code is that of the first that did not end with 0."""
+
+    def __init__(self, argv, environments, log):
+        multiprocessing.set_forkserver_preload(PRELOAD)
+        context = multiprocessing.get_context('forkserver')
+        self.ranks = [context.Process(target=_command, args=(argv, e, str(log))) for e in environments]
+        for rank in self.ranks:
+            rank.start()
+        self.pids = [rank.pid for rank in self.ranks]
+        self.pid = self.pids[0]
+
+    def poll(self):
+        codes = [rank.exitcode for rank in self.ranks]
+        return None if None in codes else next((code for code in codes if code), 0)
+
+    def codes(self):
+        return [rank.exitcode for rank in self.ranks]
+
+    def wait(self, limit_s):
+        end = time.monotonic() + limit_s
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired('training', limit_s)
+            time.sleep(0.02)
+        return self.poll()
+
+
 class Training:
     """One work dir, and the processes that train in it.
 
     Args:
+        warm: the processes have done their imports (a second and not half a minute on a busy machine), and no torchrun
+            looks after several of them, as under Slurm.
         folder: for everything.
         ranks: 1 is tools/train.py itself.
         validated: a linear probe with a validation an epoch in place of a pretraining.
         fault: what :mod:`fault_marks` does on its own, e.g. ``'raise rank=1 step=3'``.
     """
 
-    def __init__(self, folder, ranks=1, workers=0, method='fork', persistent=False, validated=False, timeout=20, fault=''):
-        self.folder, self.ranks, self.work, self.fault = Path(folder), ranks, Path(folder) / 'work', fault
+    def __init__(self, folder, ranks=1, workers=0, method='fork', persistent=False, validated=False, timeout=20, fault='',
+                 warm=False):  # fmt: skip
+        self.warm, self.fault = warm, fault
+        self.folder, self.ranks, self.work = Path(folder), ranks, Path(folder) / 'work'
         self.marks, self.log = self.folder / 'marks', self.folder / 'log'
         images = self.folder / 'images'
         for i in range(16):
@@ -95,13 +163,22 @@ class Training:
                     OMP_NUM_THREADS='1', FAULT_MARKS=str(self.marks), FAULT=fault, MPLBACKEND='Agg')  # fmt: skip
 
     def start(self, *words, fault=None):
+        environment = self.environment(self.fault if fault is None else fault)
+        if self.warm:
+            self.log.write_text('')
+            self.marks.write_text('')
+            ranks = [dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(self.ranks), MASTER_ADDR='127.0.0.1',
+                          MASTER_PORT=environment['PORT']) for i in range(self.ranks)]  # fmt: skip
+            several = ['--launcher', 'pytorch'] if self.ranks > 1 else []
+            argv = ['tools/train.py', self.config, '--work-dir', self.work, *several, *words]
+            self.child = Warm(argv, [{**environment, **(rank if several else {})} for rank in ranks], self.log)
+            return self
         options = [str(self.config), *([str(self.ranks)] if self.ranks > 1 else []), '--work-dir', str(self.work)]
         script = ['bash', 'tools/dist_train.sh'] if self.ranks > 1 else [sys.executable, 'tools/train.py']
         self.marks.write_text('')
         with open(self.log, 'w') as log:
             self.child = subprocess.Popen([*script, *options, *words], cwd=ROOT, stdout=log, stderr=log,
-                                          env=self.environment(self.fault if fault is None else fault),
-                                          start_new_session=True)  # fmt: skip
+                                          env=environment, start_new_session=True)  # fmt: skip
         return self
 
     def wait(self, limit_s=LIMIT_S):
@@ -131,12 +208,13 @@ class Training:
     def left(self):
         """Processes of this training that still live, whoever their parent is now."""
         found = []
+        groups = {str(pid) for pid in self.child.pids} if self.warm and self.child else ()
         for entry in Path('/proc').iterdir():
             if entry.name.isdigit():
                 try:
-                    if f'FAULT_MARKS={self.marks}'.encode() in (entry / 'environ').read_bytes():
-                        state = (entry / 'stat').read_text().rpartition(')')[2].split()[0]
-                        found += [int(entry.name)] if state not in 'ZX' else []
+                    state, _, group = (entry / 'stat').read_text().rpartition(')')[2].split()[:3]
+                    mine = group in groups or f'FAULT_MARKS={self.marks}'.encode() in (entry / 'environ').read_bytes()
+                    found += [int(entry.name)] if mine and state not in 'ZX' else []
                 except OSError:
                     continue
         return found
@@ -155,6 +233,14 @@ class Training:
                 pass
         if self.child is not None:
             self.child.wait(20)
+
+    def send(self, sign, to_group=True):
+        """A signal to the process (with ranks of their own: all of them), or to their groups."""
+        for pid in self.child.pids if self.warm else [self.child.pid]:
+            try:
+                os.killpg(pid, sign) if to_group else os.kill(pid, sign)
+            except ProcessLookupError:
+                pass
 
     def said(self):
         return self.log.read_text(errors='replace')

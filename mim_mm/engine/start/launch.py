@@ -18,6 +18,7 @@ from mmengine.runner import Runner
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
 from mim_mm.data.workers import die_with_parent, shield_workers
+from mim_mm.engine.hooks.tracking import make_trackers_safe
 from mim_mm.engine.start import agreement, annotations, class_count, ending, guard, schedule, slurm_env, value_range
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.checks import parts, relations, resuming
@@ -29,8 +30,9 @@ from mim_mm.engine.stop.stop_hook import Stopped
 # Added to every training, in this order: the last two are the last of an iteration. The clock concerns pretraining
 # models alone.
 HOOKS_OF_ALL = (
-    'ClockHook ResumeScheduleHook FusedAttentionHook RankWatchHook ProgressHook StopOnSignalHook'.split()
-)  # fmt: skip
+    'ClockHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook '
+    'ProgressHook StopOnSignalHook'
+).split()
 ENDING_S = 60.0  # what a training that is over may still take, such as a tracker that sends its last lines
 
 
@@ -135,6 +137,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
         if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
+    make_trackers_safe(cfg)
     return notes
 
 

@@ -155,6 +155,7 @@ class StopOnSignalHook(Hook):
                 pass
         barrier()  # nobody ends, and has the launcher end the others, before the file is there
         runner.logger.warning(message)
+        runner.visualizer.close()
         # The handlers stay: torchrun may pass the same signal on once more before this process has ended.
         REQUEST.number = 0
         raise Stopped(message, self.agreed)

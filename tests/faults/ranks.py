@@ -14,7 +14,7 @@ TIMEOUT_S = 12
 KINDS = {
     'kill rank': 'dead or stopped|lost',
     'raise': 'ZeroDivisionError: planned',
-    'stop rank': 'dead or stopped',
+    'stop rank': 'dead or stopped|does not answer',
     'data_kill': 'data worker',
     'hang': 'rank {rank} ',
     'data_raise': 'planned',
@@ -43,10 +43,10 @@ def trial(number: int, folder: pathlib.Path) -> tuple[bool, str]:
     if kind == 'stop worker':
         run.config.write_text(run.config.read_text() + 'train_dataloader["timeout"] = 5\n')
     if kind == 'differ':
-        run.config.write_text(
-            'import os\nif os.environ["RANK"] == "1":\n    images = r"%s"\nelse:\n    images = r"%s"\n' % (
-                shorter(run.folder), run.folder / 'images') + run.config.read_text().replace(
-                f"data_root=r'{run.folder / 'images'}'", 'data_root=images'))  # fmt: skip
+        fewer, all_of_them = shorter(run.folder), run.folder / 'images'
+        text = run.config.read_text().replace(f"data_root=r'{all_of_them}'", 'data_root=images')
+        choose = f'import os\nimages = r"{fewer}" if os.environ["RANK"] == "1" else r"{all_of_them}"\n'
+        run.config.write_text(choose + text)
     try:
         run.start()
         if ' ' in kind:

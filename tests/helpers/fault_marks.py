@@ -1,7 +1,8 @@
 """Inside of a training of :mod:`fault_training`: says how far it is, and fails where the variable FAULT says so.
 
-FAULT is ``KIND rank=R step=S``: ``raise``, ``memory``, ``hang`` (an endless loop in the step), and of the data loading of
-rank R, in whichever process: ``data_hang``, ``data_raise``, ``data_kill`` (as the kernel does when memory is used up).
+FAULT is ``KIND rank=R step=S``: ``raise``, ``memory``, ``hang`` (an endless loop in the step), and of the data loading
+of rank R, in whichever process: ``data_hang``, ``data_raise``, ``data_kill`` (as the kernel does
+when memory is used up).
 """
 
 import os

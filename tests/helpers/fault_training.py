@@ -141,8 +141,8 @@ class Training:
         fault: what :mod:`fault_marks` does on its own, e.g. ``'raise rank=1 step=3'``.
     """
 
-    def __init__(self, folder, ranks=1, workers=0, method='fork', persistent=False, validated=False, timeout=20, fault='',
-                 warm=False):  # fmt: skip
+    def __init__(self, folder, ranks=1, workers=0, method='fork', persistent=False, validated=False, timeout=20,
+                 fault='', warm=False):  # fmt: skip
         self.warm, self.fault = warm, fault
         self.folder, self.ranks, self.work = Path(folder), ranks, Path(folder) / 'work'
         self.marks, self.log = self.folder / 'marks', self.folder / 'log'
@@ -159,8 +159,9 @@ class Training:
 
     def environment(self, fault):
         paths = [str(ROOT), str(ROOT / 'tests/helpers'), os.environ.get('PYTHONPATH', '')]
-        return dict(os.environ, PYTHON=sys.executable, PYTHONPATH=os.pathsep.join(filter(None, paths)), PORT=free_port(),
-                    OMP_NUM_THREADS='1', FAULT_MARKS=str(self.marks), FAULT=fault, MPLBACKEND='Agg')  # fmt: skip
+        return dict(os.environ, PYTHON=sys.executable, PYTHONPATH=os.pathsep.join(filter(None, paths)),
+                    PORT=free_port(), OMP_NUM_THREADS='1', MPLBACKEND='Agg',
+                    FAULT_MARKS=str(self.marks), FAULT=fault)  # fmt: skip
 
     def start(self, *words, fault=None):
         environment = self.environment(self.fault if fault is None else fault)

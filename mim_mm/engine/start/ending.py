@@ -25,6 +25,7 @@ from mim_mm.engine.stop.signals import INTERRUPTED
 from mim_mm.folders import DataError
 
 OURS = (DataError, ConfigError, ResumeError, LoadError)  # the call cannot work: code 2
+LAST_WORDS_S = 60
 GO_ON = '--resume goes on from the last checkpoint'
 # What gloo, NCCL and the store say when another process is gone or does not come.
 _LOST = re.compile(
@@ -131,10 +132,10 @@ def end_badly(error: BaseException, cfg: Config | None = None) -> None:
             print(text, file=sys.stderr)
         raise SystemExit(code) from None
     for number in (signal.SIGINT, signal.SIGTERM):  # from torchrun and the group, while this one ends already
-        try:
-            signal.signal(number, signal.SIG_IGN)
-        except ValueError:  # not the main thread
-            pass
+        signal.signal(number, signal.SIG_IGN)
+    # Whatever keeps this process from saying what happened, it ends: the kernel's own doing, without Python's.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(LAST_WORDS_S)
     me = f'rank {rank} (host {socket.gethostname()}, pid {os.getpid()})'
     if text is None and not isinstance(error, SystemExit) and _is_lost(error):
         suspects = WATCH.suspects()

@@ -120,10 +120,22 @@ class RankWatch:
     def suspects(self) -> dict[int, dict]:
         """Ranks that the others wait for, with what they said last; {} where nobody can tell.
 
-        Those that failed; else those whose beat stands still; else those that are behind this one. Takes seconds.
+        Those that failed; else those whose beat stands still; else those that are behind this one. Takes seconds, and
+        no longer where the store does not answer: it lies in torchrun, or in rank 0, which may be the stopped one.
         """
         if self._store is None:
             return {}
+        found: list[dict[int, dict]] = []
+        looking = threading.Thread(target=lambda: found.append(self._look()), daemon=True)
+        looking.start()
+        looking.join(BEAT_S * (SILENT_BEATS + 2))
+        return found[0] if found else self._store_is_gone()
+
+    @staticmethod
+    def _store_is_gone() -> dict[int, dict]:
+        return {} if get_rank() == 0 else {0: {}}
+
+    def _look(self) -> dict[int, dict]:
         try:
             before = self._read()
             failed = {rank: told for rank, told in before.items() if told['failed']}
@@ -131,8 +143,8 @@ class RankWatch:
                 return failed
             time.sleep(BEAT_S * SILENT_BEATS)
             now = self._read()
-        except Exception:  # the store is kept by torchrun, or by rank 0
-            return {} if get_rank() == 0 else {0: {}}
+        except Exception:
+            return self._store_is_gone()
         others = {rank: told for rank, told in now.items() if rank != get_rank()}
         kinds = (
             lambda rank, told: told['failed'],
@@ -152,7 +164,7 @@ class RankWatch:
         words = []
         for rank, told in list(suspects.items())[:SHOWN]:
             if not told:
-                words.append(f'rank {rank}, which kept the store of the job')
+                words.append(f'rank {rank} or its launcher, which keeps the store of the job and does not answer')
                 continue
             text = f'rank {rank} (host {told["host"]}, pid {told["pid"]}), last step {told["step"]}'
             if told['failed']:

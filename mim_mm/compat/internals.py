@@ -41,3 +41,16 @@ def own_store():
 def own_folder(vis_backend):
     """The folder that a visualization backend writes to."""
     return vis_backend._save_dir
+
+
+def line_of(thread):
+    """``file:line function`` of the innermost line outside of torch that a thread, named by its ident, is in."""
+    import os
+    import sys
+
+    frame = sys._current_frames().get(thread)
+    while frame is not None and f'{os.sep}torch{os.sep}' in frame.f_code.co_filename:
+        frame = frame.f_back
+    if frame is None:
+        return ''
+    return f'{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}'

@@ -19,7 +19,7 @@ from typing import Any
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 
-from mim_mm.compat.internals import own_store
+from mim_mm.compat.internals import line_of, own_store
 from mim_mm.registry import HOOKS
 
 TIMEOUT_S = 1800.0  # of gloo and NCCL where a config says nothing; longer than anything that one rank does alone
@@ -72,7 +72,7 @@ class RankWatch:
 
     def _write(self, store: Any) -> None:
         self._beats += 1
-        told = dict(beat=self._beats, step=self.step, doing=self.doing, failed=self.failed[:500], where=self._where())
+        told = dict(beat=self._beats, step=self.step, doing=self.doing, failed=self.failed[:500], where=line_of(self._main))
         told.update(host=socket.gethostname(), pid=os.getpid())
         store.set(f'mim_mm/rank/{get_rank()}', json.dumps(told))
 
@@ -82,15 +82,6 @@ class RankWatch:
         except Exception:  # it went with the process that kept it, and what waits will fail
             return False
         return True
-
-    def _where(self) -> str:
-        """The innermost line of the main thread outside of torch."""
-        frame = sys._current_frames().get(self._main)
-        while frame is not None and f'{os.sep}torch{os.sep}' in frame.f_code.co_filename:
-            frame = frame.f_back
-        if frame is None:
-            return ''
-        return f'{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}'
 
     def _tell(self, patience_s: float) -> None:
         warned = None

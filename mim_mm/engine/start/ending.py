@@ -139,6 +139,7 @@ def end_badly(error: BaseException, cfg: Config | None = None) -> None:
     me = f'rank {rank} (host {socket.gethostname()}, pid {os.getpid()})'
     if text is None and not isinstance(error, SystemExit) and _is_lost(error):
         suspects = WATCH.suspects()
+        WATCH.end(lost=True)
         reason = str(error).strip().splitlines()
         lost = WATCH.named(suspects) or 'another rank; its own last lines, and those of the launcher, name it'
         text = f'error: {me} stopped at step {WATCH.step}, as it lost {lost}; {GO_ON} [{reason[0] if reason else ""}]'

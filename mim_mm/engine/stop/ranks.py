@@ -20,11 +20,14 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 
 from mim_mm.compat.internals import line_of, own_store
+from mim_mm.data.workers import end_workers
 from mim_mm.registry import HOOKS
 
 TIMEOUT_S = 1800.0  # of gloo and NCCL where a config says nothing; longer than anything that one rank does alone
 BEAT_S = 2.0
 SILENT_BEATS = 3  # a process whose beat stands still for so long is dead or stopped
+OVER_S = 30.0  # how long a process that stands still may go on after the job has failed elsewhere
+OVER = 'mim_mm/over'
 SHOWN = 4
 
 
@@ -59,21 +62,35 @@ class RankWatch:
     def at(self, step: int, doing: str) -> None:
         self.step, self.doing, self._since = step, doing, time.monotonic()
 
-    def end(self, failed: str = '') -> None:
-        """Say how this process ends, and stop telling."""
+    def end(self, failed: str = '', lost: bool = False) -> None:
+        """Say how this process ends, and stop telling.
+
+        Args:
+            failed: its own error, if any.
+            lost: it ends since another one is lost.
+        """
         self._end.set()
         store, self._store = self._store, None
-        if store is not None:
-            self.doing, self.failed = 'ended', failed
+        if store is None:
+            return
+        self.doing, self.failed = 'ended', failed
+
+        def say() -> None:
             try:
                 self._write(store)
+                if failed or lost:
+                    store.set(OVER, '1')
             except Exception:  # the store went with the process that kept it
                 pass
 
+        last = threading.Thread(target=say, daemon=True)
+        last.start()
+        last.join(BEAT_S)
+
     def _write(self, store: Any) -> None:
         self._beats += 1
-        told = dict(beat=self._beats, step=self.step, doing=self.doing, failed=self.failed[:500], where=line_of(self._main))
-        told.update(host=socket.gethostname(), pid=os.getpid())
+        told = dict(beat=self._beats, step=self.step, doing=self.doing, failed=self.failed[:500])
+        told.update(where=line_of(self._main), host=socket.gethostname(), pid=os.getpid())
         store.set(f'mim_mm/rank/{get_rank()}', json.dumps(told))
 
     def _beat(self) -> bool:
@@ -84,12 +101,30 @@ class RankWatch:
         return True
 
     def _tell(self, patience_s: float) -> None:
-        warned = None
-        while not self._end.wait(BEAT_S) and self._beat():
+        warned = over_since = None
+        while not self._end.wait(BEAT_S):
             still = time.monotonic() - self._since
-            if still > patience_s and warned != (self.step, self.doing):
+            if not self._beat() or self._is_over():
+                over_since = over_since or time.monotonic()
+                if min(time.monotonic() - over_since, still) > OVER_S:
+                    self._leave_too()
+            elif still > patience_s and warned != (self.step, self.doing):
                 warned = (self.step, self.doing)
                 self._warn(still, patience_s * 2)
+
+    def _is_over(self) -> bool:
+        try:
+            return self._store.check([OVER])
+        except Exception:
+            return True
+
+    def _leave_too(self) -> None:
+        """The job is over, and the main thread does not notice: it waits for a worker or for the device."""
+        where = f'{self.doing} at {line_of(self._main)}'
+        print(f'error: rank {get_rank()} (host {socket.gethostname()}, pid {os.getpid()}) is {where} since step '
+              f'{self.step}, and the others have ended: it ends as well', file=sys.stderr, flush=True)  # fmt: skip
+        end_workers()
+        os._exit(1)
 
     def _warn(self, still: float, timeout_s: float) -> None:
         suspects = self.suspects()

@@ -21,7 +21,7 @@ KINDS = {
     'memory': 'no memory left',
     'data_hang': 'rank {rank} ',
     'differ': 'do not train the same thing: training images',
-    'stop worker': 'no batch came',
+    'stop worker': 'no batch came|reading data',  # the second where it stopped in the middle of sending one
 }
 
 
@@ -53,7 +53,9 @@ def trial(number: int, folder: pathlib.Path) -> tuple[bool, str]:
         if ' ' in kind:
             pid = run.await_mark(f'rank{rank} step {step}')
             if kind == 'stop worker':
-                pid = next((p for p in run.left() if parent_of(p) == int(pid)), None)
+                employer, pid = int(pid), None
+                while pid is None and run.child.poll() is None:  # between two epochs there is none
+                    pid = next((p for p in run.left() if parent_of(p) == employer), None)
             os.kill(int(pid), signal.SIGKILL if kind == 'kill rank' else signal.SIGSTOP)
             begun = time.monotonic()
         else:

@@ -104,8 +104,8 @@ class RankWatch:
         warned = over_since = None
         while not self._end.wait(BEAT_S):
             still = time.monotonic() - self._since
-            if not self._beat() or self._is_over():
-                over_since = over_since or time.monotonic()
+            if over_since or not self._beat() or self._is_over():
+                over_since = over_since or time.monotonic()  # and no more calls of a store that may be gone
                 if min(time.monotonic() - over_since, still) > OVER_S:
                     self._leave_too()
             elif still > patience_s and warned != (self.step, self.doing):

@@ -65,7 +65,9 @@ def test_a_store_that_is_gone_names_the_rank_that_kept_it(watch, monkeypatch):
     watch._store.check = lambda keys: (_ for _ in ()).throw(RuntimeError('connection reset'))
     assert watch.suspects() == {}
     monkeypatch.setattr(ranks, 'get_rank', lambda: 2)
-    assert watch.named(watch.suspects()) == 'rank 0 or its launcher, which keeps the store of the job and does not answer'  # noqa: E501
+    assert (
+        watch.named(watch.suspects()) == 'rank 0 or its launcher, which keeps the store of the job and does not answer'
+    )  # noqa: E501
 
 
 def test_the_timeout_is_the_configs():
@@ -126,7 +128,6 @@ class Parents(torch.utils.data.Dataset):
             os.kill(os.getpid(), number)
         time.sleep(0.1)
         return os.getpid()
-
 
 
 @pytest.mark.process

@@ -44,9 +44,9 @@ HOOKS = _child(
     _root.HOOKS,
     _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
     'engine.hooks.fused_attention_hook engine.hooks.load_hook engine.hooks.mask_diagnostics_hook '
-    'engine.hooks.pretrain_hooks engine.hooks.progress engine.hooks.progressive_hook '
+    'engine.hooks.pretrain_hooks engine.hooks.progress engine.hooks.progressive_hook engine.hooks.tracking '
     'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
-    'engine.stop.checkpoint_hook engine.stop.stop_hook '
+    'engine.stop.checkpoint_hook engine.stop.ranks engine.stop.stop_hook '
     'evaluation.probes.probe_metric evaluation.quality.quality_hook',
 )
 OPTIMIZERS = _child(_root.OPTIMIZERS, _FIT + 'engine.optim.lars')
@@ -58,11 +58,12 @@ PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, _FIT + 'engine.optim.rates')
 METRICS = _child(_root.METRICS, 'detection.metric evaluation.pictures.mask_diagnostics evaluation.probes.probe_metric')
 RUNNERS = _child(_root.RUNNERS, _FIT + 'engine.fsdp.sharded_runner')
 STRATEGIES = _child(_root.STRATEGIES, _FIT + 'engine.fsdp.fsdp_strategy')
+VISBACKENDS = _child(_root.VISBACKENDS, 'engine.hooks.tracking')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
 # for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
     'DATA_SAMPLERS EVALUATOR FUNCTIONS INFERENCERS LOG_PROCESSORS LOOPS MODEL_WRAPPERS RUNNER_CONSTRUCTORS '
-    'TASK_UTILS VISBACKENDS VISUALIZERS WEIGHT_INITIALIZERS'
+    'TASK_UTILS VISUALIZERS WEIGHT_INITIALIZERS'
 ).split():
     globals()[_name] = _child(getattr(_root, _name))

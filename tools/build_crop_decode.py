@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs from a checkout that is not installed
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.data.crop_decode import CannotBuild, build
 
 

@@ -7,6 +7,7 @@ python tools/draw_detections.py configs/demo/mask_rcnn.py CKPT [IMAGE...] --out 
 import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.evaluation.pictures.detections import detect_scenes

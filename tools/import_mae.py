@@ -6,6 +6,7 @@ OUT.pth is read by ``load_from`` (go on pretraining) and by the downstream recip
 
 import argparse
 
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.mae_release import convert_file
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting

@@ -9,6 +9,7 @@ tools/dist_knn.sh configs/linear/vitb_linear_90e.py CKPT 8          # 8 GPUs, an
 import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave

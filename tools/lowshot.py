@@ -8,6 +8,7 @@ python tools/lowshot.py CONFIG CKPT --fraction 0.01 0.1 --draws 0 1 2     # our 
 import argparse
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.evaluation.frozen import knn, lowshot

@@ -9,6 +9,7 @@ A second call does nothing; a killed call leaves nothing half-made behind at the
 import argparse
 import time
 
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.data.digits import demo_root, make_demo_data
 
 

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from mmengine.config import Config
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is built)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.compat.paths import repo_root
 from mim_mm.cost.command import Entry, answer, arguments
 from mim_mm.transfer import ChainError, load_chain

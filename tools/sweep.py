@@ -9,6 +9,7 @@ import argparse
 import sys
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.report.figures_sweep import draw_sweep
 from mim_mm.transfer import ChainError
 from mim_mm.transfer.sweep.grid import load_sweep

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint: ``python tools/test.py configs/linear/vitb_linear_90e.py CHECKPOINT``."""
 
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.engine.start.arguments import test_arguments
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Train a config on one device: ``python tools/train.py configs/emae/emae_vitb_800e.py``; see tools/dist_train.sh."""
 
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.engine.start.arguments import train_arguments
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ tools/transfer.py --images DIR --classes DIR --boxes ANN.json --boxes-images DIR
 import argparse
 import sys
 
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.transfer import Call, ChainError, run_chain
 from mim_mm.transfer.call import GRACE_S
 from mim_mm.transfer.own import own_options

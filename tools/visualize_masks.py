@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.data.unlabelled import list_images

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.evaluation.frozen.knn import add_load_arguments

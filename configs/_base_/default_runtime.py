@@ -21,7 +21,8 @@ default_hooks = dict(
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    # Seconds that a process waits for the others (NCCL and gloo): a dead or hanging one ends the job after that.
+    dist_cfg=dict(backend='nccl', timeout=1800),
 )
 log_processor = dict(window_size=10)
 log_level = 'INFO'

@@ -11,6 +11,7 @@
 * ``on_import`` how these five reach a module: right after somebody imports it
 * ``schedulers`` a schedule that fits a shortened run, where a Runner is made without our tools
 * ``internals``, ``sharding`` private names of mmengine that the package reads
+* ``torchrun`` torchrun that passes signals on and ends with its ranks' exit code
 * ``leave``   the end of a process of several, without gloo's abort
 * ``doctor``  what ``tools/doctor.py`` prints
 

@@ -22,3 +22,35 @@ def built_loop(runner, part):
 def resumes(runner):
     """Whether a Runner was told to go on from a checkpoint."""
     return bool(runner._resume)
+
+
+def own_store():
+    """The key-value store that the processes of a job met at, by a connection of its own where torch can make one.
+
+    On the other connection a wait of the main thread would hold back everybody else.
+    """
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store = _get_default_store()
+    try:
+        return store.clone()
+    except (AttributeError, RuntimeError):  # an older torch, a kind of store that cannot
+        return store
+
+
+def own_folder(vis_backend):
+    """The folder that a visualization backend writes to."""
+    return vis_backend._save_dir
+
+
+def line_of(thread):
+    """``file:line function`` of the innermost line outside of torch that a thread, named by its ident, is in."""
+    import os
+    import sys
+
+    frame = sys._current_frames().get(thread)
+    while frame is not None and f'{os.sep}torch{os.sep}' in frame.f_code.co_filename:
+        frame = frame.f_back
+    if frame is None:
+        return ''
+    return f'{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}'

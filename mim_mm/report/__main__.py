@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm import files
 from mim_mm.report.filled import fill
 from mim_mm.report.packed import SUFFIX, pack, unpack

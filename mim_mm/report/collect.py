@@ -238,15 +238,20 @@ def read_scalars(paths: list[Path]) -> dict:
     """mmengine's ``scalars.json`` files (one JSON object a line), oldest first: ``{key: ([step, ...], [value, ...])}``.
 
     ``step`` is the iteration in training lines. Validation lines carry mmengine's own step (epoch in epoch-based runs).
-    A resumed run writes some steps twice: the later line wins. Lines cut off by a kill are passed over.
+    A resumed run writes some steps twice: the later line wins, and what an attempt did beyond the step from which the
+    next one went on (its line ``resumed_from``) was lost. Lines cut off by a kill are passed over.
     """
     series: dict[str, dict] = {}
     for row in (row for path in paths for row in files.read_rows(path)):
-        step = row.get('step', row.get('iter'))
+        step = row.pop('step', row.get('iter'))
         if not finite(step):
             continue
+        if finite(row.get('resumed_from')):
+            step = row.pop('resumed_from')
+            series = {key: {s: v for s, v in points.items() if s <= step} for key, points in series.items()}
         for key, value in row.items():
             # A loss that is NaN is a gap of its curve.
             if key not in ('step', 'iter') and (finite(value) or isinstance(value, float)):
                 series.setdefault(key, {})[step] = float(value)
-    return {key: (sorted(points), [points[s] for s in sorted(points)]) for key, points in series.items()}
+    found = {key: points for key, points in series.items() if points}
+    return {key: (sorted(points), [points[s] for s in sorted(points)]) for key, points in found.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -16,17 +15,24 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
-from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
+from mim_mm.data.workers import die_with_parent, shield_workers
+from mim_mm.engine.hooks.tracking import make_trackers_safe
+from mim_mm.engine.start import agreement, annotations, class_count, ending, guard, schedule, slurm_env, value_range
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.checks import parts, relations, resuming
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
-from mim_mm.engine.stop.exact_resume import ResumeError
+from mim_mm.engine.stop.ranks import TIMEOUT_S, timeout_of
 from mim_mm.engine.stop.signals import EARLY, REQUEST
 from mim_mm.engine.stop.stop_hook import Stopped
-from mim_mm.folders import DataError
+
+# Added to every training, in this order: the last two are the last of an iteration. The clock concerns pretraining
+# models alone.
+HOOKS_OF_ALL = (
+    'ClockHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook ProgressHook StopOnSignalHook'
+).split()
+ENDING_S = 60.0  # what a training that is over may still take, such as a tracker that sends its last lines
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -69,6 +75,11 @@ def world_size() -> int:
 
 def _build_runner(cfg: Config) -> Runner:
     os.environ.setdefault('LOCAL_RANK', '0')
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        die_with_parent()  # in its own session nothing else would end it when torchrun is killed
+    if cfg.launcher != 'none':
+        dist_cfg = cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})
+        dist_cfg['timeout'] = dist_cfg.get('timeout') or TIMEOUT_S
     if get_device() == 'cpu':
         keep_freed_memory()
     if cfg.launcher == 'slurm':
@@ -79,7 +90,7 @@ def _build_runner(cfg: Config) -> Runner:
     if cfg.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
         # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
         # that exists and a wrapper that is configured.
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=timeout_of(cfg))
         if not cfg.get('runner_type'):  # a sharded runner wraps in its own way
             unused = cfg.get('find_unused_parameters', False)
             plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
@@ -121,19 +132,16 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
-    # In this order: the last two are the last of an iteration. The clock concerns pretraining models alone.
-    for kind in ('ClockHook', 'ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
+    for kind in HOOKS_OF_ALL:
         if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
+    make_trackers_safe(cfg)
     return notes
 
 
 def _fail(error: Exception) -> None:
-    lines = str(error).strip().splitlines()
-    # A loader worker sends its traceback along; the last line is the error, behind the name of its class.
-    text = re.sub(r'^[\w.]+: ', '', lines[-1]) if len(lines) > 1 and 'worker process' in lines[0] else str(error)
-    print(f'error: {text}', file=sys.stderr)
+    print(f'error: {ending.one_line(error)}', file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -150,10 +158,11 @@ def train_main(argv: list[str] | None = None) -> None:
     code = 0
     try:
         _train(cfg, notes)
-    except (DataError, guard.ConfigError, ResumeError, LoadError) as error:
-        _fail(error)
     except Stopped as stopped:
         code = stopped.code
+    except BaseException as error:
+        ending.end_badly(error, cfg)
+    ending.end_within(ENDING_S, code)
     leave(code)
     if code:
         raise SystemExit(code)
@@ -164,6 +173,7 @@ def _train(cfg: Config, notes: list[str]) -> None:
     for note in notes:
         print_log(note, logger=runner.logger)
     guard.check_first_batch(runner)
+    agreement.check_agreement(runner)
     runner.train()
 
 
@@ -188,7 +198,13 @@ def test_main(argv: list[str] | None = None) -> None:
     hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) != 'LoadPretrainedHook']
     cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
     try:
-        _build_runner(cfg).test()
-    except (DataError, guard.ConfigError, LoadError) as error:
-        _fail(error)
+        _test(cfg)
+    except BaseException as error:
+        ending.end_badly(error, cfg)
     leave()
+
+
+def _test(cfg: Config) -> None:
+    runner = _build_runner(cfg)
+    shield_workers(runner.test_dataloader)
+    runner.test()

@@ -1,17 +1,22 @@
-"""Remembering a request to stop (SIGTERM, SIGUSR1, SIGUSR2) until training can honour it, in loader workers as well."""
+"""Remembering a request to stop (SIGTERM, Ctrl-C, SIGUSR1, SIGUSR2) until training can honour it."""
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import threading
 import time
 
+from mim_mm.data.workers import shield_workers
+
+__all__ = ['EARLY', 'IN_TRAINING', 'INTERRUPTED', 'REQUEST', 'StopRequest', 'shield_workers']
+
 # Slurm's --signal and scancel --signal send SIGUSR1 or SIGUSR2; preemption, torchrun and kill send SIGTERM.
 EARLY = (signal.SIGUSR1, signal.SIGUSR2)
-IMPATIENT_S = 10.0  # a second SIGTERM later than this ends at once; torchrun and a process group deliver two together
-WORKER_GRACE_S = 60
+IN_TRAINING = (signal.SIGTERM, signal.SIGINT)  # before training there is nothing to save, and they end at once
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C
+# A second signal later than this ends at once; torchrun and a process group deliver two together.
+IMPATIENT_S = {signal.SIGTERM: 10.0, signal.SIGINT: 0.5}
 
 
 class StopRequest:
@@ -24,6 +29,7 @@ class StopRequest:
         self.number = 0
         self._asked_at = 0.0
         self._before: dict = {}
+        self._pipe: tuple[int, int] | None = None
 
     def listen(self, *numbers: int) -> None:
         """Catch these signals from now on; outside the main thread, where Python allows no handlers, do nothing."""
@@ -32,6 +38,8 @@ class StopRequest:
         for number in numbers:
             if number not in self._before:
                 self._before[number] = signal.signal(number, self._note)
+        if signal.SIGINT in self._before and self._pipe is None:
+            self._watch_for_impatience()
 
     def forget(self) -> None:
         """Put back the handlers that were there before, and forget the request."""
@@ -39,45 +47,49 @@ class StopRequest:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             self._before.clear()
+            if self._pipe is not None:
+                signal.set_wakeup_fd(-1)
+                os.close(self._pipe[1])  # its thread reads the end, and closes the other one
+                self._pipe = None
         self.number = 0
 
     def _note(self, number: int, frame) -> None:
-        if number == signal.SIGTERM and self.number and time.monotonic() - self._asked_at > IMPATIENT_S:
+        late = time.monotonic() - self._asked_at > IMPATIENT_S[signal.SIGTERM]
+        if number == signal.SIGTERM and self.number and late:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         if not self.number:
             self.number, self._asked_at = number, time.monotonic()
 
+    # ---- Ctrl-C twice
+
+    def _watch_for_impatience(self) -> None:
+        """Python's own handlers wait until the main thread leaves what it is in, such as a wait for another rank; the
+        number of a signal arrives in a pipe without it."""
+        self._pipe = os.pipe()
+        for end in self._pipe:
+            os.set_blocking(end, end == self._pipe[0])
+        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._read, args=(self._pipe[0], os.getpid()), daemon=True).start()
+
+    def _read(self, end: int, pid: int) -> None:
+        first = None
+        while got := os.read(end, 1):
+            if got[0] != signal.SIGINT:
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = now
+                self._tell('Ctrl-C: saving after this iteration, then ending (again to end at once, without saving)')
+            elif now - first > IMPATIENT_S[signal.SIGINT]:
+                self._tell('Ctrl-C again: ended at once; --resume goes on from the last checkpoint')
+                os._exit(INTERRUPTED)
+        os.close(end)
+
+    @staticmethod
+    def _tell(text: str) -> None:
+        if os.environ.get('RANK', '0') == '0':
+            os.write(2, f'\n{text}\n'.encode())
+
 
 REQUEST = StopRequest()
-
-
-def _outlive_one_term() -> None:
-    """In a thread of a loader worker: outlive the first SIGTERM, which the whole group gets, so that the last batches
-    arrive. One from the training process itself, which ends its workers so, is followed at once."""
-    asked = False
-    while True:
-        got = signal.sigtimedwait([signal.SIGTERM], WORKER_GRACE_S) if asked else signal.sigwaitinfo([signal.SIGTERM])
-        if got is not None and got.si_pid == os.getppid():
-            os._exit(0)
-        if asked:
-            os._exit(128 + signal.SIGTERM)
-        asked = True
-
-
-def _start_worker(worker_id: int, then=None) -> None:
-    for number in EARLY:
-        signal.signal(number, signal.SIG_IGN)
-    # torch's own handler ends a worker at once, and the training with it ("DataLoader worker is killed by signal").
-    if hasattr(signal, 'sigwaitinfo'):
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_outlive_one_term, daemon=True).start()
-    if then is not None:
-        then(worker_id)
-
-
-def shield_workers(loader: object | None) -> None:
-    """Let workers of a ``DataLoader`` that start from now on leave stopping to the process they work for."""
-    init = getattr(loader, 'worker_init_fn', None)
-    if loader is not None and getattr(init, 'func', None) is not _start_worker:
-        loader.worker_init_fn = functools.partial(_start_worker, then=init)

@@ -1,4 +1,4 @@
-"""Stopping politely: on SIGTERM, SIGUSR1 or SIGUSR2 save after the current iteration, and end so that it can go on."""
+"""Stopping politely: on SIGTERM, Ctrl-C, SIGUSR1 or SIGUSR2 save after the iteration, and end so that it can go on."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.compat.internals import built_loop
 from mim_mm.engine.hooks.progress import read_progress, write_progress
 from mim_mm.engine.stop import exact_resume
-from mim_mm.engine.stop.signals import EARLY, REQUEST, shield_workers
+from mim_mm.engine.stop.signals import EARLY, IN_TRAINING, INTERRUPTED, REQUEST, shield_workers
 from mim_mm.registry import HOOKS
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, call again
 
 
 class Stopped(SystemExit):
-    """Training was asked to stop and has saved its checkpoint; the process ends with :data:`EXIT_CODE`."""
+    """Training was asked to stop and has saved its checkpoint; the process ends with :data:`EXIT_CODE`, after Ctrl-C
+    with 130."""
 
-    def __init__(self, message: str):
-        super().__init__(EXIT_CODE)
+    def __init__(self, message: str, number: int = 0):
+        super().__init__(INTERRUPTED if number == signal.SIGINT else EXIT_CODE)
         self.message = message
 
 
 @HOOKS.register_module()
 class StopOnSignalHook(Hook):
-    """Save ``stopped_iter_<n>.pth`` and end with exit code 75 when a signal asks for it.
+    """Save ``stopped_iter_<n>.pth`` and end with exit code 75 (after Ctrl-C 130) when a signal asks for it.
 
     A single process looks at every iteration. Several agree by one all-reduce of a number every ``interval``
     iterations, the only ones at which the host waits for the device. Where gradients are accumulated the stop waits for
@@ -70,7 +71,7 @@ class StopOnSignalHook(Hook):
         self._meta = dict(checkpoint.get('meta') or {})
 
     def before_train(self, runner) -> None:
-        REQUEST.listen(signal.SIGTERM)
+        REQUEST.listen(*IN_TRAINING)
         loop, meta, self._meta = runner.train_loop, self._meta, {}
         if loop.iter == 0:  # weights may have been loaded, but nothing is resumed
             return
@@ -154,8 +155,10 @@ class StopOnSignalHook(Hook):
                 pass
         barrier()  # nobody ends, and has the launcher end the others, before the file is there
         runner.logger.warning(message)
-        REQUEST.forget()
-        raise Stopped(message)
+        runner.visualizer.close()
+        # The handlers stay: torchrun may pass the same signal on once more before this process has ended.
+        REQUEST.number = 0
+        raise Stopped(message, self.agreed)
 
     # ---- tidying up
 

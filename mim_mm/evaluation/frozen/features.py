@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from mim_mm import files
 from mim_mm.checkpoint.load import WHOLE, LoadReport, load_encoder, resolve_checkpoint
 from mim_mm.checkpoint.read import read_content
+from mim_mm.data.workers import shield_workers
 from mim_mm.encoders import grid_of
 from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import MODELS
@@ -171,6 +172,7 @@ def extract(backbone, data, preprocess, amp=None, batch_size=128, workers=0, dev
     # An own generator: without it the loader draws its seed from the global one and shifts a training run around it.
     options = dict(num_workers=workers, pin_memory=torch.device(device).type == 'cuda')
     loader = DataLoader(data, batch_size, generator=torch.Generator().manual_seed(0), **options)
+    shield_workers(loader)
     pooled, done, waiting = {}, 0, None
     # A GPU works on one batch while the one before is fetched from it and the next one is read.
     for batch in chain(loader, [None]):

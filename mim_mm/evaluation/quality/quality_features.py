@@ -9,6 +9,7 @@ from mmengine.dist import all_gather, all_reduce, get_dist_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from mim_mm.data.workers import shield_workers
 from mim_mm.encoders import UnsupportedBackbone, reader_of
 from mim_mm.evaluation.frozen.features import AMP, encode, evaluating
 from mim_mm.evaluation.frozen.folder_images import Preprocess
@@ -54,6 +55,7 @@ def _own_share(backbone, data, count: int, settings, preprocess, device) -> Tens
         num_workers=settings.workers,
         generator=torch.Generator().manual_seed(0),
     )
+    shield_workers(loader)
     blocks = max(settings.probe['blocks'])
     out = [
         compact_tokens(backbone, preprocess.normalize(images.to(device)), blocks, settings.amp).cpu()

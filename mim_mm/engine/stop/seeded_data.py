@@ -102,15 +102,21 @@ class SeededDataset(_Wrapped):
 
 
 class SkipFirst(_Wrapped):
-    """A batch sampler whose next iteration leaves out ``count`` batches; later ones are whole."""
+    """A batch sampler whose next iteration leaves out ``count`` batches; later ones are whole.
 
-    def __init__(self, batches, count: int = 0):
+    What a sampler draws from the generators of the process follows from ``seed``.
+    """
+
+    def __init__(self, batches):
         super().__init__(batches)
-        self.count = count
+        self.count, self.seed = 0, 0
 
     def __iter__(self):
+        # Runs with the first batch: a loader with workers makes two iterators and uses the second, and with workers that
+        # stay it draws a seed of its own in the first epoch only.
+        seed_everything(self.seed)
         count, self.count = self.count, 0
-        return itertools.islice(iter(self.wrapped), count, None)
+        yield from itertools.islice(iter(self.wrapped), count, None)
 
 
 class SeededLoader:
@@ -144,11 +150,9 @@ class SeededLoader:
         return self.placed is not None and is_endless(self.placed.wrapped)
 
     def begin(self, epoch: int, seen: int = 0) -> None:
-        """The next iteration is that of ``epoch`` (from 0) and leaves out the first ``seen`` batches, unread.
-
-        What the loader or a sampler draws from the generators of the process is a function of (seed, epoch) too.
-        """
-        seed_everything(mix(self.seed, EPOCH, epoch))
+        """The next iteration is that of ``epoch`` (from 0) and leaves out the first ``seen`` batches, unread."""
+        number = mix(self.seed, EPOCH, epoch)
+        seed_everything(number)
         if self.batches is None:
             dataset = self.loader.dataset
             for name, value in (('set_epoch', epoch), ('skip', seen)):
@@ -160,7 +164,7 @@ class SeededLoader:
             if isinstance(self.placed.wrapped, InfiniteSampler) and type(self.batches.wrapped) is BatchSampler:
                 # What is left out need not even be drawn one by one.
                 self.placed.begin, seen = seen * self.batches.batch_size, 0
-        self.batches.count = seen
+        self.batches.count, self.batches.seed = seen, number
 
 
 class Passes:

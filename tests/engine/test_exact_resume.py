@@ -14,8 +14,9 @@ from mmpretrain.datasets.samplers import RepeatAugSampler
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.checkpoint.entries import models_in
 from mim_mm.engine.stop import exact_resume
-from mim_mm.engine.stop.exact_hook import ENTRY, ExactResumeHook
+from mim_mm.engine.stop.exact_hook import GRADIENT, RANDOM, ExactResumeHook
 from mim_mm.engine.stop.seeded_data import Passes, Place, PlacedSampler, SeededLoader
 from mim_mm.seeds import mix, seed_generators
 
@@ -169,17 +170,17 @@ def test_killed_after_each_epoch_equals_not_killed(tmp_path, accumulate):
         work = tmp_path / f'cut-{kill}'
         go(work, kill, accumulate)
         content, _ = last(work)
-        entry = content[ENTRY]
-        assert set(entry['random'][0]) == {'torch', 'cuda', 'numpy', 'python', 'modules'}
-        assert list(entry['random'][0]['modules']) == ['.own']
-        assert bool(entry['gradient']) == bool(kill * 3 % accumulate)
+        (state,) = content[RANDOM]
+        assert set(state) == {'torch', 'cuda', 'numpy', 'python', 'modules'} and list(state['modules']) == ['.own']
+        assert (GRADIENT in content) == bool(kill * 3 % accumulate)
+        assert list(models_in(content)) == ['state_dict'], 'no gradient is taken for weights'
         go(work, 0, accumulate, resume=True, load_from=str(latest_checkpoint(work)))
         assert all(torch.equal(a, b) for a, b in zip(last(work)[1], expected, strict=True)), kill
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on_and_says_what_it_lacks(tmp_path, caplog):
     go(tmp_path / 'old', 2, hooks=False)
-    assert ENTRY not in last(tmp_path / 'old')[0]
+    assert RANDOM not in last(tmp_path / 'old')[0]
     path = str(latest_checkpoint(tmp_path / 'old'))
     runner = go(tmp_path / 'old', resume=True, load_from=path)
     text = next((tmp_path / 'old').glob(f'*/{runner.timestamp}.log')).read_text()

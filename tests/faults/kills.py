@@ -196,8 +196,10 @@ def _iterations(log):
     return path.read_text().count(' lr: ') if path.exists() else 0
 
 
-def run(variant, data, work, config, log, draw=None, kills=0):
+def run(variant, work, config, log, draw=None, kills=0, total=0):
     """Train to the end and kill it ``kills`` times on the way, each time within some iteration or between two.
+
+    ``total``: iterations of the whole run.
 
     Returns:
         What happened in a word or two ('' for nothing), and the number of kills that hit a running process.
@@ -206,7 +208,7 @@ def run(variant, data, work, config, log, draw=None, kills=0):
     hit = 0
     for _ in range(kills):
         begun, members = _iterations(log), _start(variant[1], words, log)
-        after, pause = begun + draw.randrange(0, 14), draw.random() * 0.4
+        after, pause = begun + draw.randrange(0, total * 2 // 3), draw.random() * 0.4
         ended = _wait(members, lambda after=after: _iterations(log) >= after)
         if not ended and not any(member.is_alive() for member in members):
             return f'an attempt failed, exit codes {[member.exitcode for member in members]}', hit
@@ -265,14 +267,16 @@ def trial(number: int, folder: Path) -> tuple[bool, str]:
     whole = folder.parent / f'kills-whole-{number % len(VARIANTS)}'
     if not whole.exists():
         made = folder / 'whole'
-        said, _ = run(variant, data, made, config, folder / 'whole.log')
+        said, _ = run(variant, made, config, folder / 'whole.log')
         if said:
             return False, f'{name}: undisturbed: {said}'
         made.rename(whole)
-    said, hit = run(variant, data, folder / 'cut', config, folder / 'cut.log', draw, kills=draw.randint(1, 3))
+    theirs = _content(latest_checkpoint(whole))
+    times = dict(kills=draw.randint(1, 3), total=theirs['place']['iter'])
+    said, hit = run(variant, folder / 'cut', config, folder / 'cut.log', draw, **times)
     if said:
         return False, f'{name}: {said} after {hit} kills'
-    ours, theirs = _content(latest_checkpoint(folder / 'cut')), _content(latest_checkpoint(whole))
+    ours = _content(latest_checkpoint(folder / 'cut'))
     different = compare(ours, theirs)
     if different is None:
         shutil.rmtree(folder / 'cut')

@@ -15,7 +15,8 @@ from mim_mm.engine.stop.seeded_data import Passes, SeededLoader, set_seeds_again
 from mim_mm.registry import HOOKS
 from mim_mm.seeds import STEP, mix, seed_everything
 
-ENTRY = 'going_on'  # of a checkpoint
+# Entries of a checkpoint, under names that readers of models pass over (mim_mm.checkpoint.entries), those of others too.
+RANDOM, GRADIENT = 'random_state', 'optimizer_gradient'
 
 
 @HOOKS.register_module()
@@ -53,7 +54,11 @@ class ExactResumeHook(Hook):
         self._seed = runner.seed
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        self._loaded = dict(meta=dict(checkpoint.get('meta') or {}), entry=checkpoint.pop(ENTRY, None))
+        self._loaded = dict(
+            meta=dict(checkpoint.get('meta') or {}),
+            states=checkpoint.pop(RANDOM, None),
+            gradient=checkpoint.pop(GRADIENT, None) or {},
+        )
 
     def before_train_epoch(self, runner) -> None:
         """Place the loader; the first time, after all that is done ``before_train``, where the checkpoint was."""
@@ -65,7 +70,7 @@ class ExactResumeHook(Hook):
             self.data = SeededLoader(loop.dataloader, runner.seed)
             loaded, self._loaded = self._loaded, None
             if loop.iter > 0 and loaded is not None:
-                self._restore(runner, loaded['entry'])
+                self._restore(runner, loaded['states'], loaded['gradient'])
                 seen = self._seen(runner, loaded['meta']) if by_epoch else 0
             if not by_epoch:
                 skipped = 0 if getattr(loop, 'fast_forward_on_resume', False) else loop.iter
@@ -83,14 +88,13 @@ class ExactResumeHook(Hook):
             loop.run_iter = lambda idx, data_batch: type(loop).run_iter(loop, idx + seen, data_batch)
         return seen
 
-    def _restore(self, runner, entry: dict | None) -> None:
-        if entry is None:
+    def _restore(self, runner, states: list | None, gradient: dict) -> None:
+        if states is None:
             runner.logger.info(
                 'the checkpoint holds no random state (an earlier version, or another program wrote it): it goes on '
                 'with the numbers that a run of this version has at this place'
             )
             return
-        states = entry.get('random') or []
         if len(states) == get_world_size():
             exact_resume.set_random_state(states[get_rank()], bare_model(runner))
         else:
@@ -98,7 +102,6 @@ class ExactResumeHook(Hook):
                 f'the checkpoint is from {len(states)} processes, going on on {get_world_size()}: generators that '
                 'modules keep for themselves start anew; all other numbers follow from seed, epoch and iteration'
             )
-        gradient = entry.get('gradient') or {}
         if gradient and exact_resume.window_is_open(runner):
             exact_resume.set_gradient(bare_model(runner), gradient)
             runner.logger.info(f'the gradient accumulated before the checkpoint goes on in {len(gradient)} parameters')
@@ -123,19 +126,21 @@ class ExactResumeHook(Hook):
         if exact_resume.window_is_open(runner):
             gradient = exact_resume.mean_gradient(bare_model(runner))
         random = all_gather_object(exact_resume.random_state(bare_model(runner)))
-        self._to_save = dict(random=random, gradient=gradient)
+        self._to_save = {RANDOM: random, GRADIENT: gradient}
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if isinstance(built_loop(runner, 'train'), EpochBasedTrainLoop):
             checkpoint['meta']['epoch_length'] = len(runner.train_dataloader)
-        entry, self._to_save = self._to_save, None
-        if entry is None:  # a hook that is not ours saves, on this rank alone
-            entry = dict(random=[exact_resume.random_state(bare_model(runner))], gradient={})
-            if get_world_size() == 1 and exact_resume.window_is_open(runner):
-                entry['gradient'] = exact_resume.mean_gradient(bare_model(runner))
-        if 'optimizer' not in checkpoint:  # the best one: nobody goes on from it
-            entry['gradient'] = {}
-        checkpoint[ENTRY] = entry
+        entries, self._to_save = self._to_save, None
+        if entries is None:  # a hook that is not ours saves, on this rank alone
+            alone = get_world_size() == 1 and exact_resume.window_is_open(runner)
+            entries = {
+                RANDOM: [exact_resume.random_state(bare_model(runner))],
+                GRADIENT: exact_resume.mean_gradient(bare_model(runner)) if alone else {},
+            }
+        if not entries[GRADIENT] or 'optimizer' not in checkpoint:  # from the best one nobody goes on
+            del entries[GRADIENT]
+        checkpoint.update(entries)
 
 
 def prepare_save(runner) -> None:

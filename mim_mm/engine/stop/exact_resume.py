@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_world_size
+from mmengine.optim import OptimWrapperDict
 from torch import nn
 
 
@@ -62,7 +63,9 @@ def set_random_state(state: dict[str, Any], model: nn.Module | None = None) -> N
 def window_is_open(runner) -> bool:
     """Whether gradients of finished iterations wait for an optimizer step; never of a sharded model, which holds them
     in pieces: there they are lost with the process."""
-    updated = getattr(runner.optim_wrapper, 'should_update', lambda: True)()
+    several = isinstance(runner.optim_wrapper, OptimWrapperDict)
+    wrappers = runner.optim_wrapper.values() if several else [runner.optim_wrapper]
+    updated = all(getattr(wrapper, 'should_update', lambda: True)() for wrapper in wrappers)
     sharded = any(kind.__name__ == 'FullyShardedDataParallel' for kind in type(runner.model).__mro__)
     return not updated and not sharded
 

@@ -34,8 +34,8 @@ class StreamedImages(IterableDataset):
 
     A shard that breaks off is logged and left; where none of a reader's shards gives an image, the run stops. Samples
     are ``dict(img_bytes, name)``, for ``LazyLoadImageFromFile`` or directly for ``FastRandomResizedCrop``. In the
-    loader ``sampler`` is None. The augmentation of an image follows from seed, epoch and its name; a resumed run goes on
-    in its epoch, whose first images are read once more.
+    loader ``sampler`` is None. The augmentation of an image follows from seed, epoch and its name; a resumed run goes
+    on in its epoch, whose first images are read once more.
 
     Args:
         urls: one, with ranges in braces (``https://host/train-{000000..000640}.tar``), or several.

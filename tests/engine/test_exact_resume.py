@@ -109,6 +109,8 @@ def test_a_place_is_an_index():
     assert [10, 11, 12][Place(1, epoch=5)] == 11 and Place(3, 1) == 3
     seeded = SeededLoader(loader(), seed=7).loader
     assert seeded.dataset.size == 10 and len(seeded.dataset) == 10 and len(seeded) == 4
+    seeded.dataset.pipeline = 'of a later stage'  # as mmdet's PipelineSwitchHook does
+    assert seeded.dataset.dataset.pipeline == 'of a later stage'
     assert seeded.sampler.seed == 5 and not hasattr(seeded.dataset, '__getitems__')
     torch.manual_seed(0)
     expected = torch.rand(1).item()

@@ -22,6 +22,7 @@ import torch
 from built_recipes import load
 from downstream import ARCH, COCO, FINETUNE, LINEAR, pretraining_checkpoint, write_coco, write_image_folders
 from tiny_run import ROOT, SHRINK
+from yapf.yapflib import yapf_api
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
 
@@ -57,7 +58,7 @@ def _options(kind):
         'val_dataloader.dataset.pipeline.2.crop_size': 32, 'val_evaluator.topk': (1,), 'train_cfg.max_epochs': 3,
     }  # fmt: skip
     boxes = {
-        **loader, 'train_dataloader.batch_size': 1, 'model.rpn_head.in_channels': 16, 'model.rpn_head.feat_channels': 16,
+        'train_dataloader.batch_size': 1, 'model.rpn_head.in_channels': 16, 'model.rpn_head.feat_channels': 16,
         'model.roi_head.bbox_roi_extractor.out_channels': 16, 'model.roi_head.mask_roi_extractor.out_channels': 16,
         'model.roi_head.bbox_head.in_channels': 16, 'model.roi_head.bbox_head.fc_out_channels': 32,
         'model.roi_head.bbox_head.num_classes': 2, 'model.roi_head.mask_head.in_channels': 16,
@@ -148,6 +149,8 @@ def _member(words, environment, log):
     os.dup2(out, 2)
     sys.argv = ['tools/train.py', *words]
     torch.set_num_threads(1)
+    # mmengine lays out the text of the config five times a run, which would take most of the time of one this short.
+    yapf_api.FormatCode = lambda text, **options: (text, True)
     runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
 
 

@@ -15,7 +15,7 @@ from mim_mm.engine.stop.seeded_data import Passes, SeededLoader, set_seeds_again
 from mim_mm.registry import HOOKS
 from mim_mm.seeds import STEP, mix, seed_everything
 
-# Entries of a checkpoint, under names that readers of models pass over (mim_mm.checkpoint.entries), those of others too.
+# Entries of a checkpoint, under names that readers of models pass over (mim_mm.checkpoint.entries), others' too.
 RANDOM, GRADIENT = 'random_state', 'optimizer_gradient'
 
 

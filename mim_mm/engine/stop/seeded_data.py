@@ -1,8 +1,8 @@
 """Training data whose augmentation is a function of (seed, epoch, image), and that begins at any batch.
 
 The index that the sampler gives carries its epoch to whoever reads the sample: the process itself or one of any number
-of workers, that live for one epoch or for all. There the generators of Python, numpy and torch are set before the sample
-is read, so that neither the order of reading nor what was read before matters.
+of workers, that live for one epoch or for all. There the generators of Python, numpy and torch are set before the
+sample is read, so that neither the order of reading nor what was read before matters.
 """
 
 from __future__ import annotations
@@ -32,10 +32,18 @@ class Place(int):
 
 
 class _Wrapped:
-    """Everything but a few things is the wrapped object's."""
+    """Everything but what ``OWN`` names is the wrapped object's, to be read and to be set."""
+
+    OWN: tuple[str, ...] = ()
 
     def __init__(self, wrapped) -> None:
         self.wrapped = wrapped
+
+    def __setattr__(self, name: str, value) -> None:
+        if name == 'wrapped' or name in self.OWN:
+            object.__setattr__(self, name, value)
+        else:  # hooks change a pipeline in the middle of a training
+            setattr(self.wrapped, name, value)
 
     def __len__(self) -> int:
         return len(self.wrapped)
@@ -55,12 +63,14 @@ class PlacedSampler(_Wrapped):
 
     Args:
         sampler: mmengine's, mmpretrain's, torch's, ...
-        size: samples of the data set.
+        samples: in the data set.
     """
 
-    def __init__(self, sampler, size: int) -> None:
+    OWN = ('samples', 'now', 'begin')
+
+    def __init__(self, sampler, samples: int) -> None:
         super().__init__(sampler)
-        self.size, self.now, self.begin = size, 0, 0
+        self.samples, self.now, self.begin = samples, 0, 0
 
     def __iter__(self) -> Iterator:
         sampler, epoch = self.wrapped, self.now
@@ -72,10 +82,10 @@ class PlacedSampler(_Wrapped):
             for at, index in enumerate(sampler):
                 yield Place(index, epoch, (at * sampler.world_size + sampler.rank) % sampler.num_repeats)
         else:
-            seen = np.zeros(self.size, np.int32)
+            seen = np.zeros(self.samples, np.int32)
             whole = type(sampler).__name__ in ('DefaultSampler', 'DistributedSampler')  # every image once on one rank
             for index in sampler:
-                if not isinstance(index, int):
+                if not isinstance(index, (int, np.integer)):
                     yield index
                     continue
                 yield Place(index, epoch, int(seen[index]) * world + (0 if whole else rank))
@@ -85,9 +95,11 @@ class PlacedSampler(_Wrapped):
 class SeededDataset(_Wrapped):
     """A map-style data set that sets the generators before it reads a :class:`Place`; another index is read as ever."""
 
+    OWN = ('run_seed',)
+
     def __init__(self, dataset, seed: int) -> None:
         super().__init__(dataset)
-        self.seed = seed
+        self.run_seed = seed
 
     @property
     def dataset(self):
@@ -96,7 +108,7 @@ class SeededDataset(_Wrapped):
 
     def __getitem__(self, index):
         if isinstance(index, Place):
-            seed_generators(mix(self.seed, SAMPLE, index.epoch, int(index), index.copy))
+            seed_generators(mix(self.run_seed, SAMPLE, index.epoch, int(index), index.copy))
             index = int(index)
         return self.wrapped[index]
 
@@ -104,17 +116,19 @@ class SeededDataset(_Wrapped):
 class SkipFirst(_Wrapped):
     """A batch sampler whose next iteration leaves out ``count`` batches; later ones are whole.
 
-    What a sampler draws from the generators of the process follows from ``seed``.
+    What a sampler draws from the generators of the process follows from ``order_seed``.
     """
+
+    OWN = ('count', 'order_seed')
 
     def __init__(self, batches):
         super().__init__(batches)
-        self.count, self.seed = 0, 0
+        self.count, self.order_seed = 0, 0
 
     def __iter__(self):
-        # Runs with the first batch: a loader with workers makes two iterators and uses the second, and with workers that
-        # stay it draws a seed of its own in the first epoch only.
-        seed_everything(self.seed)
+        # Runs with the first batch: a loader with workers makes two iterators and uses the second, and with workers
+        # that stay it draws a seed of its own in the first epoch only.
+        seed_everything(self.order_seed)
         count, self.count = self.count, 0
         yield from itertools.islice(iter(self.wrapped), count, None)
 
@@ -164,7 +178,7 @@ class SeededLoader:
             if isinstance(self.placed.wrapped, InfiniteSampler) and type(self.batches.wrapped) is BatchSampler:
                 # What is left out need not even be drawn one by one.
                 self.placed.begin, seen = seen * self.batches.batch_size, 0
-        self.batches.count, self.batches.seed = seen, number
+        self.batches.count, self.batches.order_seed = seen, number
 
 
 class Passes:

@@ -36,8 +36,8 @@ class StopOnSignalHook(Hook):
     A single process looks at every iteration. Several agree by one all-reduce of a number every ``interval``
     iterations, the only ones at which the host waits for the device. Where gradients are accumulated the stop waits for
     the next optimizer step, and in an iteration-based loop for a validation that is due. Resuming from the file goes on
-    with the next batch, also in the middle of an epoch: see :class:`mim_mm.engine.stop.exact_hook.ExactResumeHook`. The file is removed
-    once a later checkpoint is there.
+    with the next batch, also in the middle of an epoch, see :class:`mim_mm.engine.stop.exact_hook.ExactResumeHook`. The
+    file is removed once a later checkpoint is there.
 
     Args:
         interval: iterations between two agreements of several processes.

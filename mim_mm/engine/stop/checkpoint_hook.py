@@ -20,6 +20,11 @@ class AtomicCheckpointHook(CheckpointHook):
         prepare_save(runner)
         super()._save_checkpoint_with_step(runner, step, meta)
 
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        if self.save_best:
+            prepare_save(runner, with_gradient=False)  # it is saved without the optimizer: nobody goes on from it
+        super()._save_best_checkpoint(runner, metrics)
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         plain = to_plain(checkpoint)
         checkpoint.clear()

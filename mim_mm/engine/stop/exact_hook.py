@@ -116,14 +116,14 @@ class ExactResumeHook(Hook):
 
     # ---- saving
 
-    def prepare_save(self, runner) -> None:
+    def prepare_save(self, runner, with_gradient: bool = True) -> None:
         """Collect what the next checkpoint says of all ranks; called by every rank before the first one writes it.
 
         Between two optimizer steps the accumulated gradient of each rank becomes their mean, which changes nothing but
         roundings: the step takes the mean of all in any case. So one copy serves any number of ranks.
         """
         gradient = {}
-        if exact_resume.window_is_open(runner):
+        if with_gradient and exact_resume.window_is_open(runner):
             gradient = exact_resume.mean_gradient(bare_model(runner))
         random = all_gather_object(exact_resume.random_state(bare_model(runner)))
         self._to_save = {RANDOM: random, GRADIENT: gradient}
@@ -143,8 +143,8 @@ class ExactResumeHook(Hook):
         checkpoint.update(entries)
 
 
-def prepare_save(runner) -> None:
+def prepare_save(runner, with_gradient: bool = True) -> None:
     """To be called on every rank before ``runner.save_checkpoint``; see :meth:`ExactResumeHook.prepare_save`."""
     for hook in runner.hooks:
         if isinstance(hook, ExactResumeHook):
-            hook.prepare_save(runner)
+            hook.prepare_save(runner, with_gradient)

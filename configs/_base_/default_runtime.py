@@ -15,6 +15,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Masks, ramps and teachers of pretraining follow from seed, step and epoch.
     clock=dict(type='mim_mm.ClockHook'),
+    # Random numbers follow from seed, epoch and iteration; a resumed run is the run that was not interrupted.
+    exact_resume=dict(type='mim_mm.ExactResumeHook'),
     # A resumed run follows the schedule and rates of its own config, not those of its checkpoint.
     resume_schedule=dict(type='mim_mm.ResumeScheduleHook'),
 )

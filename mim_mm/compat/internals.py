@@ -1,5 +1,7 @@
 """Private names of mmengine that the package reads; docs/openmmlab.md lists whatever else there is."""
 
+import itertools
+
 
 def parse_option(text):
     """The value of ``key=text`` on a command line as mmengine's ``DictAction`` reads it."""
@@ -54,3 +56,18 @@ def line_of(thread):
     if frame is None:
         return ''
     return f'{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}'
+
+
+def draws_by_rank(runner):
+    """Whether the ranks of a run have seeds of their own (``randomness.diff_rank_seed``)."""
+    return bool((getattr(runner, '_randomness_cfg', None) or {}).get('diff_rank_seed'))
+
+
+def is_endless(sampler):
+    """Whether the order of a sampler has no end: mmengine's InfiniteSampler and mmdet's of several sources."""
+    return hasattr(sampler, '_indices_of_rank')
+
+
+def infinite_indices(sampler, begin):
+    """The order of an InfiniteSampler on its rank from index ``begin`` on, whatever it has given already."""
+    return itertools.islice(sampler._indices_of_rank(), begin, None)

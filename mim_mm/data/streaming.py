@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from mim_mm.data.image_sources import SourceError
 from mim_mm.folders import SUFFIXES, in_hidden
 from mim_mm.registry import DATASETS
+from mim_mm.seeds import SAMPLE, mix, seed_generators
 
 MOST_WORKERS = 1024
 
@@ -31,7 +34,8 @@ class StreamedImages(IterableDataset):
 
     A shard that breaks off is logged and left; where none of a reader's shards gives an image, the run stops. Samples
     are ``dict(img_bytes, name)``, for ``LazyLoadImageFromFile`` or directly for ``FastRandomResizedCrop``. In the
-    loader ``sampler`` is None. A resumed run begins with the order of epoch 0.
+    loader ``sampler`` is None. The augmentation of an image follows from seed, epoch and its name; a resumed run goes
+    on in its epoch, whose first images are read once more.
 
     Args:
         urls: one, with ranges in braces (``https://host/train-{000000..000640}.tar``), or several.
@@ -76,6 +80,7 @@ class StreamedImages(IterableDataset):
         self.pipeline = Compose(list(pipeline))
         # One counter a worker, in memory that outlives workers which are started anew every epoch.
         self._epochs = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
+        self._skips = torch.zeros(MOST_WORKERS, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         """Images of an epoch on this rank."""
@@ -84,6 +89,10 @@ class StreamedImages(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Take the order of that epoch the next time."""
         self._epochs.fill_(epoch)
+
+    def skip(self, batches: int) -> None:
+        """Leave out that many batches of all workers together the next time."""
+        self._skips.fill_(batches)
 
     def own_urls(self, epoch: int, worker: int, workers: int) -> list[str]:
         """The shards of one reader in its order."""
@@ -99,26 +108,37 @@ class StreamedImages(IterableDataset):
     def __iter__(self) -> Iterator[dict]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        epoch = int(self._epochs[worker])
+        epoch, skipped = int(self._epochs[worker]), int(self._skips[worker])
         self._epochs[worker] += 1
+        self._skips[worker] = 0
+        # Batch b is worker b % workers's. The loader asks worker 0 first, also for the first batch that is left.
+        worker = (worker + skipped) % workers
         urls = self.own_urls(epoch, worker, workers)
         rng = np.random.default_rng([self.seed, epoch, self.rank * workers + worker])
-        # Whole batches, so that all workers together give as many as the loader's length says.
-        wanted = (self.batches // workers + (worker < self.batches % workers)) * self.batch_size
+
+        def share(batches: int) -> int:
+            # Whole batches, so that all workers together give as many as the loader's length says.
+            return (batches // workers + (worker < batches % workers)) * self.batch_size
+
         stream = self._endless(urls, rng)
-        given = 0
-        while given < wanted:
-            packed = self.pipeline(next(stream))
+        given, left_out = 0, share(skipped)
+        while given < share(self.batches):
+            # What is left out is read as well: only so is it known what a transform passed over.
+            turn, sample = next(stream)
+            seed_generators(mix(self.seed, SAMPLE, epoch, zlib.crc32(sample['name'].encode()), turn))
+            packed = self.pipeline(sample)
             if packed is not None:  # a transform passed over an image that cannot be read
                 given += 1
-                yield packed
+                if given > left_out:
+                    yield packed
 
-    def _endless(self, urls: list[str], rng: np.random.Generator) -> Iterator[dict]:
-        while True:
+    def _endless(self, urls: list[str], rng: np.random.Generator) -> Iterator[tuple[int, dict]]:
+        """Samples, each with how often the shards were read before."""
+        for turn in itertools.count():
             found = 0
             for sample in self._shuffled((sample for url in urls for sample in self._read(url)), rng):
                 found += 1
-                yield sample
+                yield turn, sample
             if not found:
                 raise SourceError(f'none of {len(urls)} shards gives an image, e.g. {urls[0]}; the log has the reasons')
 

@@ -37,8 +37,8 @@ NOT_LEARNED_ANYWHERE = (
 # Single settings of a group whose other keys do count.
 NOT_LEARNED_PATHS = (
     'default_hooks.logger default_hooks.timer default_hooks.checkpoint default_hooks.visualization '
-    'default_hooks.runtime_info default_hooks.resume_schedule train_cfg.val_interval train_cfg.val_begin '
-    'train_cfg.dynamic_intervals'
+    'default_hooks.runtime_info default_hooks.resume_schedule default_hooks.exact_resume train_cfg.val_interval '
+    'train_cfg.val_begin train_cfg.dynamic_intervals'
 ).split()
 _TELL_THE_CLOCK = ('ClockHook', 'MaskSeedHook', 'MaskerEpochHook')
 CODE_KEY = '<code>'  # beside the keys of the config: hashes of the user's own modules, see user_code.py

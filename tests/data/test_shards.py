@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from torch.utils.data import DataLoader
 from mim_mm.data import shards
 from mim_mm.data.image_sources import SourceError, open_source
 from mim_mm.data.shards import plan_shards, write_shards
+from mim_mm.engine.stop.seeded_data import SeededLoader
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -222,6 +224,29 @@ def test_readers_that_run_out_begin_again_and_broken_shards_are_left(served, tmp
     found = [values(dict(inputs=s['inputs'][None]))[0] for s in stream(served)]
     counts = Counter(found)
     assert len(found) == 24 and len(counts) == 18 and set(counts.values()) <= {1, 2}
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_stream_goes_on_in_its_epoch(served, workers):
+    """From any batch; what is drawn for an image depends on epoch and image, not on the reader or what it read."""
+
+    def draw(sample):
+        return None if sample['name'].startswith('b.c/x') else (sample['name'], np.random.random(), random.random())
+
+    def epoch_from(batches, number=1, workers=workers):
+        loader = DataLoader(stream(served, pipeline=[draw]), 3, num_workers=workers, collate_fn=list)
+        loaded = SeededLoader(loader, seed=0)
+        loaded.begin(number, batches)
+        return list(loader)
+
+    whole = epoch_from(0)
+    assert len(whole) == 8 and epoch_from(0, 2) != whole
+    for batches in (1, 4, 7):
+        np.random.random(), random.random()
+        assert epoch_from(batches) == whole[batches:]
+    drawn = [{one[0]: one for batch in epoch_from(0, 1, readers) for one in reversed(batch)} for readers in (0, 1, 2)]
+    both = drawn[0].keys() & drawn[1].keys() & drawn[2].keys()
+    assert len(both) > 10 and all(drawn[0][name] == drawn[1][name] for name in both)
 
 
 def test_what_cannot_work_is_refused(served, tmp_path, monkeypatch):

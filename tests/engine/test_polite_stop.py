@@ -2,22 +2,19 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tiny_run import ROOT, TINY_ARCH, shrunken
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
-from mim_mm.engine.stop import exact_resume
 from mim_mm.engine.stop.signals import REQUEST, shield_workers
 from mim_mm.engine.stop.stop_hook import EXIT_CODE, StopOnSignalHook, Stopped
 from mim_mm.transfer.launch import free_port
@@ -148,59 +145,6 @@ def test_another_batch_size_in_the_middle_of_an_epoch_is_refused(image_folder, t
     torch.save(checkpoint, path)
     with pytest.raises(RuntimeError, match='after 2 of 5 batches; an epoch has 3 batches now.*epoch_N.pth'):
         train(image_folder, tmp_path / 'run')
-
-
-def test_skipping_leaves_out_the_first_batches_once():
-    class Order:  # a sampler whose order depends on the epoch
-        epoch = 0
-
-        def set_epoch(self, epoch):
-            self.epoch = epoch
-
-        def __iter__(self):
-            return iter([(i * 3 + self.epoch) % 10 for i in range(10)])
-
-        def __len__(self):
-            return 10
-
-    called = []
-    skipping = exact_resume.SkipFirst(BatchSampler(Order(), 4, drop_last=False), 1, lambda: called.append(1))
-    assert len(skipping) == 3 and skipping.batch_size == 4
-    skipping.sampler.set_epoch(1)
-    assert list(skipping) == [[3, 6, 9, 2], [5, 8]] and called == [1]
-    assert list(skipping) == [[1, 4, 7, 0], [3, 6, 9, 2], [5, 8]] and called == [1]
-
-
-@pytest.mark.parametrize('by_skip_iter', [True, False])  # as onedl-mmengine advances its iterator, and mmengine 0.10.7
-def test_random_states_come_back_before_the_first_batch_is_read(by_skip_iter):
-    class Endless:
-        def __init__(self):
-            self.at = 0
-
-        def skip_iter(self, count):
-            self.at += count
-
-        def __next__(self):
-            self.at += 1
-            return self.at, torch.rand(1).item()
-
-    state = exact_resume.random_state()
-    expected = torch.rand(1).item()
-    iterator = exact_resume._RestoreFirst(Endless(), 3, lambda: exact_resume.set_random_state(state))
-    if by_skip_iter:
-        iterator.skip_iter(3)
-    else:
-        assert [next(iterator)[0] for _ in range(3)] == [1, 2, 3]
-    assert next(iterator) == (4, expected)
-    assert next(iterator)[0] == 5
-
-
-def test_random_states_come_back():
-    random.gauss(0, 1), np.random.randn()  # both keep a second number for later
-    state = exact_resume.random_state()
-    first = (torch.rand(2).tolist(), np.random.randn(2).tolist(), random.gauss(0, 1), random.random())
-    exact_resume.set_random_state(state)
-    assert (torch.rand(2).tolist(), np.random.randn(2).tolist(), random.gauss(0, 1), random.random()) == first
 
 
 def test_workers_outlive_a_stop_of_their_group(tmp_path):

@@ -98,7 +98,7 @@ def run(
                            accumulative_counts=accumulate,
                            paramwise_cfg=dict(custom_keys={'low': dict(lr_mult=0.5)}, bias_decay_mult=0.0)),
         param_scheduler=copy.deepcopy(schedulers), default_hooks=dict(checkpoint=every),
-        custom_hooks=[dict(type='mim_mm.ResumeScheduleHook'), dict(type='mim_mm.StopOnSignalHook')],
+        custom_hooks=[dict(type=f'mim_mm.{kind}Hook') for kind in ('ResumeSchedule', 'ExactResume', 'StopOnSignal')],
         resume=bool(found), load_from=str(found) if found else None, default_scope='mim_mm',
         # mmengine keeps a logger, and its file, for each name.
         experiment_name=f'{work_dir}-{epochs}-{bool(found)}'.replace('/', '_'),

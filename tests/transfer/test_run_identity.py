@@ -64,6 +64,7 @@ def sha(**options):
         ('default_hooks.logger.interval', 1),
         ('default_hooks.checkpoint.interval', 20),
         ('default_hooks.resume_schedule', dict(type='mim_mm.ResumeScheduleHook')),
+        ('default_hooks.exact_resume', dict(type='mim_mm.ExactResumeHook')),
         ('init', '/x/epoch_800.pth'),
         ('init', None),
         ('custom_hooks.0.checkpoint', '/x/epoch_800.pth'),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import CheckpointHook
 
 from mim_mm.checkpoint.atomic import restore_history, to_plain
+from mim_mm.engine.stop.exact_hook import prepare_save
 from mim_mm.registry import HOOKS
 
 
@@ -14,6 +15,15 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        prepare_save(runner)
+        super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        if self.save_best:
+            prepare_save(runner, with_gradient=False)  # it is saved without the optimizer: nobody goes on from it
+        super()._save_best_checkpoint(runner, metrics)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         plain = to_plain(checkpoint)

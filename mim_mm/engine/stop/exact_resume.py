@@ -1,100 +1,107 @@
-"""Going on from a checkpoint in the middle of an epoch as if nothing had happened.
-
-mmengine resumes an epoch-based loop at its epoch's first batch while the iteration counter goes on, so a checkpoint
-from the middle would train batches twice and outrun the schedule. Here the loader leaves out the batches that were
-seen, by their indices, without reading them; the sampler's order of an epoch depends on seed and epoch only. The random
-states of the process (mixup, drop path, and augmentation where ``num_workers=0``) are put back where they were.
-"""
+"""What a checkpoint has to hold besides weights and optimizer for a run to go on as if nothing had happened."""
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.optim import OptimWrapperDict
+from torch import nn
 
 
 class ResumeError(RuntimeError):
     """A checkpoint from which this run cannot go on; the message says what to resume with."""
 
 
-def random_state() -> dict[str, Any]:
-    """State of torch's, CUDA's, numpy's and Python's generators, as tensors and plain types."""
+# ---- random numbers
+
+
+def _own_generators(model: nn.Module | None) -> Iterator[tuple[str, torch.Generator]]:
+    """The generators that modules hold as attributes, by name."""
+    for name, module in model.named_modules() if model is not None else ():
+        for attribute, value in vars(module).items():
+            if isinstance(value, torch.Generator):
+                yield f'{name}.{attribute}', value
+
+
+def random_state(model: nn.Module | None = None) -> dict[str, Any]:
+    """State of torch's, CUDA's (every visible device), numpy's and Python's generators and of those that modules of
+    ``model`` hold, as tensors and plain types."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     version, words, gauss = random.getstate()
     return dict(
         torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
         numpy=[kind, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         python=[version, torch.tensor(words, dtype=torch.int64), gauss],
+        modules={name: generator.get_state() for name, generator in _own_generators(model)},
     )
 
 
-def set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any], model: nn.Module | None = None) -> None:
     """Put back what :func:`random_state` returned; the tensors may lie on any device."""
     torch.set_rng_state(state['torch'].cpu())
-    if state['cuda'] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'].cpu())
+    devices = state['cuda'] or []
+    if torch.cuda.is_initialized() and len(devices) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([one.cpu() for one in devices])
     kind, keys, position, has_gauss, cached = state['numpy']
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
     version, words, gauss = state['python']
     random.setstate((version, tuple(words.tolist()), gauss))
+    for name, generator in _own_generators(model):
+        if name in state['modules']:
+            generator.set_state(state['modules'][name].cpu())
 
 
-class SkipFirst:
-    """A batch sampler whose first iteration leaves out ``count`` batches, then calls ``ready``; later ones are whole.
+# ---- accumulated gradients
 
-    Everything else, such as its length and ``set_epoch``, is the wrapped sampler's.
+
+def window_is_open(runner) -> bool:
+    """Whether gradients of finished iterations wait for an optimizer step; never of a sharded model, which holds them
+    in pieces: there they are lost with the process."""
+    several = isinstance(runner.optim_wrapper, OptimWrapperDict)
+    wrappers = runner.optim_wrapper.values() if several else [runner.optim_wrapper]
+    updated = all(getattr(wrapper, 'should_update', lambda: True)() for wrapper in wrappers)
+    sharded = any(kind.__name__ == 'FullyShardedDataParallel' for kind in type(runner.model).__mro__)
+    return not updated and not sharded
+
+
+def mean_gradient(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Set the gradient of each parameter to its mean over the ranks, and return copies of them by name."""
+    learnt = [(name, param) for name, param in model.named_parameters() if param.requires_grad]
+    if get_world_size() > 1:
+        device = next(model.parameters()).device
+        there = torch.tensor([float(param.grad is not None) for _, param in learnt], device=device)
+        all_reduce(there, op='max')
+        for (_, param), one in zip(learnt, there.tolist(), strict=True):
+            if one:
+                param.grad = torch.zeros_like(param) if param.grad is None else param.grad
+                all_reduce(param.grad, op='mean')
+    return {name: param.grad.detach().cpu().clone() for name, param in learnt if param.grad is not None}
+
+
+def set_gradient(model: nn.Module, gradient: dict[str, torch.Tensor]) -> None:
+    """Put back what :func:`mean_gradient` returned.
+
+    Raises:
+        ResumeError: a name or a shape is not the model's.
     """
-
-    def __init__(self, batches, count: int, ready: Callable[[], None]):
-        self.batches, self.count, self.ready = batches, count, ready
-
-    def __iter__(self):
-        count, ready = self.count, self.ready
-        self.count, self.ready = 0, lambda: None
-        # Runs when the loader asks for the first indices: after it drew its own seed, before it reads anything.
-        indices = itertools.islice(iter(self.batches), count, None)
-        ready()
-        yield from indices
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getattr__(self, name: str):
-        if name == 'batches':  # while being unpickled
-            raise AttributeError(name)
-        return getattr(self.batches, name)
+    params = dict(model.named_parameters())
+    for name, value in gradient.items():
+        if name not in params or params[name].shape != value.shape:
+            raise ResumeError(
+                f'the checkpoint holds an accumulated gradient of {name} {tuple(value.shape)}, the model has '
+                f'{tuple(params[name].shape) if name in params else "no such parameter"}: resume with the model that '
+                'was trained, or start a new run from its weights (load_from, without --resume)'
+            )
+        params[name].grad = value.to(params[name].device, params[name].dtype).clone()
 
 
-class _RestoreFirst:
-    """The infinite iterator of an iteration-based loop; random states are put back before the first batch is read.
-
-    mmengine advances it by ``steps``: by ``skip_iter`` (onedl-mmengine) or by as many ``next`` (mmengine 0.10.7).
-    """
-
-    def __init__(self, iterator, steps: int, ready: Callable[[], None]):
-        self.iterator, self.steps, self.ready = iterator, steps, ready
-
-    def __iter__(self):
-        return self
-
-    def skip_iter(self, count: int) -> None:
-        self.iterator.skip_iter(count)
-        self.steps = 0
-
-    def __next__(self):
-        if self.steps > 0:
-            self.steps -= 1
-        elif self.ready:
-            getattr(self.iterator, '_ensure_iterator', lambda: None)()  # draws a seed of its own
-            self.ready()
-            self.ready = None
-        return next(self.iterator)
+# ---- the place in an epoch
 
 
 def unseen(loop, iteration: int, epoch: int, epoch_length: int | None) -> int:
@@ -119,21 +126,3 @@ def unseen(loop, iteration: int, epoch: int, epoch_length: int | None) -> int:
             'were seen. Resume with the settings it was stopped with, or from an epoch: --resume WORK_DIR/epoch_N.pth'
         )
     return seen
-
-
-def go_on_inside_epoch(loop: EpochBasedTrainLoop, seen: int, state: dict[str, Any] | None) -> None:
-    """Leave out the first ``seen`` batches of the epoch that is about to start, and count on from there."""
-    loader = loop.dataloader
-
-    def ready() -> None:
-        if state is not None:
-            set_random_state(state)
-
-    # DataLoader refuses the assignment although it works; iterators that exist already are not concerned.
-    vars(loader)['batch_sampler'] = SkipFirst(loader.batch_sampler, seen, ready)
-    loop.run_iter = lambda idx, data_batch: type(loop).run_iter(loop, idx + seen, data_batch)
-
-
-def go_on_iterations(loop, state: dict[str, Any]) -> None:
-    """Put the random states back in an iteration-based loop, which skips the batches it has seen by itself."""
-    loop.dataloader_iterator = _RestoreFirst(loop.dataloader_iterator, loop.iter, lambda: set_random_state(state))

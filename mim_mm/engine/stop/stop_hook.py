@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
@@ -15,7 +14,7 @@ from mim_mm import files
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.compat.internals import built_loop
 from mim_mm.engine.hooks.progress import read_progress, write_progress
-from mim_mm.engine.stop import exact_resume
+from mim_mm.engine.stop.exact_hook import prepare_save
 from mim_mm.engine.stop.signals import EARLY, IN_TRAINING, INTERRUPTED, REQUEST, shield_workers
 from mim_mm.registry import HOOKS
 
@@ -38,8 +37,8 @@ class StopOnSignalHook(Hook):
     A single process looks at every iteration. Several agree by one all-reduce of a number every ``interval``
     iterations, the only ones at which the host waits for the device. Where gradients are accumulated the stop waits for
     the next optimizer step, and in an iteration-based loop for a validation that is due. Resuming from the file goes on
-    with the next batch, also in the middle of an epoch: see :mod:`mim_mm.engine.stop.exact_resume`. The file is removed
-    once a later checkpoint is there.
+    with the next batch, also in the middle of an epoch, see :class:`mim_mm.engine.stop.exact_hook.ExactResumeHook`. The
+    file is removed once a later checkpoint is there.
 
     Args:
         interval: iterations between two agreements of several processes.
@@ -53,55 +52,26 @@ class StopOnSignalHook(Hook):
             raise ValueError(f'StopOnSignalHook: interval={interval} must be at least 1 iteration')
         self.interval = interval
         self.agreed = 0
-        self._meta: dict[str, Any] = {}
         self._leftover: Path | None = None
-
-    # ---- going on from a checkpoint
 
     def before_run(self, runner) -> None:
         REQUEST.listen(*EARLY)
         shield_workers(getattr(built_loop(runner, 'train'), 'dataloader', None))
         shield_workers(getattr(built_loop(runner, 'val'), 'dataloader', None))
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            checkpoint['meta']['epoch_length'] = len(runner.train_dataloader)
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        self._meta = dict(checkpoint.get('meta') or {})
-
     def before_train(self, runner) -> None:
         REQUEST.listen(*IN_TRAINING)
-        loop, meta, self._meta = runner.train_loop, self._meta, {}
+        loop = runner.train_loop
         if loop.iter == 0:  # weights may have been loaded, but nothing is resumed
             return
-        stopped = meta.get('stopped')
-        state = self._own_state(runner, stopped) if stopped else None
-        if stopped:
-            self._leftover = latest_checkpoint(runner.work_dir)
-        if isinstance(loop, EpochBasedTrainLoop):
-            # As the checkpoint counts: ResumeScheduleHook may have placed the loop in epochs of another length.
-            iteration, epoch = meta.get('iter', loop.iter), meta.get('epoch', loop.epoch)
-            seen = exact_resume.unseen(loop, iteration, epoch, meta.get('epoch_length'))
-            if seen:
-                runner.logger.info(f'epoch {loop.epoch + 1} goes on after {seen} of {len(loop.dataloader)} batches')
-                exact_resume.go_on_inside_epoch(loop, seen, state)
-        elif state is not None and not getattr(loop, 'fast_forward_on_resume', False):
-            exact_resume.go_on_iterations(loop, state)
+        newest = latest_checkpoint(runner.work_dir)
+        if newest is not None and newest.name.startswith('stopped_iter_'):
+            self._leftover = newest
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         over = loop.epoch >= loop.max_epochs if by_epoch else loop.iter >= loop.max_iters
         if over and runner.val_loop is not None:
             # Cut off between the last iteration and the end of its validation: the loop would not measure again.
             runner.val_loop.run()
-
-    def _own_state(self, runner, stopped: dict) -> dict | None:
-        states = stopped.get('random') or []
-        if len(states) == get_world_size():
-            return states[get_rank()]
-        runner.logger.warning(
-            f'stopped on {len(states)} processes, going on on {get_world_size()}: random states start anew'
-        )
-        return None
 
     # ---- stopping
 
@@ -133,16 +103,16 @@ class StopOnSignalHook(Hook):
 
     def _stop(self, runner) -> None:
         done, name = runner.iter + 1, signal.Signals(self.agreed).name
-        states = all_gather_object(exact_resume.random_state())
         out_dir = next((h.out_dir for h in runner.hooks if isinstance(h, CheckpointHook) and h.out_dir), None)
         out_dir = Path(out_dir or runner.work_dir)
         path = out_dir / f'stopped_iter_{done}.pth'
+        prepare_save(runner)
         runner.save_checkpoint(
             str(out_dir),
             path.name,
             by_epoch=False,
             backend_args=dict(backend='atomic_local'),
-            meta=dict(stopped=dict(signal=name, random=states)),
+            meta=dict(stopped=dict(signal=name)),
         )
         message = f'{name}: stopped after iteration {done} of {runner.max_iters}; {path} is saved, --resume goes on'
         if is_main_process():
@@ -163,7 +133,6 @@ class StopOnSignalHook(Hook):
     # ---- tidying up
 
     def after_train_epoch(self, runner) -> None:
-        vars(runner.train_loop).pop('run_iter', None)
         self._drop_leftover(runner)
 
     def after_train(self, runner) -> None:

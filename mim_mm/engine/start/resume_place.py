@@ -117,7 +117,7 @@ def counted_in_iterations(schedulers: list) -> list[int]:
     for one in schedulers:
         if one.by_epoch:
             continue
-        for key in ('begin', 'end', 'T_max', 'total_iters', 'step_size'):
+        for key in ('begin', 'end', 'T_max', 'step_size'):  # total_iters follows from them
             value = vars(one).get(key)
             if isinstance(value, int) and 0 < value < 10**9:  # mmengine's word for no end
                 found.append(value)

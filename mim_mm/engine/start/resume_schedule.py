@@ -13,11 +13,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.dist import get_world_size
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 
+from mim_mm.checkpoint.whole import check_floor, report_of
 from mim_mm.compat.internals import resumes
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.start import data_order, resume_place, same_tensors
@@ -26,6 +27,7 @@ from mim_mm.registry import HOOKS
 
 # Of a scheduler's state, what counts steps; everything else follows from its config and the optimizer's.
 COUNTERS = ('last_step', '_global_step', '_last_value', 'verbose')
+MIN_LOADED = 0.95  # least part of a model that load_from must fill
 PER_GROUP = ('base_values', '_last_value')  # lists with one entry a parameter group
 
 
@@ -176,7 +178,9 @@ class ResumeScheduleHook(Hook):
             for name, (wrapper, schedulers) in pairs.items()
         }
         self._meta = dict(checkpoint.get('meta') or {})
-        if resumes(runner):
+        if not resumes(runner):
+            self._report_load(runner, checkpoint)
+        else:
             self._compare(runner, checkpoint, pairs)
             counted, order = resume_place.counted_in_iterations(_all(pairs)), self._data['order']
             self._converted = resume_place.convert(runner, checkpoint['meta'], self._schedule(), order, counted)
@@ -192,7 +196,7 @@ class ResumeScheduleHook(Hook):
 
     def _compare(self, runner, checkpoint: dict, pairs: dict) -> None:
         """ResumeError unless every tensor of the checkpoint has its place, and the images are those of its run."""
-        name, own = str(runner._load_from or 'the checkpoint'), self._whole
+        name, own = str(runner.cfg.get('load_from') or 'the checkpoint'), self._whole
         names = _names(runner) if own is None else None  # a sharded run compares its optimizer by itself
         problems = same_tensors.problems_of(
             checkpoint,
@@ -211,6 +215,16 @@ class ResumeScheduleHook(Hook):
                 f'--resume: {name} was trained on other images: {other}. Give the data that it was trained on, or '
                 '--allow-change train_dataloader.dataset to go on with these'
             )
+
+    def _report_load(self, runner, checkpoint: dict) -> None:
+        """Of ``load_from``: the load report, and LoadError below the floor (``min_loaded`` of the config)."""
+        own = self._whole or same_tensors.tensor_kinds(bare_model(runner))
+        state, floor = checkpoint.get('state_dict', checkpoint), runner.cfg.get('min_loaded', MIN_LOADED)
+        report = report_of(own, state, str(runner.cfg.get('load_from')), floor)
+        if is_main_process():
+            report.save(runner.work_dir)
+            runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')
+        check_floor(report, 'load_from')
 
     def _schedule(self) -> dict[str, Any]:
         found = self._meta.get('schedule')

@@ -84,19 +84,26 @@ def without_roots(content: dict) -> dict:
     return replaced(content)
 
 
-def _that_learn(content: dict) -> dict:
-    """Without the hooks that only look on or that the tool adds by itself."""
+def _counts(hook: Any) -> bool:
+    """Whether a hook of a config changes learning: it does not only look on, and is none that the tool adds."""
+    name = type_name(hook)
+    if not name or (name in TOOL_HOOKS and hook.get('seed') is None):
+        return False
+    return changes_learning(hook['type'])
 
-    def counts(hook: Any) -> bool:
-        name = type_name(hook)
-        if name in TOOL_HOOKS and (not isinstance(hook, dict) or hook.get('seed') is None):
-            return False
-        return not name or changes_learning(hook['type'])
 
-    content = dict(content)
-    hooks = [hook for hook in content.pop('custom_hooks', None) or [] if counts(hook)]
-    defaults = {key: hook for key, hook in (content.pop('default_hooks', None) or {}).items() if hook and counts(hook)}
-    return {**content, 'custom_hooks': hooks, 'default_hooks': defaults}
+def _sorted_hooks(content: dict) -> tuple[dict, dict]:
+    """(content with the hooks that change learning alone, those that do not)."""
+    listed, named = content.get('custom_hooks') or [], content.get('default_hooks') or {}
+    watching = {
+        'custom_hooks': [hook for hook in listed if not _counts(hook)],
+        'default_hooks': {key: hook for key, hook in named.items() if not _counts(hook)},
+    }
+    learning = {
+        'custom_hooks': [hook for hook in listed if _counts(hook)],
+        'default_hooks': {key: hook for key, hook in named.items() if _counts(hook)},
+    }
+    return {**content, **learning}, watching
 
 
 def batch(content: Mapping, devices: int) -> int | None:
@@ -126,8 +133,11 @@ def compare(
     Returns:
         (changes that are refused, changes that are accepted with the reason), a line each.
     """
-    old, new = _that_learn(plain(old)), _that_learn(plain(new))
+    (old, looked), (new, looks) = _sorted_hooks(plain(old)), _sorted_hooks(plain(new))
     refused, notes = [], []
+    for path, a, b in differences(looked, looks):
+        if not path.endswith('.allow'):  # of this one start
+            notes.append(f'{path}: {_short(a)} -> {_short(b)} (hooks that only look on)')
     if roots(old) != roots(new):
         notes.append(f'data: {_short(roots(old))} -> {_short(roots(new))} (the images are compared by their names)')
     found = list(differences(without_roots(old), without_roots(new)))
@@ -145,7 +155,7 @@ def compare(
         if allowed(path, allow):
             reason = 'allowed by --allow-change'
         elif path in BATCH and factor not in (None, 1) and not rate_follows:
-            refused.append(f'{line} (a step has {factor:g} x the images and the rate does not follow: --auto-scale-lr)')
+            refused.append(f'{line} ({_rate_words(new, factor)})')
             continue
         elif path in CONVERTED or path == DEVICES:
             reason = CONVERTED.get(path, CONVERTED['train_dataloader.batch_size'])
@@ -169,6 +179,12 @@ def _follows(old: Mapping, new: Mapping, factor: float | None) -> bool:
     if factor is None or not all(_number(rate) and rate > 0 for rate in rates):
         return False
     return abs(rates[1] / rates[0] - factor) < 1e-6 * factor
+
+
+def _rate_words(new: Mapping, factor: float) -> str:
+    rate = ((new.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+    fix = f': {RATE}={rate * factor:.9g} would' if _number(rate) else ''
+    return f'a step has {factor:g} x the images and the learning rate does not follow{fix}'
 
 
 def _other_courses(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -42,6 +42,8 @@ def parse(argv: list[str] | None = None) -> Call:
         help='with --launcher slurm on a login node: options of sbatch, e.g. partition=gpu time=1-00:00:00 nodes=2',
     )  # fmt: skip
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
+    allow = 'KEY of tools/train.py that a resumed stage may have otherwise, e.g. devices (repeatable)'
+    add('--allow-change', action='append', default=[], metavar='KEY', help=allow)
     add('--grace', dest='grace_s', type=float, default=GRACE_S, metavar='S', help='seconds a stage may take to stop')
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')

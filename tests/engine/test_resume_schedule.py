@@ -1,11 +1,13 @@
 """A resumed run has the rates of an uninterrupted run of its own settings: every iteration, every parameter group."""
 
 import copy
+import itertools
 import json
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import CosineAnnealingLR, LinearLR
@@ -242,6 +244,21 @@ def test_an_iteration_based_run_of_as_many_images(tmp_path):
     whole = run(tmp_path / 'whole', 12, half, iterations=True, batch=2)
     assert resumed == after(whole, 8) and len(resumed) == 4
     assert first == [image for images in Rates.images.values() for image in images]
+
+
+@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
+def test_what_processes_have_seen_is_the_beginning_of_one_order(kind, monkeypatch):
+    """What conversion rests on: n batches on every process are the first images of one order, whatever their number."""
+
+    def seen(processes, batch, count):
+        taken = []
+        for rank in range(processes):
+            monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, processes))
+            taken += itertools.islice(iter(kind(Numbers(), shuffle=True, seed=3)), batch * count)
+        return sorted(taken)
+
+    assert seen(1, 6, 1) == seen(2, 3, 1) == seen(3, 1, 2) == seen(2, 1, 3) == seen(1, 2, 3)
+    assert len(set(seen(1, 6, 1))) == 6 and seen(2, 3, 2) == seen(3, 2, 2) == list(range(12))
 
 
 @pytest.mark.parametrize('epochs', [3, 4])  # at the end, and past it

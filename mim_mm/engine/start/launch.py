@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
@@ -150,9 +151,13 @@ def _compared(cfg: Config, args: argparse.Namespace, checkpoint: str, processes:
 
 def _as_started(args: argparse.Namespace) -> str | None:
     """Without a config or options ``--resume`` takes the run's own, in place; returns what to tell."""
+    if args.resume is None:
+        return None
     work_dir = args.work_dir
-    if not work_dir and args.config:
-        work_dir = f'./work_dirs/{Path(args.config).stem}'
+    if not work_dir and args.config and Path(args.config).is_file():
+        work_dir = Config.fromfile(args.config).get('work_dir') or f'./work_dirs/{Path(args.config).stem}'
+    if args.resume == 'auto' and args.config and (not work_dir or latest_checkpoint(work_dir) is None):
+        return None  # a fresh start
     record = run_record.read_record(args, work_dir)
     if args.config is None:
         if not record:

@@ -117,22 +117,22 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             f'pass --auto-scale-lr to train with lr={lr * batch / base:.4g}'
         )
     notes.append(f'batch: {batch} images an optimizer step on {processes} process(es)')
-    out_dir = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
-    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir, out_dir)
-    if checkpoint:
-        notes += _compared(cfg, args, checkpoint, processes)
-    cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
-    notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration. The clock concerns pretraining models alone.
     for kind in ('ClockHook', 'ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
         if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
-    cfg.custom_hooks = hooks
     for hook in [*hooks, *defaults]:
         if type_name(hook) == 'ResumeScheduleHook':
             hook['allow'] = list(args.allow_change)
+    cfg.custom_hooks = hooks
+    out_dir = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
+    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir, out_dir)
+    if checkpoint:
+        notes += _compared(cfg, args, checkpoint, processes)
+    cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
+    notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     return notes
 
 

@@ -77,7 +77,8 @@ def _seen_batches(runner, seen, then, epoch, data, order, images, mine) -> int:
     now = len(runner.train_loop.dataloader)
     where = f'the checkpoint is from the middle of epoch {epoch + 1}, after {seen} of {then} batches'
     fix = f'Resume with the settings it was stopped with, or {epoch_advice(runner.work_dir, epoch)}'
-    if not (data.get('order') and data['order'] == order and images and mine):
+    # Batches of the same size in an epoch of another length: other images.
+    if not (data.get('order') and data['order'] == order and images and mine) or (images == mine and then != now):
         raise ResumeError(
             f'{where}; an epoch has {now} batches now (other batch size, number of devices, seed or data), so nobody '
             f'can tell which images were seen. {fix}'

@@ -43,6 +43,8 @@ def parse(argv: list[str] | None = None) -> Call:
         help='with --launcher slurm on a login node: options of sbatch, e.g. partition=gpu time=1-00:00:00 nodes=2',
     )  # fmt: skip
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
+    allow = 'KEY of tools/train.py that a resumed stage may have otherwise, e.g. devices (repeatable)'
+    add('--allow-change', action='append', metavar='KEY', help=allow)
     add('--grace', dest='grace_s', type=float, default=GRACE_S, metavar='S', help='seconds a stage may take to stop')
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')
@@ -53,6 +55,7 @@ def parse(argv: list[str] | None = None) -> Call:
     add('--as-job', action='store_true', help='other jobs of the chain may run at the same time')
     add('--requeues', type=int, metavar='N', help='how often the job may put itself back into the queue')
     options = vars(parser.parse_args(argv))
+    options['allow_change'] = options['allow_change'] or ()
     if not (options['chain'] or options['compare'] or options['images']):
         parser.error('give a chain config, --images DIR, or --compare ARM ...')
     if not options['compare'] and (options['recipes'] or options['seeds']):

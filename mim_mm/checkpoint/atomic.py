@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,22 +88,68 @@ def is_whole(path: str | Path) -> bool:
     return os.path.isfile(path) and zipfile.is_zipfile(path)
 
 
-def latest_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None.
+def latest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
+    """The newest whole checkpoint of a run, or None; see :func:`find_checkpoint`."""
+    return find_checkpoint(work_dir, out_dir)[0]
 
-    mmengine's ``last_checkpoint`` file is believed when what it names is there and whole (also if the folder was
-    moved); else the ``epoch_*.pth`` / ``iter_*.pth`` of highest number that is.
+
+def find_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> tuple[Path | None, str]:
+    """The newest whole checkpoint of a run, and what to tell where it is not the one that ``last_checkpoint`` names.
+
+    mmengine writes an absolute path into ``last_checkpoint``. In a work dir that was copied it leads back to the run
+    that it was copied from, so the file of that name in this work dir is taken; if that is missing or cut off, the
+    newest whole one that lies here. A file elsewhere is believed below ``out_dir`` only.
+
+    Args:
+        work_dir: of the run.
+        out_dir: of the checkpoint hook, if it keeps them elsewhere.
     """
     work_dir = Path(work_dir)
-    note = work_dir / 'last_checkpoint'
+    elsewhere = Path(out_dir) / work_dir.resolve().name if out_dir else None
+    note, folders = work_dir / 'last_checkpoint', [work_dir, *([elsewhere] if elsewhere else [])]
+    named = None
     if note.is_file():
-        named = Path(note.read_text().strip() or '.')
-        for path in (work_dir / named.name, named):
-            if is_whole(path):
-                return path
+        named = Path(note.read_text(encoding='utf-8', errors='replace').replace('\0', '').strip() or 'nothing')
+        for folder in reversed(folders):
+            if is_whole(folder / named.name):
+                return folder / named.name, ''
     numbered = []
-    for path in work_dir.glob('*.pth'):
-        match = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name)
+    for path in (path for folder in folders for path in folder.glob('*.pth')):
+        match = re.fullmatch(r'(?:epoch|iter|stopped_iter)_(\d+)\.pth', path.name)
         if match and is_whole(path):
-            numbered.append((path.stat().st_mtime, int(match[1]), path))
-    return max(numbered)[2] if numbered else None
+            numbered.append((_saved(path), int(match[1]), path))
+    found = max(numbered)[2] if numbered else None
+    if found is None or named is None:
+        return found, ''
+    state = 'is cut off or damaged' if (work_dir / named.name).exists() else 'is not in this work dir'
+    return found, f'last_checkpoint names {named}, which {state}: the newest whole checkpoint here is {found.name}'
+
+
+def _saved(path: Path) -> str:
+    """When a checkpoint was written, in mmengine's form; copying a file may change its own time."""
+    from mim_mm.checkpoint.read import read_content
+
+    try:
+        said = (read_content(path, mmap=True).get('meta') or {}).get('time')
+    except Exception:  # whatever is wrong with the file is said when it is loaded
+        said = None
+    if isinstance(said, str) and re.fullmatch(r'\d{8}_\d{6}', said):
+        return said
+    return time.strftime('%Y%m%d_%H%M%S', time.localtime(path.stat().st_mtime))
+
+
+def epoch_advice(work_dir: str | Path, epoch: int | None = None) -> str:
+    """What to resume with instead, in words that name files that are there.
+
+    Args:
+        work_dir: where checkpoints lie.
+        epoch: the last one that may be taken; None: any.
+    """
+    found = []
+    for path in Path(work_dir).glob('epoch_*.pth'):
+        match = re.fullmatch(r'epoch_(\d+)\.pth', path.name)
+        if match and (epoch is None or int(match[1]) <= epoch) and is_whole(path):
+            found.append((int(match[1]), path))
+    if found:
+        return f'from the end of an epoch: --resume {max(found)[1]}'
+    return f'nothing else here: {work_dir} holds no checkpoint from the end of an epoch'

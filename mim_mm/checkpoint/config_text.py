@@ -27,6 +27,8 @@ def parse_config(text: str) -> dict:
 def _value(node: ast.expr):
     if isinstance(node, ast.Constant):
         return node.value
+    if isinstance(node, ast.Name) and node.id in ('inf', 'nan'):  # as mmengine writes these numbers
+        return float(node.id)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         value = _value(node.operand)
         if type(value) in (int, float):

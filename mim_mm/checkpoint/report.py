@@ -28,6 +28,7 @@ class LoadReport:
     kinds: dict[str, str] = field(default_factory=dict)  # unused key -> what it is
     entry: str = ''  # where the weights lay in the file
     notes: list[str] = field(default_factory=list)  # which of several models was taken, and why
+    what: str = 'backbone'  # whose parameters these are: 'backbone', 'model'
 
     @classmethod
     def from_dict(cls, stored: Mapping) -> LoadReport:
@@ -54,11 +55,11 @@ class LoadReport:
     def table(self) -> str:
         """The report as text: counts and per cent of the backbone, then every name that was not simply loaded."""
         total = max(self.values(self.sizes), 1)
-        entry = f'entry {self.entry!r}, ' if self.entry else ''
+        entry, whole = f'entry {self.entry!r}, ' if self.entry else '', self.what == 'backbone'
         lines = [
-            f'Encoder from {self.checkpoint} ({entry}prefix {self.prefix!r})',
+            f'{"Encoder" if whole else "Model"} from {self.checkpoint} ({entry}prefix {self.prefix!r})',
             *self.notes,
-            f'{"":<24}{"tensors":>8}{"values":>14}{"of backbone":>13}',
+            f'{"":<24}{"tensors":>8}{"values":>14}{f"of {self.what}":>13}',
         ]
         rows = (
             ('loaded', 'loaded'),
@@ -74,7 +75,7 @@ class LoadReport:
             values = self.values(names)
             lines.append(f'{label:<24}{len(names):>8}{values:>14,}{100 * values / total:>12.2f}%')
         lines.append(
-            f'{100 * self.fraction:.2f} % of what a pretraining checkpoint can hold was loaded '
+            f'{100 * self.fraction:.2f} % of {"what a pretraining checkpoint can hold" if whole else "it"} was loaded '
             f'(minimum {100 * self.min_loaded:g} %).'
         )
         lines += [f'  resized   {name}  {change}' for name, change in self.resized.items()]

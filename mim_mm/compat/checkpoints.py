@@ -7,6 +7,7 @@ that lies in the checkpoint. Here
 * ``torch.load`` of the modules that load files is :func:`mim_mm.checkpoint.read.read_content`, ``load_url`` as well;
 * while a Runner resumes, ``Config.fromstring`` reads its text as data;
 * an inferencer that is given weights alone is refused;
+* ``find_latest_checkpoint`` is :func:`mim_mm.checkpoint.atomic.latest_checkpoint`: the files of this work dir;
 * ``trust_pickle=True`` of a Runner's config, or ``mim_mm.checkpoint.trust.trusting()``, lets a file run code.
 """
 
@@ -96,7 +97,16 @@ def _text_as_data(module):
     module.Config.fromstring = staticmethod(fromstring)
 
 
+def find_latest_checkpoint(path):
+    """Theirs follows an absolute path in ``last_checkpoint``, out of a work dir that was copied."""
+    from mim_mm.checkpoint.atomic import latest_checkpoint
+
+    found = latest_checkpoint(path)
+    return None if found is None else str(found)
+
+
 def _guard_runner(module):
+    module.find_latest_checkpoint = find_latest_checkpoint
     kind = getattr(module, RUNNERS[module.__name__])
     for name in READING:
         method = getattr(kind, name, None)

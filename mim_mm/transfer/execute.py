@@ -111,7 +111,8 @@ class Execution:
         if aside:
             self.display.say(f'[{stage.name}] the earlier run was moved to {aside}')
         if decision.action == Action.RESUME and earlier not in (0, gpus):
-            self.display.say(f'[{stage.name}] note: so far on {earlier} devices, now on {gpus}; check the total batch')
+            word = 'its batch must stay, or its rate follow (--auto-scale-lr)'
+            self.display.say(f'[{stage.name}] note: so far on {earlier} devices, now on {gpus}; {word}')
         self.display.say(f'[{stage.name}] log: {job.log}')
 
     def _settle(self, stage: Stage, decision: rules.Decision, parent: rules.Parent) -> None:

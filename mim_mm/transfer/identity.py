@@ -2,8 +2,8 @@
 
 A stage is run again when its identity changes and only then, so a key that says how fast a run goes or where its files
 go must not be part of it (a second call with more loader workers would otherwise repeat 800 epochs), and a key that
-decides what is learned must be. What is left out stands in the three tables below, and hooks that only look on say so
-themselves (``changes_learning = False``); everything else counts.
+decides what is learned must be. What is left out stands in :mod:`mim_mm.engine.start.learning`, and hooks that only
+look on say so themselves (``changes_learning = False``); everything else counts.
 """
 
 from __future__ import annotations
@@ -21,25 +21,9 @@ from mmengine.config import Config
 from mim_mm.config_parts import type_name
 from mim_mm.engine.hooks.watching import changes_learning
 from mim_mm.engine.start import guard
+from mim_mm.engine.start.learning import NOT_LEARNED_ANYWHERE, NOT_LEARNED_KEYS, NOT_LEARNED_PATHS
 from mim_mm.transfer import chain as chain_file
 
-# Top-level keys that say where a run goes and how it is watched or launched. `resume` and the test loop are here
-# because a chain's training stages decide resuming themselves and take their metrics from validation.
-NOT_LEARNED_KEYS = (
-    'work_dir experiment_name log_level log_processor visualizer vis_backends launcher local_rank env_cfg resume '
-    'model_wrapper_cfg compile find_unused_parameters test_cfg test_dataloader test_evaluator test_pipeline'
-).split()
-# Settings that cost or save time at any depth, and where evaluators drop their files.
-NOT_LEARNED_ANYWHERE = (
-    'num_workers persistent_workers pin_memory prefetch_factor with_cp backend_args file_client_args outfile_prefix '
-    'skip_list'
-).split()
-# Single settings of a group whose other keys do count.
-NOT_LEARNED_PATHS = (
-    'default_hooks.logger default_hooks.timer default_hooks.checkpoint default_hooks.visualization '
-    'default_hooks.runtime_info default_hooks.resume_schedule default_hooks.exact_resume train_cfg.val_interval '
-    'train_cfg.val_begin train_cfg.dynamic_intervals'
-).split()
 _TELL_THE_CLOCK = ('ClockHook', 'MaskSeedHook', 'MaskerEpochHook')
 CODE_KEY = '<code>'  # beside the keys of the config: hashes of the user's own modules, see user_code.py
 

@@ -105,6 +105,7 @@ class Job:
             parent=self.parent.checkpoint,
             resume=self.decision.resume,
             auto_scale_lr=self.standing.auto_scale_lr,
+            allow_change=self.standing.allow_change,
             scripts=scripts,
         )
         self._describe(command, gpus)

@@ -6,6 +6,7 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ def train_command(
     parent: Path | None = None,
     resume: Path | None = None,
     auto_scale_lr: bool = False,
+    allow_change: Sequence[str] = (),
     scripts: Scripts | None = None,
 ) -> list[str]:
     """The command line of a training stage.
@@ -100,6 +102,7 @@ def train_command(
             for a single device too.
         parent: checkpoint the encoder is loaded from.
         resume: checkpoint of this same stage to go on from.
+        allow_change: settings that it may have otherwise, as of ``tools/train.py``.
     """
     scripts = scripts or Scripts.default()
     launcher = launcher or 'none'
@@ -120,6 +123,8 @@ def train_command(
         command += ['--launcher', launcher]
     if auto_scale_lr:
         command.append('--auto-scale-lr')
+    if resume is not None:
+        command += [word for key in allow_change for word in ('--allow-change', key)]
     options = [format_option(key, value) for key, value in stage.options.items()]
     if parent is not None:
         options.append(format_option('init', str(parent)))

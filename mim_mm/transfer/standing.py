@@ -43,6 +43,7 @@ class Standing:
         given: stage name -> checkpoint that takes its place.
         forced: names of stages to run again whatever is there.
         auto_scale_lr: stages scale their learning rate with their batch.
+        allow_change: settings that a stage which is resumed may have otherwise.
     """
 
     def __init__(
@@ -53,13 +54,14 @@ class Standing:
         given: dict[str, Path] | None = None,
         forced: Sequence[str] = (),
         auto_scale_lr: bool = False,
+        allow_change: Sequence[str] = (),
     ):
         self.chain = chain
         self.cache = cache
         self.selected = None if selected is None else set(selected)
         self.given = given or {}
         self.forced = set(forced)
-        self.auto_scale_lr = auto_scale_lr
+        self.auto_scale_lr, self.allow_change = auto_scale_lr, tuple(allow_change)
         self._configs: dict[str, Config] = {}
         self._learned: dict[str, dict[str, Any]] = {}
         self._data: dict[str, dict[str, Any]] = {}

@@ -192,7 +192,7 @@ def test_a_resumed_run_keeps_the_load_from_of_its_config():
 
 def test_an_unreadable_checkpoint_is_left_to_its_reader(tmp_path):
     (tmp_path / 'a.pth').write_bytes(b'nothing')
-    assert resuming.trained(str(tmp_path / 'a.pth')) == (0, 0)
+    assert resuming.trained(resuming.stored_meta(str(tmp_path / 'a.pth'))) == (0, 0)
 
 
 # ---------------------------------------------------------------- who else asks

@@ -1,11 +1,13 @@
 """A resumed run has the rates of an uninterrupted run of its own settings: every iteration, every parameter group."""
 
 import copy
+import itertools
 import json
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import CosineAnnealingLR, LinearLR
@@ -59,10 +61,14 @@ class Two(BaseModel):
 class Rates(Hook):
     """Lr, momentum and weight decay of every group, as the optimizer's step uses them."""
 
+    images: dict = {}  # of the last run: the images of each iteration
+
     def __init__(self):
         self.seen = {}
+        Rates.images = {}
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
+        Rates.images[runner.iter] = [round(12 * image[0].item()) for image in data_batch]
         groups = runner.optim_wrapper.optimizer.param_groups
         keys = ('lr', 'momentum', 'weight_decay')
         self.seen[runner.iter] = [tuple(group[key] for key in keys) for group in groups]
@@ -79,7 +85,7 @@ def registered():
 
 def run(
     work_dir, epochs, schedulers=WARM, until=None, lr=0.1, batch=4, iterations=False, accumulate=1, decay=0.05,
-    inside=False,
+    inside=False, seed=5,
 ):  # fmt: skip
     """Rates by iteration; ``until``: cut off after that many epochs (iterations); goes on from what the folder has.
 
@@ -100,6 +106,7 @@ def run(
         param_scheduler=copy.deepcopy(schedulers), default_hooks=dict(checkpoint=every),
         custom_hooks=[dict(type=f'mim_mm.{kind}Hook') for kind in ('ResumeSchedule', 'ExactResume', 'StopOnSignal')],
         resume=bool(found), load_from=str(found) if found else None, default_scope='mim_mm',
+        randomness=dict(seed=seed),
         # mmengine keeps a logger, and its file, for each name.
         experiment_name=f'{work_dir}-{epochs}-{bool(found)}'.replace('/', '_'),
     )  # fmt: skip
@@ -193,6 +200,65 @@ def test_nothing_changed_is_nothing_touched(tmp_path, monkeypatch):
     ours, theirs = (torch.load(tmp_path / name / 'epoch_6.pth', weights_only=False) for name in ('run', 'whole'))
     for part in ('param_schedulers', 'state_dict', 'optimizer'):
         assert repr(ours[part]) == repr(theirs[part]), part
+
+
+@pytest.mark.parametrize(('batch', 'until', 'then'), [(2, 4, 8), (6, 6, 4), (12, 3, 1)])
+def test_another_batch_in_the_middle_of_an_epoch(tmp_path, batch, until, then):
+    """3 iterations of 4 images an epoch, cut off at ``until``: in images that is iteration ``then`` of this run."""
+    run(tmp_path / 'run', 4, until=until, inside=True)
+    first = [image for images in Rates.images.values() for image in images]
+    resumed = run(tmp_path / 'run', 4, batch=batch)
+    assert min(resumed) == then and resumed == after(run(tmp_path / 'whole', 4, batch=batch), then)
+    run(tmp_path / 'run2', 4, until=until, inside=True)
+    run(tmp_path / 'run2', 4, batch=batch)
+    seen = first + [image for images in Rates.images.values() for image in images]
+    for epoch in range(4):  # each image once
+        assert sorted(seen[12 * epoch : 12 * epoch + 12]) == list(range(12)), epoch
+
+
+def test_a_place_that_no_batch_ends_at_is_refused(tmp_path):
+    run(tmp_path / 'run', 4, until=4, inside=True)
+    with pytest.raises(
+        exact_resume.ResumeError, match='4 images; an epoch has 2 batches now.*no checkpoint from the end'
+    ):
+        run(tmp_path / 'run', 4, batch=6)
+    torch.save({}, tmp_path / 'run/epoch_1.pth')
+    with pytest.raises(exact_resume.ResumeError, match=r'--resume .*run/epoch_1\.pth$'):
+        run(tmp_path / 'run', 4, batch=6)
+
+
+def test_another_order_in_the_middle_of_an_epoch_is_refused(tmp_path):
+    run(tmp_path / 'run', 4, until=4, inside=True)
+    with pytest.raises(exact_resume.ResumeError, match='seed or data.*nobody can tell'):
+        run(tmp_path / 'run', 4, seed=6)
+
+
+def test_an_iteration_based_run_of_as_many_images(tmp_path):
+    half = [dict(BY_ITERATION[0], end=6), dict(BY_ITERATION[1], begin=6)]
+    run(tmp_path / 'run', 6, BY_ITERATION, iterations=True, until=4)
+    first = [image for images in Rates.images.values() for image in images]
+    with pytest.raises(exact_resume.ResumeError, match='max_iters=12, 6, 6, 12 for what'):
+        run(tmp_path / 'run', 12, BY_ITERATION, iterations=True, batch=2)
+    resumed = run(tmp_path / 'run', 12, half, iterations=True, batch=2)
+    first += [image for images in Rates.images.values() for image in images]
+    whole = run(tmp_path / 'whole', 12, half, iterations=True, batch=2)
+    assert resumed == after(whole, 8) and len(resumed) == 4
+    assert first == [image for images in Rates.images.values() for image in images]
+
+
+@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
+def test_what_processes_have_seen_is_the_beginning_of_one_order(kind, monkeypatch):
+    """What conversion rests on: n batches on every process are the first images of one order, whatever their number."""
+
+    def seen(processes, batch, count):
+        taken = []
+        for rank in range(processes):
+            monkeypatch.setattr('mmengine.dataset.sampler.get_dist_info', lambda rank=rank: (rank, processes))
+            taken += itertools.islice(iter(kind(Numbers(), shuffle=True, seed=3)), batch * count)
+        return sorted(taken)
+
+    assert seen(1, 6, 1) == seen(2, 3, 1) == seen(3, 1, 2) == seen(2, 1, 3) == seen(1, 2, 3)
+    assert len(set(seen(1, 6, 1))) == 6 and seen(2, 3, 2) == seen(3, 2, 2) == list(range(12))
 
 
 @pytest.mark.parametrize('epochs', [3, 4])  # at the end, and past it

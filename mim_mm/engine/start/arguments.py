@@ -12,14 +12,20 @@ from mim_mm.checkpoint.trust import add_trust_argument
 
 def train_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Of a training; ``argv`` None: those of this process."""
-    parser = _parser('Train a config.')
+    parser = _parser('Train a config.', '?')
     add = parser.add_argument
-    resume = "go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT"
+    resume = "go on from the newest checkpoint of the work dir ('auto': start afresh if there is none), or from CKPT; "
+    resume += 'with the config and the options that the run was started with, where none are given'
     add('--resume', nargs='?', const='latest', metavar='CKPT', help=resume)
+    allow = 'a setting that --resume may change although it changes what is learned, with all below it (repeatable)'
+    add('--allow-change', action='append', default=[], metavar='KEY', help=allow)
     add('--amp', action='store_true', help='train under bf16 autocast')
     add('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
     add('--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.config is None and args.resume is None:
+        parser.error('the following arguments are required: config (only --resume knows the one of the run)')
+    return args
 
 
 def test_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,10 +35,10 @@ def test_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
+def _parser(description: str, configs: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     add = parser.add_argument
-    add('config')
+    add('config', nargs=configs)
     add('--work-dir', help='where checkpoints and logs go (default: work_dirs/<config name>)')
     add('--cfg-options', nargs='+', action=DictAction, default={}, help='key=value overrides')
     add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')

@@ -15,8 +15,9 @@ from types import ModuleType
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 
-from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+from mim_mm.checkpoint.atomic import find_checkpoint, is_whole
 from mim_mm.config_parts import datasets_in, type_name
 from mim_mm.engine.start.checks.relations import check_relations
 from mim_mm.engine.start.checks.settings import check_keys, check_ranges
@@ -26,8 +27,8 @@ from mim_mm.engine.start.checks.words import ConfigError
 _READ_ELSEWHERE = set(
     (
         'activation_checkpointing auto_scale_lr classes_from_data compile custom_imports default_scope '
-        'efficient_conv_bn_eval find_unused_parameters max_pixels model_wrapper_cfg optim_wrapper param_scheduler '
-        'runner_type sync_bn trust_pickle tta_model tta_pipeline value_range'
+        'efficient_conv_bn_eval find_unused_parameters max_pixels min_loaded model_wrapper_cfg optim_wrapper '
+        'param_scheduler runner_type sync_bn trust_pickle tta_model tta_pipeline value_range'
     ).split()
 )
 _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'visualization'}
@@ -209,12 +210,13 @@ def check_first_batch(runner) -> None:
     )
 
 
-def resolve_resume(resume: str | None, work_dir: str) -> str | None:
-    """The checkpoint to resume from, or None to start afresh.
+def resolve_resume(resume: str | None, work_dir: str, out_dir: str | None = None) -> str | None:
+    """The checkpoint to resume from, or None to start afresh; said where it is not the one of ``last_checkpoint``.
 
     Args:
         resume: None (no), 'latest' (must find one), 'auto' (whatever is there) or a path.
         work_dir: of the run.
+        out_dir: of the checkpoint hook, if it keeps them elsewhere.
 
     Raises:
         ConfigError: if 'latest' finds nothing or the path is no whole checkpoint.
@@ -222,16 +224,18 @@ def resolve_resume(resume: str | None, work_dir: str) -> str | None:
     if resume is None:
         return None
     if resume in ('latest', 'auto'):
-        found = latest_checkpoint(work_dir)
+        found, note = find_checkpoint(work_dir, out_dir)
         if found is None and resume == 'latest':
             raise ConfigError(
                 f"--resume: no whole checkpoint in '{work_dir}': name the work dir of the run (--work-dir), "
                 'a checkpoint (--resume PATH), or --resume auto to start afresh where there is none'
             )
+        if note:
+            print_log(f'WARNING: {note}')
         return None if found is None else str(found)
     if not is_whole(resume):
         state = 'is cut off' if Path(resume).is_file() else 'does not exist'
-        raise ConfigError(
-            f"--resume: '{resume}' {state}; leave the path out to take the newest whole one of the work dir"
-        )
+        found = find_checkpoint(work_dir, out_dir)[0]
+        advice = f'leave the path out to take {found}' if found else f"there is no whole one in '{work_dir}' either"
+        raise ConfigError(f"--resume: '{resume}' {state}; {advice}")
     return resume

@@ -11,17 +11,30 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
 from mim_mm.data.workers import die_with_parent, shield_workers
 from mim_mm.engine.hooks.tracking import make_trackers_safe
-from mim_mm.engine.start import agreement, annotations, class_count, ending, guard, schedule, slurm_env, value_range
+from mim_mm.engine.start import (
+    agreement,
+    annotations,
+    class_count,
+    ending,
+    guard,
+    run_record,
+    schedule,
+    slurm_env,
+    value_range,
+)
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
-from mim_mm.engine.start.checks import parts, relations, resuming
+from mim_mm.engine.start.checks import parts, relations, resuming, same_run
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
 from mim_mm.engine.stop.ranks import TIMEOUT_S, timeout_of
 from mim_mm.engine.stop.signals import EARLY, REQUEST
@@ -126,19 +139,58 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
             f'pass --auto-scale-lr to train with lr={lr * batch / base:.4g}'
         )
     notes.append(f'batch: {batch} images an optimizer step on {processes} process(es)')
-    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir)
-    if checkpoint:
-        resuming.check_not_past(cfg, checkpoint, *resuming.trained(checkpoint))
-    cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
-    notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     for kind in HOOKS_OF_ALL:
         if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
+    for hook in [*hooks, *defaults]:
+        if type_name(hook) == 'ResumeScheduleHook':
+            hook['allow'] = list(args.allow_change)
     cfg.custom_hooks = hooks
     make_trackers_safe(cfg)
+    out_dir = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
+    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir, out_dir)
+    if checkpoint:
+        notes += _compared(cfg, args, checkpoint, processes)
+    cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
+    notes.append(f'resuming from {checkpoint}' if checkpoint else 'starting from the first iteration')
     return notes
+
+
+def _compared(cfg: Config, args: argparse.Namespace, checkpoint: str, processes: int) -> list[str]:
+    """Refuse a checkpoint of another run; returns what is different about this one without making it another."""
+    with trusting(cfg.get('trust_pickle') is True):
+        meta = resuming.stored_meta(checkpoint)
+    resuming.check_not_past(cfg, checkpoint, *resuming.trained(meta))
+    stored, why = resuming.stored_config(meta)
+    if stored is None:
+        return [f'WARNING: the settings that {checkpoint} was trained with are not known ({why}): not compared']
+    devices = (resuming.devices_then(meta), processes)
+    read = guard.known_keys() | {'init'}
+    return same_run.check_same_run(stored, cfg.to_dict(), devices, args.allow_change, read, checkpoint)
+
+
+def _as_started(args: argparse.Namespace) -> str | None:
+    """Without a config or options ``--resume`` takes the run's own, in place; returns what to tell."""
+    if args.resume is None:
+        return None
+    work_dir = args.work_dir
+    if not work_dir and args.config and Path(args.config).is_file():
+        work_dir = Config.fromfile(args.config).get('work_dir') or f'./work_dirs/{Path(args.config).stem}'
+    if args.resume == 'auto' and args.config and (not work_dir or latest_checkpoint(work_dir) is None):
+        return None  # a fresh start
+    record = run_record.read_record(args, work_dir)
+    if args.config is None:
+        if not record:
+            raise guard.ConfigError(
+                f'--resume without a config: {work_dir or "no --work-dir is given, and beside the checkpoint"} has no '
+                f'{run_record.FILE_NAME} that says which it was: give the config'
+            )
+        args.config = record['config']
+        if not args.work_dir and args.resume not in ('latest', 'auto'):
+            args.work_dir = str(Path(args.resume).parent)
+    return run_record.go_on_as(args, record)
 
 
 def _fail(error: Exception) -> None:
@@ -150,15 +202,18 @@ def train_main(argv: list[str] | None = None) -> None:
     """Train a config: pretraining, linear probe, fine-tuning or detection."""
     args = train_arguments(argv)
     try:
+        started = _as_started(args)
+        if started:
+            print_log(started)
         cfg = load_config(args)
         resuming.check_resume(cfg, args.resume, args.cfg_options)
-        notes = _prepare_training(cfg, args)
+        notes = ([started] if started else []) + _prepare_training(cfg, args)
     except (guard.ConfigError, ValueError, FileNotFoundError) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
     code = 0
     try:
-        _train(cfg, notes)
+        _train(cfg, notes, args)
     except Stopped as stopped:
         code = stopped.code
     except BaseException as error:
@@ -169,12 +224,14 @@ def train_main(argv: list[str] | None = None) -> None:
         raise SystemExit(code)
 
 
-def _train(cfg: Config, notes: list[str]) -> None:
+def _train(cfg: Config, notes: list[str], args: argparse.Namespace) -> None:
     runner = _build_runner(cfg)
     for note in notes:
         print_log(note, logger=runner.logger)
     guard.check_first_batch(runner)
     agreement.check_agreement(runner)
+    if is_main_process():
+        run_record.write_record(runner.work_dir, args)
     runner.train()
 
 

@@ -10,18 +10,24 @@ A resume that changes nothing is left alone, bit for bit.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
-from mmengine.dist import get_world_size
-from mmengine.hooks import Hook
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop
 
+from mim_mm.checkpoint.whole import check_floor, report_of
+from mim_mm.compat.internals import resumes
+from mim_mm.engine.bare_model import bare_model
+from mim_mm.engine.start import data_order, resume_place, same_tensors
 from mim_mm.engine.stop.exact_resume import ResumeError
 from mim_mm.registry import HOOKS
 
 # Of a scheduler's state, what counts steps; everything else follows from its config and the optimizer's.
 COUNTERS = ('last_step', '_global_step', '_last_value', 'verbose')
+MIN_LOADED = 0.95  # least part of a model that load_from must fill
 PER_GROUP = ('base_values', '_last_value')  # lists with one entry a parameter group
 
 
@@ -110,35 +116,60 @@ def replay(
 
 @HOOKS.register_module()
 class ResumeScheduleHook(Hook):
-    """Give a resumed run the schedule, the rates and the iteration count of its own config.
+    """Give a resumed run the schedule, the rates, the iteration count and the place in the data of its own config.
 
+    - Before anything is filled every tensor of the checkpoint is compared (:mod:`.same_tensors`), and the images.
     - ``max_epochs``, ``param_scheduler``, learning rate or weight decay changed: see the module's docstring.
-    - An epoch has another number of iterations (batch, number of devices, data): from the end of an epoch the run goes
-      on at that epoch, counted in its own iterations. In the middle of one it stops
-      (:func:`mim_mm.engine.stop.exact_resume.unseen`), and so does an iteration-based loop, whose length has no
-      meaning in another batch.
+    - Another batch or number of devices: the checkpoint's place is counted in images and turned into iterations of
+      this run, from the end of an epoch and, where the order of the images allows it and the new batch divides what
+      was seen, from the middle of one: no image is seen twice or left out. A loop that counts iterations goes on where
+      ``max_iters`` and what the schedule counts in iterations mean as many images as before.
     - Nothing is left to do: said.
 
+    Args:
+        allow: settings that may change, as of ``--allow-change``; ``train_dataloader.dataset`` and ``optimizer`` are
+            asked for here.
+
     Raises:
-        ResumeError: the schedule of this run has no place for the checkpoint; the message says what to resume with.
+        ResumeError: the checkpoint is of another model, or the schedule of this run has no place for it; the message
+            says what to resume with.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
+    def __init__(self, allow: Sequence[str] = ()) -> None:
+        self.allow = tuple(allow)
         self._built: dict[str, tuple[list[dict], list[dict]]] | None = None
         self._loaded: dict[str, list[dict]] = {}
         self._meta: dict[str, Any] = {}
+        self._whole: dict[str, tuple] | None = None  # of a model that is sharded by now
+        self._converted = False
+        self._data: dict[str, Any] | None = None
+
+    def before_wrap(self, runner, model) -> None:
+        self._whole = same_tensors.tensor_kinds(model)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         pairs = by_name(runner.optim_wrapper, runner.param_schedulers)
         types = {name: [type(one).__name__ for one in schedulers] for name, (_, schedulers) in pairs.items()}
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            checkpoint['meta'].setdefault('epoch_length', len(runner.train_dataloader))
-        checkpoint['meta']['schedule'] = dict(images=images_an_iteration(runner), types=types)
+        loop, loader = runner.train_loop, runner.train_dataloader
+        by_epoch = isinstance(loop, EpochBasedTrainLoop)
+        if by_epoch:
+            checkpoint['meta'].setdefault('epoch_length', len(loader))
+        schedule = dict(images=data_order.images_an_iteration(loader), types=types, devices=get_world_size())
+        if not by_epoch:
+            schedule.update(max_iters=loop.max_iters, counted=resume_place.counted_in_iterations(_all(pairs)))
+        if self._whole is None:
+            names = _names(runner)
+            schedule['groups'] = {
+                name: same_tensors.group_names(wrapper.optimizer, names) for name, (wrapper, _) in pairs.items()
+            }
+        if self._data is None:
+            self._data = data_order.describe(loader)
+        checkpoint['meta']['schedule'] = dict(schedule, data=self._data)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Called before optimizer and schedulers are filled: keep what the config built."""
+        """Called before model, optimizer and schedulers are filled: compare, convert, keep what the config built."""
         if not hasattr(runner.optim_wrapper, 'param_groups') and not isinstance(runner.optim_wrapper, OptimWrapperDict):
             return  # an evaluation: nothing was built
         pairs = by_name(runner.optim_wrapper, runner.param_schedulers)
@@ -147,6 +178,12 @@ class ResumeScheduleHook(Hook):
             for name, (wrapper, schedulers) in pairs.items()
         }
         self._meta = dict(checkpoint.get('meta') or {})
+        if not resumes(runner):
+            self._report_load(runner, checkpoint)
+        else:
+            self._compare(runner, checkpoint, pairs)
+            counted, order = resume_place.counted_in_iterations(_all(pairs)), self._data['order']
+            self._converted = resume_place.convert(runner, checkpoint['meta'], self._schedule(), order, counted)
         saved = checkpoint.get('param_schedulers')
         if saved is None:
             self._loaded = {}
@@ -157,13 +194,49 @@ class ResumeScheduleHook(Hook):
         states = {name: copy.deepcopy(begin) for name, (_, begin) in self._built.items()}
         checkpoint['param_schedulers'] = states[''] if single else states
 
+    def _compare(self, runner, checkpoint: dict, pairs: dict) -> None:
+        """ResumeError unless every tensor of the checkpoint has its place, and the images are those of its run."""
+        name, own = str(runner.cfg.get('load_from') or 'the checkpoint'), self._whole
+        names = _names(runner) if own is None else None  # a sharded run compares its optimizer by itself
+        problems = same_tensors.problems_of(
+            checkpoint,
+            own or same_tensors.tensor_kinds(bare_model(runner)),
+            any(isinstance(hook, EMAHook) for hook in runner.hooks),
+            {part: wrapper.optimizer for part, (wrapper, _) in pairs.items()} if names else {},
+            names or {},
+            self._schedule().get('groups') or {},
+            _allowed(same_tensors.OPTIMIZER, self.allow),
+        )
+        same_tensors.refuse(problems, name)
+        then, self._data = self._schedule().get('data') or {}, data_order.describe(runner.train_dataloader)
+        other = data_order.other_images(then, self._data)
+        if other and not _allowed('train_dataloader.dataset', self.allow):
+            raise ResumeError(
+                f'--resume: {name} was trained on other images: {other}. Give the data that it was trained on, or '
+                '--allow-change train_dataloader.dataset to go on with these'
+            )
+
+    def _report_load(self, runner, checkpoint: dict) -> None:
+        """Of ``load_from``: the load report, and LoadError below the floor (``min_loaded`` of the config)."""
+        own = self._whole or same_tensors.tensor_kinds(bare_model(runner))
+        state, floor = checkpoint.get('state_dict', checkpoint), runner.cfg.get('min_loaded', MIN_LOADED)
+        report = report_of(own, state, str(runner.cfg.get('load_from')), floor)
+        if is_main_process():
+            report.save(runner.work_dir)
+            runner.logger.info(f'{report.table()}\nSaved as {runner.work_dir}/load_report.json')
+        check_floor(report, 'load_from')
+
+    def _schedule(self) -> dict[str, Any]:
+        found = self._meta.get('schedule')
+        return found if isinstance(found, dict) else {}
+
     def before_train(self, runner) -> None:
         built, self._built = self._built, None
         loop = runner.train_loop
         if built is None or loop.iter == 0:
             return
         self._say_if_over(runner)
-        length = self._place(runner)
+        self._check_place(runner)
         types = (self._meta.get('schedule') or {}).get('types') or {}
         for name, (wrapper, schedulers) in by_name(runner.optim_wrapper, runner.param_schedulers).items():
             groups, fresh = built[name]
@@ -173,7 +246,7 @@ class ResumeScheduleHook(Hook):
                 self._keep_measured(schedulers, fresh, loaded, changes)
                 continue
             changes = scheduler_changes(schedulers, fresh, loaded, types.get(name)) + changes
-            if loaded is not None and not changes and length is None:
+            if loaded is not None and not changes and not self._converted:
                 for one, old in zip(schedulers, loaded, strict=True):
                     one.load_state_dict(old)
                 continue
@@ -213,48 +286,30 @@ class ResumeScheduleHook(Hook):
                 f'for a longer training set it higher: --cfg-options train_cfg.{key}=N'
             )
 
-    def _place(self, runner) -> int | None:
-        """Count the iterations as this run does.
-
-        Returns:
-            The length of an epoch of the run that wrote the checkpoint where it is another one, else None.
-        """
-        loop, meta = runner.train_loop, self._meta
-        then, images = meta.get('epoch_length'), (meta.get('schedule') or {}).get('images')
-        if not isinstance(loop, EpochBasedTrainLoop):
-            mine = images_an_iteration(runner)
-            if images and mine and images != mine:
-                raise ResumeError(
-                    f'the checkpoint is from iteration {loop.iter} of {images} images each, an iteration has {mine} '
-                    'now, so that neither its place in the schedule nor max_iters means the same. Resume with '
-                    f'batch size x devices = {images} (gradient accumulation may change), or start a new run'
-                )
-            return None
+    def _check_place(self, runner) -> None:
+        """ResumeError where a checkpoint does not say how long its epochs were and is not at the end of one."""
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop) or self._meta.get('epoch_length') is not None:
+            return
         now, epoch = len(loop.dataloader), loop.epoch
-        if then is None:
-            if loop.iter != epoch * now:
-                raise ResumeError(
-                    f'the checkpoint counts {loop.iter} iterations in {epoch} epochs, an epoch has {now} here: other '
-                    'batch size, number of devices or data, or the middle of an epoch; it does not say which. Resume '
-                    'with the settings that it was trained with, from the end of an epoch'
-                )
-            return None
-        if then == now or loop.iter > epoch * then:
-            return None  # the middle of an epoch: exact_resume goes on in it, or refuses
-        runner.logger.info(
-            f'an epoch has {now} iterations now, {then} in the run that wrote the checkpoint: epoch {epoch} ended at '
-            f'iteration {epoch * now} of this run, which is where it goes on'
-        )
-        loop._iter = epoch * now
-        runner.optim_wrapper.initialize_count_status(runner.model, loop.iter, loop.max_iters)
-        return then
+        if loop.iter != epoch * now:
+            raise ResumeError(
+                f'the checkpoint counts {loop.iter} iterations in {epoch} epochs, an epoch has {now} here: other '
+                'batch size, number of devices or data, or the middle of an epoch; it does not say which. Resume '
+                'with the settings that it was trained with, from the end of an epoch'
+            )
 
 
-def images_an_iteration(runner) -> int | None:
-    """Images that one iteration reads, over all processes; None where the loader does not say."""
-    loader = runner.train_dataloader
-    size = getattr(loader, 'batch_size', None) or getattr(getattr(loader, 'batch_sampler', None), 'batch_size', None)
-    return size * get_world_size() if isinstance(size, int) else None
+def _names(runner) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in bare_model(runner).named_parameters()}
+
+
+def _all(pairs: dict[str, tuple[Any, list]]) -> list:
+    return [one for _, schedulers in pairs.values() for one in schedulers]
+
+
+def _allowed(path: str, allow: Sequence[str]) -> bool:
+    return any(path == key or path.startswith(f'{key}.') or key.startswith(f'{path}.') for key in allow)
 
 
 def scheduler_changes(

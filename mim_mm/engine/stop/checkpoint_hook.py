@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mmengine.hooks import CheckpointHook
 
 from mim_mm.checkpoint.atomic import restore_history, to_plain
@@ -24,6 +26,20 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.save_best:
             prepare_save(runner, with_gradient=False)  # it is saved without the optimizer: nobody goes on from it
         super()._save_best_checkpoint(runner, metrics)
+
+    def before_train(self, runner) -> None:
+        super().before_train(runner)
+        if self.save_best is None:
+            return
+        # A resumed run may be a copy: the best checkpoint of the place it was copied from is not this run's to remove.
+        for name, path in list(runner.message_hub.runtime_info.items()):
+            if name.startswith('best_ckpt') and isinstance(path, str):
+                here = str(Path(self.out_dir) / Path(path).name)
+                runner.message_hub.update_info(name, here)
+                if name == 'best_ckpt':
+                    self.best_ckpt_path = here
+                else:
+                    self.best_ckpt_path_dict[name.removeprefix('best_ckpt_')] = here
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         plain = to_plain(checkpoint)

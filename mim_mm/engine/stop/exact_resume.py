@@ -12,6 +12,8 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 
+from mim_mm.checkpoint.atomic import epoch_advice
+
 
 class ResumeError(RuntimeError):
     """A checkpoint from which this run cannot go on; the message says what to resume with."""
@@ -123,6 +125,7 @@ def unseen(loop, iteration: int, epoch: int, epoch_length: int | None) -> int:
         raise ResumeError(
             f'the checkpoint is from the middle of epoch {epoch + 1}, after {seen} of {epoch_length} batches; an epoch '
             f'has {now} batches now (other batch size, number of devices or data), so nobody can tell which images '
-            'were seen. Resume with the settings it was stopped with, or from an epoch: --resume WORK_DIR/epoch_N.pth'
+            'were seen. Resume with the settings it was stopped with, or '
+            f'{epoch_advice(loop.runner.work_dir, epoch)}'
         )
     return seen

@@ -129,7 +129,7 @@ class Submission:
         call = dict(
             chain=str(self.chain.path), work_dir=str(self.chain.work_dir.resolve()), gpus=what.tasks, only=names,
             cfg_options=list(self.call.cfg_options), data_root=list(self.call.data_root), launcher='slurm',
-            auto_scale_lr=self.call.auto_scale_lr,
+            auto_scale_lr=self.call.auto_scale_lr, allow_change=list(self.call.allow_change),
         )  # fmt: skip
         if what.gpus_per_node == 0 and what.tasks == 1:
             call['gpus'] = 0
@@ -206,7 +206,7 @@ class Submission:
             command = launch.train_command(
                 first, folder, gpus=self.job(names, what).call['gpus'], launcher=first.launcher or 'slurm',
                 parent=parent, resume=self.decisions[first.name].resume, scripts=self.resolved.scripts,
-                auto_scale_lr=self.call.auto_scale_lr,
+                auto_scale_lr=self.call.auto_scale_lr, allow_change=self.call.allow_change,
             )  # fmt: skip
             self.display.say(f'    $ {" ".join(command)}')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
+from mim_mm.checkpoint.config_text import parse_config
 from mim_mm.checkpoint.read import read_content
 from mim_mm.engine.start.checks.words import ConfigError
 
@@ -33,18 +34,36 @@ def check_resume(cfg: Config, resume: str | None, options: dict) -> None:
         )
 
 
-def trained(checkpoint: str) -> tuple[int, int]:
-    """(epochs, iterations) that a checkpoint has trained; 0, 0 where it does not say, or loading it will complain.
-
-    The tensors stay on the disk.
-    """
+def stored_meta(checkpoint: str) -> dict:
+    """``meta`` of a checkpoint; empty without one, or where loading will complain. Tensors stay on the disk."""
     try:
         meta = read_content(checkpoint, mmap=True).get('meta') or {}
     except Exception:  # whatever is wrong with the file is said when it is loaded
-        return 0, 0
-    counts = (meta.get('epoch'), meta.get('iter')) if isinstance(meta, dict) else ()
-    epochs, iterations = (count if isinstance(count, int) else 0 for count in counts or (0, 0))
+        return {}
+    return meta if isinstance(meta, dict) else {}
+
+
+def trained(meta: dict) -> tuple[int, int]:
+    """(epochs, iterations) that a checkpoint has trained, by its ``meta``; 0 where it does not say."""
+    epochs, iterations = (meta.get(key) if isinstance(meta.get(key), int) else 0 for key in ('epoch', 'iter'))
     return epochs, iterations
+
+
+def stored_config(meta: dict) -> tuple[dict | None, str]:
+    """The config that a checkpoint carries, read as data; or None and why there is none."""
+    text = meta.get('cfg', meta.get('config'))  # as mmengine writes it; as it reads it
+    if text is None:
+        return None, 'it carries no config'
+    try:
+        return parse_config(text), ''
+    except ValueError as error:
+        return None, f'its config is no plain data: {error}'
+
+
+def devices_then(meta: dict) -> int | None:
+    """Processes of the run that wrote a checkpoint; None where it does not say."""
+    devices = (meta.get('schedule') or {}).get('devices') if isinstance(meta.get('schedule'), dict) else None
+    return devices if isinstance(devices, int) and devices > 0 else None
 
 
 def check_not_past(cfg: Config, checkpoint: str, epochs: int, iterations: int) -> None:

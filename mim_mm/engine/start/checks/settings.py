@@ -67,6 +67,7 @@ RANGES: dict[str, Rule] = {
     'randomness.seed': COUNT,
     'randomness.deterministic': yes_or_no,
     'randomness.diff_rank_seed': yes_or_no,
+    'min_loaded': rules.PART,
     'launcher': one_of('none', 'pytorch', 'slurm', 'mpi'),
     'log_level': one_of('CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET'),
     'train_cfg.max_epochs': WHOLE,

@@ -22,3 +22,14 @@ def built_loop(runner, part):
 def resumes(runner):
     """Whether a Runner was told to go on from a checkpoint."""
     return bool(runner._resume)
+
+
+def loss_scale(wrapper):
+    """The factor of the loss in an ``AmpOptimWrapper``: a tensor, where the public way would wait for the device."""
+    return wrapper.loss_scaler._get_scale_async()
+
+
+def take_averages(hook, checkpoint):
+    """Give an ``EMAHook`` the averages of a checkpoint of its own run, and the weights back their place in it."""
+    hook._swap_ema_state_dict(checkpoint)
+    hook.ema_model.load_state_dict(checkpoint['ema_state_dict'])

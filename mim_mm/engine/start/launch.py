@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
+from mim_mm.engine.hooks.finite_hook import NotFiniteError
 from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm_env, value_range
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.checks import parts, relations, resuming
@@ -122,7 +123,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration. The clock concerns pretraining models alone.
-    for kind in ('ClockHook', 'ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
+    for kind in ('FiniteHook', 'ClockHook', 'ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
         if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks
@@ -150,7 +151,7 @@ def train_main(argv: list[str] | None = None) -> None:
     code = 0
     try:
         _train(cfg, notes)
-    except (DataError, guard.ConfigError, ResumeError, LoadError) as error:
+    except (DataError, guard.ConfigError, ResumeError, LoadError, NotFiniteError) as error:
         _fail(error)
     except Stopped as stopped:
         code = stopped.code

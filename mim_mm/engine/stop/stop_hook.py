@@ -14,6 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mim_mm import files
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.compat.internals import built_loop
+from mim_mm.engine.hooks.finite_hook import may_be_saved
 from mim_mm.engine.hooks.progress import read_progress, write_progress
 from mim_mm.engine.stop import exact_resume
 from mim_mm.engine.stop.signals import EARLY, REQUEST, shield_workers
@@ -132,6 +133,9 @@ class StopOnSignalHook(Hook):
 
     def _stop(self, runner) -> None:
         done, name = runner.iter + 1, signal.Signals(self.agreed).name
+        if not may_be_saved(runner):
+            REQUEST.forget()
+            raise Stopped(f'{name}: stopped after iteration {done}; --resume goes on from the last checkpoint')
         states = all_gather_object(exact_resume.random_state())
         out_dir = next((h.out_dir for h in runner.hooks if isinstance(h, CheckpointHook) and h.out_dir), None)
         out_dir = Path(out_dir or runner.work_dir)

@@ -32,8 +32,9 @@ def not_finite(tensors: Mapping[str, Tensor], may_diverge: Sequence[str] = ()) -
         by_device.setdefault(value.device, []).append(name)
     bad = []
     for names in by_device.values():
-        flags = torch.stack([~floating[name].detach().isfinite().all() for name in names]).tolist()
-        bad += [name for name, flag in zip(names, flags) if flag]
+        fine = torch.stack([floating[name].detach().isfinite().all() for name in names])
+        if not fine.all():
+            bad += [name for name, flag in zip(names, fine.tolist()) if not flag]
     free = tuple(may_diverge)
     if free and not all(name in bad for name in floating if name.startswith(free)):
         bad = [name for name in bad if not name.startswith(free)]

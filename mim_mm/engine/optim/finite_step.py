@@ -181,9 +181,11 @@ class FiniteStep:
     def _count(self, bad: Tensor, norms: Tensor, names: list[str]) -> None:
         row, total, first, own, steps = self.counts.unbind()
         new = bad & (row == 0)
-        first = torch.where(new, self.iteration, first)
-        own = torch.where(new, self.loss_bad.long(), own)
-        self.counts = torch.stack([torch.where(bad, row + 1, 0), total + bad, first, own, steps + 1])
+        first.masked_fill_(new, self.iteration)
+        own.masked_fill_(new, 0).add_(new & self.loss_bad)
+        row.add_(1).mul_(bad)
+        total.add_(bad)
+        steps.add_(1)
         if self.names_at_first == names:
             self.norms_at_first = torch.where(new, norms, self.norms_at_first)
         else:

@@ -55,7 +55,7 @@ class FiniteStep:
         self.may_diverge = tuple(may_diverge)
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.device = next(p.device for group in wrapper.param_groups for p in group['params'])
-        self.counts = torch.zeros(5, dtype=torch.int64, device=self.device)
+        self.counts = torch.zeros(5, dtype=torch.int64).to(self.device)
         self.loss_bad = torch.zeros((), dtype=torch.bool, device=self.device)
         self.norm: Tensor | None = None
         self.norms_at_first: Tensor | None = None

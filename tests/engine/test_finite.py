@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
+from processes import free_port, spawn
 from torch import nn
 
 from mim_mm.checkpoint.finite import newest_finite, not_finite_in_file
@@ -195,6 +197,40 @@ def test_a_scale_that_is_too_large_is_no_fault(scale, counted):
     handle.remove()
 
 
+def two_ranks(rank, folder, port, place):
+    """One rank's loss or gradient is bad in the second of three steps; what each rank has afterwards is saved."""
+    torch.distributed.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    model = Net()
+    wrapper = OptimWrapper(optimizer=OPTIMIZERS['adamw fused'](model.parameters()))
+    parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    step = FiniteStep(wrapper, parallel)
+    step.install()
+    states = []
+    for i in range(3):
+        step.begin(i)
+        loss = parallel(torch.randn(8, 4, generator=torch.Generator().manual_seed(2 * i + rank)))['loss']
+        if i == 1 and rank == 1:
+            loss = loss * math.nan if place == 'loss' else loss
+            hook = model.last.bias.register_hook(lambda grad: grad * (math.inf if place == 'gradient' else 1))
+        wrapper.update_params(loss)
+        states.append(whole_state(model, wrapper.optimizer))
+    if rank == 1:
+        hook.remove()
+    torch.save((states, step.counts), folder / f'{rank}.pth')
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize('place', ['loss', 'gradient'])
+def test_what_is_bad_on_one_rank_is_left_out_on_both(place, tmp_path):
+    spawn(two_ranks, tmp_path, free_port(), place)
+    (first, counts), (second, counts_1) = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    assert same(first[1], first[0]) and same(second[1], second[0]) and not same(first[2], first[1])
+    weights = [name for name in first[2] if 'running' not in name]
+    assert all(torch.equal(first[2][name], second[2][name]) for name in weights)
+    own = int(place == 'loss')
+    assert counts.tolist() == [0, 1, 1, 0, 3] and counts_1.tolist() == [0, 1, 1, own, 3]
+
+
 # ---- whole runs
 
 
@@ -253,7 +289,7 @@ def run(folder, bad=(), hook=None, poke=None, epochs=2, model=None, **options):
 
 def log_of(runner_or_folder):
     folder = getattr(runner_or_folder, 'work_dir', runner_or_folder)
-    return '\n'.join(path.read_text() for path in sorted(__import__('pathlib').Path(folder).rglob('*.log')))
+    return '\n'.join(path.read_text() for path in sorted(Path(folder).rglob('*.log')))
 
 
 def test_a_bad_image_costs_its_step_and_nothing_else(tmp_path):
@@ -295,8 +331,17 @@ def test_it_stops_with_a_diagnosis_that_names_iteration_images_layers_and_rank(t
     assert 'after 4 steps in a row' in text and 'first at iteration 11' in text and '40.jpg (index 40)' in text
     assert 'on rank 0' in text and 'such weights: none' in text
     report = json.loads((tmp_path / 'not_finite.json').read_text())
-    assert report['first_iteration'] == 11 and report['ranks'][0]['images'] == [f'{i}.jpg (index {i})' for i in range(40, 44)]
-    assert set(report['ranks'][0]['gradient_norms']) == {'norm.weight', 'norm.bias', 'first.weight', 'first.bias', 'last.weight', 'last.bias'}
+    assert report['first_iteration'] == 11 and report['ranks'][0]['images'] == [
+        f'{i}.jpg (index {i})' for i in range(40, 44)
+    ]
+    assert set(report['ranks'][0]['gradient_norms']) == {
+        'norm.weight',
+        'norm.bias',
+        'first.weight',
+        'first.bias',
+        'last.weight',
+        'last.bias',
+    }
     assert report['ranks'][0]['gradient_norms']['first.weight'] == 'nan'
     assert all(isinstance(v, float) for v in report['ranks'][0]['parameter_norms'].values())
     assert not list(tmp_path.glob('*.pth'))

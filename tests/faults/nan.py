@@ -46,7 +46,10 @@ CROPPED = '_base_.train_dataloader.dataset.pipeline[1].scale = 32\n'
 # Family -> recipe and what makes it small.
 FAMILIES = {
     'mae': ('mae/mae_vitb_300e', SMALL.format(more=DECODER) + CROPPED),
-    'emae': ('emae/emae_vitb_300e', SMALL.format(more=DECODER) + CROPPED + 'optim_wrapper = dict(accumulative_counts=1)\n'),
+    'emae': (
+        'emae/emae_vitb_300e',
+        SMALL.format(more=DECODER) + CROPPED + 'optim_wrapper = dict(accumulative_counts=1)\n',
+    ),
     'linear': ('linear/vitb_linear_90e', SMALL.format(more=HEAD) + EVALUATED),
     'finetune': ('finetune/vitb_finetune_100e', SMALL.format(more=HEAD) + EVALUATED),
 }

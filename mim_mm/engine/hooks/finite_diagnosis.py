@@ -1,4 +1,4 @@
-"""What is said about a run that was stopped because its steps were not finite: where, on which images, on which rank."""
+"""What is said of a run that was stopped because its steps were not finite: where, on which images, on which rank."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _from_sampler(loader, epoch: int, batch_idx: int, iteration: int) -> list[st
 
 def _name(dataset, index: int) -> str:
     info = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
-    return f"{info.get('img_path', 'image')} (index {index})"
+    return f'{info.get("img_path", "image")} (index {index})'
 
 
 def layer_of(name: str) -> str:

@@ -135,8 +135,8 @@ class FiniteHook(Hook):
             self.step.remove()
             if row:
                 raise NotFiniteError(
-                    f'training ended, but the last {row} step(s), from iteration {first + 1} on, had a loss or gradient '
-                    'that is not finite and were left out. The checkpoint holds the weights from before them; '
+                    f'training ended, but the last {row} step(s), from iteration {first + 1} on, had a loss or '
+                    'gradient that is not finite and were left out. The checkpoint holds the weights from before them; '
                     '--resume ends the run with these weights if that is what you want'
                 )
         bad = bad_tensors(runner) if self.only else []

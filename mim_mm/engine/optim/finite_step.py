@@ -148,7 +148,9 @@ class FiniteStep:
     def _clip(self, params: list, **kwargs) -> None:
         """Clip; the norm is known, and returning it would have mmengine wait for it in every step."""
         kinds = {(p.grad.device, p.grad.dtype) for p in params}
-        known = self._clips_by_norm and not self.scaled and not self.may_diverge and kinds == {(self.device, torch.float32)}
+        known = (
+            self._clips_by_norm and not self.scaled and not self.may_diverge and kinds == {(self.device, torch.float32)}
+        )
         if known and not set(kwargs) - {'max_norm', 'norm_type'} and kwargs.get('norm_type', 2) == 2:
             torch.nn.utils.clip_grads_with_norm_(params, kwargs['max_norm'], self.norm)  # as clip_grad_norm_ does it
         else:

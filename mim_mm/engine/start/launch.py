@@ -123,7 +123,14 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     hooks = list(cfg.get('custom_hooks') or [])
     defaults = [hook for hook in (cfg.get('default_hooks') or {}).values() if hook]
     # In this order: the last two are the last of an iteration. The clock concerns pretraining models alone.
-    for kind in ('FiniteHook', 'ClockHook', 'ResumeScheduleHook', 'FusedAttentionHook', 'ProgressHook', 'StopOnSignalHook'):
+    for kind in (
+        'FiniteHook',
+        'ClockHook',
+        'ResumeScheduleHook',
+        'FusedAttentionHook',
+        'ProgressHook',
+        'StopOnSignalHook',
+    ):
         if not any(type_name(hook) == kind for hook in [*hooks, *defaults]):
             hooks.append(dict(type=f'mim_mm.{kind}'))
     cfg.custom_hooks = hooks

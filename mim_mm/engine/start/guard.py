@@ -230,7 +230,8 @@ def resolve_resume(resume: str | None, work_dir: str) -> str | None:
             print_log(sentence, level=logging.WARNING)
         if found is None and resume == 'latest':
             raise ConfigError(
-                f"--resume: no whole checkpoint with finite values in '{work_dir}': name the work dir of the run (--work-dir), "
+                f"--resume: no whole checkpoint with finite values in '{work_dir}': name the work dir of the run "
+                '(--work-dir), '
                 'a checkpoint (--resume PATH), or --resume auto to start afresh where there is none'
             )
         return None if found is None else str(found)

@@ -213,9 +213,9 @@ def two_ranks(rank, folder, port, place):
             loss = loss * math.nan if place == 'loss' else loss
             hook = model.last.bias.register_hook(lambda grad: grad * (math.inf if place == 'gradient' else 1))
         wrapper.update_params(loss)
+        if i == 1 and rank == 1:
+            hook.remove()
         states.append(whole_state(model, wrapper.optimizer))
-    if rank == 1:
-        hook.remove()
     torch.save((states, step.counts), folder / f'{rank}.pth')
     torch.distributed.destroy_process_group()
 

@@ -29,7 +29,7 @@ ARCH = 'dict(_delete_=True, embed_dims=32, num_layers=2, num_heads=2, feedforwar
 SMALL = f"""
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False, pin_memory=False)
 default_hooks = dict(logger=dict(interval=3), checkpoint=dict(interval=1, max_keep_ckpts=2))
-model = dict(backbone=dict(arch={ARCH}, img_size=32, patch_size=8){{more}})
+model = dict(backbone=dict(arch={ARCH}, img_size=32, patch_size=8{{encoder}}){{more}})
 train_cfg = dict(max_epochs=6)
 param_scheduler = [dict(type='mim_mm.HalfCosineLR', by_epoch=True, convert_to_iter_based=True)]
 """
@@ -48,13 +48,13 @@ CROPPED = '_base_.train_dataloader.dataset.pipeline[1].scale = 32\n'
 ONE_BATCH = 'optim_wrapper = dict(accumulative_counts=1)\n'
 # Family -> recipe and what makes it small.
 FAMILIES = {
-    'mae': ('mae/mae_vitb_300e', SMALL.format(more=DECODER) + CROPPED),
+    'mae': ('mae/mae_vitb_300e', SMALL.format(more=DECODER, encoder='') + CROPPED),
     'emae': (
         'emae/emae_vitb_300e',
-        SMALL.format(more=DECODER) + CROPPED + ONE_BATCH,
+        SMALL.format(more=DECODER, encoder='') + CROPPED + ONE_BATCH,
     ),
-    'linear': ('linear/vitb_linear_90e', SMALL.format(more=HEAD) + EVALUATED),
-    'finetune': ('finetune/vitb_finetune_100e', SMALL.format(more=HEAD) + EVALUATED),
+    'linear': ('linear/vitb_linear_90e', SMALL.format(more=HEAD, encoder=', frozen_stages=2') + EVALUATED),
+    'finetune': ('finetune/vitb_finetune_100e', SMALL.format(more=HEAD, encoder='') + EVALUATED),
 }
 PLACES = ('images', 'loss', 'weights', 'gradient', 'images for good')
 

@@ -3,6 +3,8 @@ custom_imports = dict(imports=['mim_mm'], allow_failed_imports=False)
 default_scope = 'mim_mm'
 
 default_hooks = dict(
+    # Steps that are not finite are left out; docs/reliability.md, "NaN".
+    finite=dict(type='mim_mm.FiniteHook'),
     # Values stay on the device until a log line is due.
     runtime_info=dict(type='mim_mm.DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),

@@ -12,4 +12,4 @@ model = dict(
     masker=dict(_delete_=True, type='ParallelMasking', num_parts=4),
     consistency_weight=0.1,
 )
-custom_hooks = [dict(type='FiniteLossHook', interval=50), dict(type='AgreementWatchHook')]
+custom_hooks = [dict(type='AgreementWatchHook')]

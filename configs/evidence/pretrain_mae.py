@@ -40,5 +40,4 @@ param_scheduler = [
     dict(type='HalfCosineLR', by_epoch=True, begin=warmup, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=epochs)
-custom_hooks = [dict(type='FiniteLossHook', interval=50)]
 default_hooks = dict(logger=dict(interval=250), checkpoint=dict(interval=1, max_keep_ckpts=1))

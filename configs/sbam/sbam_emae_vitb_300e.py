@@ -17,7 +17,6 @@ model = dict(
     masker=dict(_delete_=True, type='SalienceParallelMasking', num_parts=4, mode='balanced', random_epochs=100),
 )
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='MaskDiagnosticsHook', interval=500),
     dict(type='AgreementWatchHook', interval=100),
 ]

@@ -14,6 +14,5 @@ _base_ = '../mae/mae_vitb_800e.py'
 train_cfg = dict(max_epochs=400)
 model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.75, noise=0.5, random_epochs=100))
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

@@ -13,6 +13,5 @@ Cost: 4.9 h on 8 H100 at half of their bf16 peak, by FLOPs (68 GFLOP an image); 
 _base_ = '../simmim/simmim_swinb_800e.py'
 model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.6, noise=0.5, random_epochs=100))
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

@@ -13,6 +13,5 @@ Cost: 7.6 h on 8 H100 at half of their bf16 peak, by FLOPs (106 GFLOP an image);
 _base_ = '../simmim/simmim_vitb_800e.py'
 model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.6, noise=0.5, random_epochs=100))
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

@@ -71,3 +71,14 @@ def is_endless(sampler):
 def infinite_indices(sampler, begin):
     """The order of an InfiniteSampler on its rank from index ``begin`` on, whatever it has given already."""
     return itertools.islice(sampler._indices_of_rank(), begin, None)
+
+
+def loss_scale(wrapper):
+    """The factor of the loss in an ``AmpOptimWrapper``: a tensor, where the public way would wait for the device."""
+    return wrapper.loss_scaler._get_scale_async()
+
+
+def take_averages(hook, checkpoint):
+    """Give an ``EMAHook`` the averages of a checkpoint of its own run, and the weights back their place in it."""
+    hook._swap_ema_state_dict(checkpoint)
+    hook.ema_model.load_state_dict(checkpoint['ema_state_dict'])

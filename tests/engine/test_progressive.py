@@ -56,7 +56,7 @@ def config(image_folder, work_dir, kind='emae', stages=TINY_STAGES, workers=0, e
         'train_cfg.max_epochs': epochs, 'param_scheduler.0.end': 1, 'param_scheduler.1.begin': 1,
         # A kill in the middle of an accumulation would lose its first half.
         'optim_wrapper.accumulative_counts': 1,
-        'custom_hooks.2.stages': stages, 'work_dir': str(work_dir), **options,
+        'custom_hooks.1.stages': stages, 'work_dir': str(work_dir), **options,
     })  # fmt: skip
     assert cfg.custom_hooks[2].type == 'mim_mm.ProgressiveResolutionHook'
     return cfg

@@ -165,7 +165,7 @@ VALUES = [
     (L, '--param_scheduler.1.eta_min=-1e-6', 'eta_min=-1e-06', '0 or above'),
     (P, '--param_scheduler.0.start_factor=2', 'start_factor=2', 'within 0 and 1'),
     (P, '--param_scheduler.0.like=MAE', "like='MAE'", "'mae'"),
-    (P, '--custom_hooks.1.patience=0', 'custom_hooks.1.patience=0', 'from 1 up'),
+    (P, '--custom_hooks.0.patience=0', 'custom_hooks.0.patience=0', 'from 1 up'),
 ]  # fmt: skip
 
 # ---------------------------------------------------------------- what does not go together

@@ -30,7 +30,7 @@ def shrunken(path):
     if method == 'simmim':
         options['model.mask_unit'] = size // 4
     if 'random_epochs' in cfg.model.masker:
-        options |= {'model.masker.random_epochs': 1, 'custom_hooks.1.interval': 1}
+        options |= {'model.masker.random_epochs': 1, 'custom_hooks.0.interval': 1}
     cfg.merge_from_dict(options)
     cfg.model.backbone.arch = dict(TINY_SWIN if backbone == 'swin' else TINY_ARCH)
     return cfg
@@ -44,7 +44,6 @@ def run_two_steps(cfg, image_folder, tmp_path, name):
         'train_dataloader.batch_size': 8,
         'train_cfg.max_epochs': 2,
         'work_dir': str(tmp_path),
-        'custom_hooks.0.interval': 1,
     })  # fmt: skip
     for scheduler in cfg.param_scheduler:
         scheduler.begin, scheduler.end = 0, 2

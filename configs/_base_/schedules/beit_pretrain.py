@@ -17,6 +17,3 @@ param_scheduler = [
     dict(type='WarmupLR', by_epoch=True, end=10, convert_to_iter_based=True, like='beit'),
     dict(type='HalfCosineLR', eta_min=1e-5, by_epoch=True, begin=10, convert_to_iter_based=True, like='beit'),
 ]
-custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
-]

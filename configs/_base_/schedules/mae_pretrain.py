@@ -19,6 +19,5 @@ param_scheduler = [
     dict(type='HalfCosineLR', by_epoch=True, begin=40, convert_to_iter_based=True),
 ]
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='AgreementWatchHook', interval=100),
 ]

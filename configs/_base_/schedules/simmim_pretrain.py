@@ -23,6 +23,3 @@ param_scheduler = [
     # At epoch 700 and an iteration late, as the release (mmpretrain's recipe counts from its begin: epoch 710).
     dict(type='StepsLR', milestones=[700], by_epoch=True, begin=10, convert_to_iter_based=True, like='timm'),
 ]
-custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
-]

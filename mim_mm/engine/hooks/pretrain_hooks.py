@@ -1,8 +1,6 @@
-"""Alarms of pretraining: a consistency term that collapses, a loss that is no number."""
+"""Alarm of pretraining: a consistency term that collapses."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from mmengine.hooks import Hook
@@ -67,28 +65,3 @@ class AgreementWatchHook(Hook):
             )
         elif done == epoch:
             runner.logger.info(f'Agreement after the first epoch: {state}')
-
-
-@HOOKS.register_module()
-class FiniteLossHook(Hook):
-    """Stop a run whose loss is no longer a number, before more checkpoints are overwritten with what it left.
-
-    Args:
-        interval: iterations between looks; each look waits for the device.
-
-    Raises:
-        FloatingPointError: naming the iteration and the values of that step.
-    """
-
-    def __init__(self, interval: int = 50) -> None:
-        self.interval = interval
-
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if not outputs or not self.every_n_train_iters(runner, self.interval):
-            return
-        values = {key: _number(value) for key, value in outputs.items()}
-        if not all(math.isfinite(value) for value in values.values()):
-            raise FloatingPointError(
-                f'iteration {runner.iter + 1}: {values} is not finite; no step from here can be trusted. Resume from '
-                'an earlier checkpoint (--resume PATH) with a lower lr, or set optim_wrapper.clip_grad.max_norm=1'
-            )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
 from mim_mm.checkpoint.atomic import find_checkpoint, is_whole
+from mim_mm.checkpoint.finite import newest_finite
 from mim_mm.config_parts import datasets_in, type_name
 from mim_mm.engine.start.checks.relations import check_relations
 from mim_mm.engine.start.checks.settings import check_keys, check_ranges
@@ -225,9 +227,13 @@ def resolve_resume(resume: str | None, work_dir: str, out_dir: str | None = None
         return None
     if resume in ('latest', 'auto'):
         found, note = find_checkpoint(work_dir, out_dir)
+        found, refused = newest_finite(work_dir)
+        for sentence in refused:
+            print_log(sentence, level=logging.WARNING)
         if found is None and resume == 'latest':
             raise ConfigError(
-                f"--resume: no whole checkpoint in '{work_dir}': name the work dir of the run (--work-dir), "
+                f"--resume: no whole checkpoint with finite values in '{work_dir}': name the work dir of the run "
+                '(--work-dir), '
                 'a checkpoint (--resume PATH), or --resume auto to start afresh where there is none'
             )
         if note:

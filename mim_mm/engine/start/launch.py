@@ -43,7 +43,7 @@ from mim_mm.engine.stop.stop_hook import Stopped
 # Added to every training, in this order: the last two are the last of an iteration. The clock concerns pretraining
 # models alone.
 HOOKS_OF_ALL = (
-    'ClockHook ExactResumeHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook ProgressHook '
+    'FiniteHook ClockHook ExactResumeHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook ProgressHook '
     'StopOnSignalHook'
 ).split()
 ENDING_S = 60.0  # what a training that is over may still take, such as a tracker that sends its last lines

@@ -7,25 +7,30 @@ from pathlib import Path
 from mmengine.hooks import CheckpointHook
 
 from mim_mm.checkpoint.atomic import restore_history, to_plain
+from mim_mm.engine.hooks.finite_hook import may_be_saved
 from mim_mm.engine.stop.exact_hook import prepare_save
 from mim_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """Every option of ``CheckpointHook``; see :mod:`mim_mm.checkpoint.atomic` for what differs and why."""
+    """Every option of ``CheckpointHook``; see :mod:`mim_mm.checkpoint.atomic` for what differs and why.
+
+    A model with a value that is not finite is not saved, and no older file makes room for it.
+    """
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
 
     def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        prepare_save(runner)
-        super()._save_checkpoint_with_step(runner, step, meta)
+        if may_be_saved(runner):  # asked before an older file is removed; every rank answers alike
+            prepare_save(runner)
+            super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
-        if self.save_best:
+        if self.save_best and may_be_saved(runner):
             prepare_save(runner, with_gradient=False)  # it is saved without the optimizer: nobody goes on from it
-        super()._save_best_checkpoint(runner, metrics)
+            super()._save_best_checkpoint(runner, metrics)
 
     def before_train(self, runner) -> None:
         super().before_train(runner)

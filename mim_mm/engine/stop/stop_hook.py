@@ -13,6 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mim_mm import files
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.compat.internals import built_loop
+from mim_mm.engine.hooks.finite_hook import may_be_saved
 from mim_mm.engine.hooks.progress import read_progress, write_progress
 from mim_mm.engine.stop.exact_hook import prepare_save
 from mim_mm.engine.stop.signals import EARLY, IN_TRAINING, INTERRUPTED, REQUEST, shield_workers
@@ -103,6 +104,11 @@ class StopOnSignalHook(Hook):
 
     def _stop(self, runner) -> None:
         done, name = runner.iter + 1, signal.Signals(self.agreed).name
+        if not may_be_saved(runner):
+            REQUEST.forget()
+            raise Stopped(
+                f'{name}: stopped after iteration {done}; --resume goes on from the last checkpoint', self.agreed
+            )
         out_dir = next((h.out_dir for h in runner.hooks if isinstance(h, CheckpointHook) and h.out_dir), None)
         out_dir = Path(out_dir or runner.work_dir)
         path = out_dir / f'stopped_iter_{done}.pth'

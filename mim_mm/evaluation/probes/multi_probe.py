@@ -241,6 +241,9 @@ class MultiProbe(BaseModel):
             )
         self.train()
 
+    # For FiniteHook: heads that diverge are lost alone.
+    may_diverge = ('head.',)
+
     def train(self, mode: bool = True) -> MultiProbe:
         """As always for the heads' BatchNorm; the encoder stays in eval mode (no drop path, no dropout)."""
         super().train(mode)

@@ -1,0 +1,85 @@
+"""Whether what a checkpoint holds is finite, and the newest of a run that is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+from mim_mm.checkpoint.read import LoadError, read_content
+
+__all__ = ['MAY_DIVERGE', 'newest_finite', 'not_finite', 'not_finite_in_file']
+
+# In a checkpoint's meta: beginnings of names of parts trained independently, some of which may have diverged.
+MAY_DIVERGE = 'may_diverge'
+
+
+def not_finite(tensors: Mapping[str, Tensor], may_diverge: Sequence[str] = ()) -> list[str]:
+    """Names of floating-point tensors with a value that is not finite; waits for each device once.
+
+    Args:
+        tensors: by name, on any device.
+        may_diverge: of names that begin so, all of them must be bad to be named.
+    """
+    floating = {name: value for name, value in tensors.items() if value.is_floating_point() or value.is_complex()}
+    by_device: dict[torch.device, list[str]] = {}
+    for name, value in floating.items():
+        by_device.setdefault(value.device, []).append(name)
+    bad = []
+    for names in by_device.values():
+        fine = torch.stack([floating[name].detach().isfinite().all() for name in names])
+        if not fine.all():
+            bad += [name for name, flag in zip(names, fine.tolist()) if not flag]
+    free = tuple(may_diverge)
+    if free and not all(name in bad for name in floating if name.startswith(free)):
+        bad = [name for name in bad if not name.startswith(free)]
+    return bad
+
+
+def not_finite_in_file(path: str | Path) -> list[str]:
+    """Names of the tensors of a checkpoint file that are not finite: weights, averages, optimizer state.
+
+    Raises:
+        LoadError: it cannot be read.
+    """
+    content = read_content(path, mmap=True)
+    free = (content.get('meta') or {}).get(MAY_DIVERGE) or ()
+    parts = [key for key in ('state_dict', 'ema_state_dict') if isinstance(content.get(key), Mapping)]
+    bad = [name for key in parts for name in not_finite(dict(_tensors(content[key])), free)]
+    return bad if free else bad + not_finite(dict(_tensors(content.get('optimizer') or {}, 'optimizer.')))
+
+
+def newest_finite(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run whose tensors are finite, and a sentence on each newer one that is not.
+
+    First what ``last_checkpoint`` names, then ``epoch_*``, ``iter_*`` and ``stopped_iter_*`` by the time of writing.
+    """
+    work_dir, refused = Path(work_dir), []
+    named = [path for path in work_dir.glob('*.pth') if re.fullmatch(r'(epoch|(stopped_)?iter)_\d+\.pth', path.name)]
+    named.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = latest_checkpoint(work_dir)
+    for path in dict.fromkeys([*([newest] if newest else []), *named]):
+        try:
+            bad = not_finite_in_file(path) if is_whole(path) else ['it is cut off']
+        except LoadError as error:
+            bad = [str(error)]
+        if not bad:
+            return path, refused
+        refused.append(f'{path} is passed over: not finite, or not readable: {", ".join(bad[:3])}')
+    return None, refused
+
+
+def _tensors(value: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _tensors(part, f'{name}.{key}' if name and not name.endswith('.') else f'{name}{key}')
+    elif isinstance(value, (list, tuple)):
+        for i, part in enumerate(value):
+            yield from _tensors(part, f'{name}.{i}')

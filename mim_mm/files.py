@@ -136,6 +136,14 @@ def known_object(path: str | Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def known_text(path: str | Path) -> str:
+    """A short text in a file, for what can be done without: '' where there is none that can be read."""
+    try:
+        return Path(path).read_bytes().decode('utf-8', 'surrogateescape')
+    except OSError:
+        return ''
+
+
 # ---- JSON lines: one object a line, one line a step
 
 

@@ -7,10 +7,7 @@ written beside the final name, synced and renamed, and hold tensors and plain ty
 
 from __future__ import annotations
 
-import os
-import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
 from mim_mm import files
+from mim_mm.checkpoint.checksum import is_whole, numbered
 
 _HISTORY = 'history_buffer'
 
@@ -82,27 +80,23 @@ def restore_history(message_hub: dict) -> None:
             message_hub['log_scalars'][key] = HistoryBuffer(value['log'].tolist(), value['count'].tolist())
 
 
-def is_whole(path: str | Path) -> bool:
-    """Whether a checkpoint file is complete: torch writes zip archives, whose directory stands at the end."""
-    return os.path.isfile(path) and zipfile.is_zipfile(path)
-
-
 def latest_checkpoint(work_dir: str | Path) -> Path | None:
     """The newest whole checkpoint of a run, or None.
 
     mmengine's ``last_checkpoint`` file is believed when what it names is there and whole (also if the folder was
     moved); else the ``epoch_*.pth`` / ``iter_*.pth`` of highest number that is.
     """
+    return next(checkpoints_of(work_dir), None)
+
+
+def checkpoints_of(work_dir: str | Path) -> Iterator[Path]:
+    """The whole checkpoints of a run, the one that ``last_checkpoint`` names first, then from the newest on."""
     work_dir = Path(work_dir)
-    note = work_dir / 'last_checkpoint'
-    if note.is_file():
-        named = Path(note.read_text().strip() or '.')
-        for path in (work_dir / named.name, named):
-            if is_whole(path):
-                return path
-    numbered = []
-    for path in work_dir.glob('*.pth'):
-        match = re.fullmatch(r'(?:epoch|iter)_(\d+)\.pth', path.name)
-        if match and is_whole(path):
-            numbered.append((path.stat().st_mtime, int(match[1]), path))
-    return max(numbered)[2] if numbered else None
+    first = None
+    named = Path(files.known_text(work_dir / 'last_checkpoint').strip() or '.')
+    for path in (work_dir / named.name, named):
+        if is_whole(path):
+            first = path
+            yield first
+            break
+    yield from (path for path in numbered(work_dir) if path != first)

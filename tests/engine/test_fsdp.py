@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from processes import free_port, in_process, run
 from tiny_run import ROOT, SHRINK, as_words, shrunken
 
-from mim_mm.checkpoint.atomic import is_whole
+from mim_mm.checkpoint.checksum import is_whole
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.engine.fsdp.fsdp_strategy import plain_name
 from mim_mm.registry import MODELS

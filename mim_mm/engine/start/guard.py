@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ from types import ModuleType
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 
-from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+from mim_mm.checkpoint.atomic import checkpoints_of
+from mim_mm.checkpoint.checksum import damage, is_whole, older_sound
 from mim_mm.config_parts import datasets_in, type_name
 from mim_mm.engine.start.checks.relations import check_relations
 from mim_mm.engine.start.checks.settings import check_keys, check_ranges
@@ -222,7 +225,7 @@ def resolve_resume(resume: str | None, work_dir: str) -> str | None:
     if resume is None:
         return None
     if resume in ('latest', 'auto'):
-        found = latest_checkpoint(work_dir)
+        found = newest_sound(work_dir)
         if found is None and resume == 'latest':
             raise ConfigError(
                 f"--resume: no whole checkpoint in '{work_dir}': name the work dir of the run (--work-dir), "
@@ -234,4 +237,38 @@ def resolve_resume(resume: str | None, work_dir: str) -> str | None:
         raise ConfigError(
             f"--resume: '{resume}' {state}; leave the path out to take the newest whole one of the work dir"
         )
+    try:
+        found = damage(resume)
+    except OSError as error:
+        raise ConfigError(f"--resume: '{resume}' cannot be read ({error}): resume from another one") from error
+    if found:
+        other = older_sound(resume)
+        advice = f'--resume {other} is the newest sound one beside it' if other else 'there is no other one beside it'
+        raise ConfigError(f"--resume: '{resume}' is damaged: {found}; {advice}")
     return resume
+
+
+def newest_sound(work_dir: str | Path) -> Path | None:
+    """The newest checkpoint of a run whose bytes are those that were written; says which damaged ones it passes over.
+
+    Raises:
+        ConfigError: there are checkpoints, and all of them are damaged: nobody wants to start afresh over them.
+    """
+    damaged = []
+    for path in checkpoints_of(work_dir):
+        try:
+            found = damage(path)
+        except OSError as error:
+            found = f'it cannot be read ({error})'
+        if found is None:
+            for other, why in damaged:
+                print_log(f'{other} is damaged: {why}; resuming from {path} instead', 'current', logging.WARNING)
+            return path
+        damaged.append((path, found))
+    if damaged:
+        listed = '; '.join(f'{path}: {why}' for path, why in damaged)
+        raise ConfigError(
+            f"--resume: no checkpoint in '{work_dir}' is sound ({listed}): copy one from a backup and give it to "
+            '--resume, or start afresh in another --work-dir'
+        )
+    return None

@@ -51,11 +51,20 @@ def _damage(file, content: memoryview) -> str | None:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, UnicodeError, OverflowError) as error:
         return f'its directory is damaged ({error})'
+    if len(members) != _entries(content):
+        return 'its directory is damaged (entries are missing)'
     if not any(member.CRC for member in members):
         return None
     with ThreadPoolExecutor(THREADS) as threads:
         found = threads.map(lambda member: _damage_of(member, content), members)
         return next((text for text in found if text), None)
+
+
+def _entries(content: memoryview) -> int:
+    """How many members the end of an archive says there are; torch writes no comment behind it."""
+    if content[-98:-94] == b'PK\x06\x06' and content[-42:-38] == b'PK\x06\x07':
+        return int.from_bytes(content[-98 + 32 : -98 + 40], 'little')
+    return int.from_bytes(content[-22 + 10 : -22 + 12], 'little')
 
 
 def _damage_of(member: zipfile.ZipInfo, content: memoryview) -> str | None:
@@ -67,11 +76,17 @@ def _damage_of(member: zipfile.ZipInfo, content: memoryview) -> str | None:
     first = start + 30 + name_length + more
     flags_utf8 = member.flag_bits & 0x800
     stored = bytes(content[start + 30 : start + 30 + name_length])
+    if member.external_attr & 0x10:  # torch would take it for a folder and leave its memory as it is
+        return f'the entry of {name} is damaged'
     if signature != b'PK\x03\x04' or stored != name.encode('utf-8' if flags_utf8 else 'cp437'):
         return f'the header of {name} is damaged'
     data = content[first : first + member.compress_size]
     if member.compress_type == zipfile.ZIP_DEFLATED:  # of other people's archives; torch packs nothing
-        return None
+        try:
+            data = zlib.decompress(data, wbits=-15, bufsize=max(1, min(member.file_size, CHUNK)))
+        except zlib.error as error:
+            return f'{name} is damaged ({error})'
+        return None if zlib.crc32(data) == member.CRC and len(data) == member.file_size else f'{name} is damaged'
     if member.compress_type != zipfile.ZIP_STORED or not len(data) == member.compress_size == member.file_size:
         return f'the size of {name} is damaged'
     found = 0

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mim_mm import files
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
@@ -23,6 +24,7 @@ from mim_mm.engine.start import annotations, class_count, guard, schedule, slurm
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.checks import parts, relations, resuming
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
+from mim_mm.engine.start.work_dir import own_work_dir
 from mim_mm.engine.stop.exact_resume import ResumeError
 from mim_mm.engine.stop.signals import EARLY, REQUEST
 from mim_mm.engine.stop.stop_hook import Stopped
@@ -143,8 +145,9 @@ def train_main(argv: list[str] | None = None) -> None:
     try:
         cfg = load_config(args)
         resuming.check_resume(cfg, args.resume, args.cfg_options)
+        own_work_dir(cfg.work_dir, args.launcher)
         notes = _prepare_training(cfg, args)
-    except (guard.ConfigError, ValueError, FileNotFoundError) as error:
+    except (guard.ConfigError, ValueError, FileNotFoundError, files.NotWritten) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
     code = 0
@@ -154,6 +157,11 @@ def train_main(argv: list[str] | None = None) -> None:
         _fail(error)
     except Stopped as stopped:
         code = stopped.code
+    except (OSError, RuntimeError) as error:
+        told = files.not_written(error)
+        if told is None:
+            raise
+        _fail(told)
     leave(code)
     if code:
         raise SystemExit(code)

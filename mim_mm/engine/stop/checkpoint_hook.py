@@ -1,11 +1,30 @@
-"""mmengine's CheckpointHook with atomic, tensors-only files."""
+"""mmengine's CheckpointHook with atomic, tensors-only files, which removes an old file once the new one is there."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from mmengine.hooks import CheckpointHook
 
 from mim_mm.checkpoint.atomic import restore_history, to_plain
 from mim_mm.registry import HOOKS
+
+
+class _Later:
+    """A file backend that notes what to remove."""
+
+    def __init__(self, backend):
+        self.backend, self.removals = backend, []
+
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+    def remove(self, path) -> None:
+        self.removals.append(('remove', path))
+
+    def rmtree(self, path) -> None:
+        self.removals.append(('rmtree', path))
 
 
 @HOOKS.register_module()
@@ -22,3 +41,27 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         restore_history(checkpoint.get('message_hub', {}))
+
+    # mmengine removes the file that falls out of max_keep_ckpts, and the former best one, before it writes the new one:
+    # a full disk or a kill in between left a run that keeps one file without any.
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        with self._removing_afterwards():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        with self._removing_afterwards():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _removing_afterwards(self) -> Iterator[None]:
+        backend, later = self.file_backend, _Later(self.file_backend)
+        self.file_backend = later
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        wanted = (self.last_ckpt, getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        for how, path in dict.fromkeys(later.removals):
+            if path not in wanted:  # written anew under the same name
+                getattr(backend, how)(path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mim_mm import slurm_queue
 from mim_mm.transfer import datasets, identity, launch, process, rules
 from mim_mm.transfer.chain import ChainError, Stage
 from mim_mm.transfer.manifest import utc_now, write_json
@@ -38,7 +39,7 @@ def refuse_queued(work_dir: Path) -> None:
         ChainError: with the command that cancels them.
     """
     ids = [entry['job'] for entry in slurm.read_jobs(work_dir).values()]
-    now = (slurm.queued() or {}) if ids else {}
+    now = (slurm_queue.queued() or {}) if ids else {}
     active = [job for job in ids if job in now]
     if active:
         raise ChainError(
@@ -48,7 +49,7 @@ def refuse_queued(work_dir: Path) -> None:
 
 
 def ask_queue() -> dict[str, tuple[str, str]]:
-    now = slurm.queued()
+    now = slurm_queue.queued()
     if now is None:
         raise ChainError(
             'squeue does not answer: --launcher slurm needs a login node of a Slurm cluster (elsewhere leave the '

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +175,7 @@ def environment(slot: int, jobs: int, gpus: int, devices: list[str]) -> dict[str
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [package_home, env.get('PYTHONPATH')]))
     if jobs > 1:
         env.setdefault('OMP_NUM_THREADS', str(max(1, _cores() // jobs)))
-        env['PORT'] = str(free_port())
+        env['PORT'] = '0'  # each its own, from the system
         if devices:
             share = max(1, gpus)
             env['CUDA_VISIBLE_DEVICES'] = ','.join(devices[slot * share : (slot + 1) * share])
@@ -185,12 +184,6 @@ def environment(slot: int, jobs: int, gpus: int, devices: list[str]) -> dict[str
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def visible_devices() -> list[str]:

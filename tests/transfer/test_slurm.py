@@ -144,6 +144,9 @@ def test_a_local_call_is_refused_while_jobs_are_queued(monkeypatch, tmp_path):
         slurm_submit.refuse_queued(tmp_path)
     with_slurm(monkeypatch, tmp_path, '')
     slurm_submit.refuse_queued(tmp_path)
+    with_slurm(monkeypatch, tmp_path, None)  # an error is no empty queue
+    with pytest.raises(ChainError, match='squeue fails.*12, 13_1'):
+        slurm_submit.refuse_queued(tmp_path)
 
 
 def test_submitting_is_for_login_nodes(monkeypatch):

@@ -145,8 +145,8 @@ def train_main(argv: list[str] | None = None) -> None:
     try:
         cfg = load_config(args)
         resuming.check_resume(cfg, args.resume, args.cfg_options)
-        own_work_dir(cfg.work_dir, args.launcher)
         notes = _prepare_training(cfg, args)
+        own_work_dir(cfg.work_dir, args.launcher)  # after the checks: a mistake leaves no folder
     except (guard.ConfigError, ValueError, FileNotFoundError, files.NotWritten) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration

@@ -61,7 +61,7 @@ class AtomicCheckpointHook(CheckpointHook):
             yield
         finally:
             self.file_backend = backend
-        wanted = (self.last_ckpt, getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
         for how, path in dict.fromkeys(later.removals):
-            if path not in wanted:  # written anew under the same name
+            if path not in (self.last_ckpt, *best):  # written anew under the same name
                 getattr(backend, how)(path)

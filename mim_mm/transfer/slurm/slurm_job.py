@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def parameters(name: str, what: Resources, when: str, count: int) -> dict[str, A
         more.update({'dependency': when, 'kill-on-invalid-dep': 'yes'})
     setup = [
         'trap : USR1 USR2 TERM  # without it the shell dies of a signal meant for the training, and the job with it',
-        f'export PYTHONPATH="{package_home}${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f'export PYTHONPATH={shlex.quote(package_home)}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         # since Slurm 22.05 steps do not take it from the job
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,14 @@ def refuse_queued(work_dir: Path) -> None:
         ChainError: with the command that cancels them.
     """
     ids = [entry['job'] for entry in slurm.read_jobs(work_dir).values()]
-    now = (slurm_queue.queued() or {}) if ids else {}
+    now = slurm_queue.queued() if ids else {}
+    if now is None:
+        if shutil.which('squeue') is None:  # no machine of that cluster: the work dir was copied
+            return
+        raise ChainError(
+            f'squeue fails, so nobody knows whether the jobs of this chain ({", ".join(ids)}) are queued: call again '
+            f'when it answers, or remove {work_dir / slurm.JOBS_FILE} if they are gone'
+        )
     active = [job for job in ids if job in now]
     if active:
         raise ChainError(

@@ -10,6 +10,7 @@ import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is im
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.evaluation.pictures.detections import detect_scenes
+from mim_mm.files import NotWritten
 from mim_mm.report.figures_detections import draw_detections
 
 
@@ -27,7 +28,7 @@ def main() -> None:
         with trusting(args.trust_pickle):
             result = detect_scenes(args.config, args.checkpoint, args.images, args.count, args.score)
         print(draw_detections(result, args.out))
-    except (FileNotFoundError, ValueError, LoadError) as error:
+    except (FileNotFoundError, ValueError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
 
 

@@ -10,6 +10,8 @@ tools/transfer.py --images DIR --classes DIR --boxes ANN.json --boxes-images DIR
 import argparse
 import sys
 
+from mim_mm.checkpoint.trust import add_trust_argument
+from mim_mm.files import NotWritten
 from mim_mm.transfer import Call, ChainError, run_chain
 from mim_mm.transfer.call import GRACE_S
 from mim_mm.transfer.own import own_options
@@ -43,6 +45,7 @@ def parse(argv: list[str] | None = None) -> Call:
     )  # fmt: skip
     add('--auto-scale-lr', action='store_true', help="scale learning rates to the batch, as tools/train.py's option")
     add('--grace', dest='grace_s', type=float, default=GRACE_S, metavar='S', help='seconds a stage may take to stop')
+    add_trust_argument(parser)
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')
     add('--seeds', nargs='+', default=(), metavar='N', help='of --compare: N, and KIND=N for one kind (default 3)')
@@ -69,6 +72,6 @@ def main() -> int:
 if __name__ == '__main__':
     try:
         sys.exit(main())
-    except ChainError as error:
+    except (ChainError, NotWritten) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

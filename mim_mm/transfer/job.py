@@ -105,6 +105,7 @@ class Job:
             parent=self.parent.checkpoint,
             resume=self.decision.resume,
             auto_scale_lr=self.standing.auto_scale_lr,
+            trust_pickle=self.standing.trust_pickle,
             scripts=scripts,
         )
         self._describe(command, gpus)

@@ -87,6 +87,7 @@ def train_command(
     parent: Path | None = None,
     resume: Path | None = None,
     auto_scale_lr: bool = False,
+    trust_pickle: bool = False,
     scripts: Scripts | None = None,
 ) -> list[str]:
     """The command line of a training stage.
@@ -119,6 +120,8 @@ def train_command(
         command += ['--launcher', launcher]
     if auto_scale_lr:
         command.append('--auto-scale-lr')
+    if trust_pickle:
+        command.append('--trust-pickle')
     options = [format_option(key, value) for key, value in stage.options.items()]
     if parent is not None:
         options.append(format_option('init', str(parent)))

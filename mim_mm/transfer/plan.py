@@ -65,6 +65,7 @@ def stage_commands(resolved: Resolved, decisions: dict[str, Decision]) -> dict[s
             parent=parent_checkpoint(resolved, stage, decisions) if stage.init else None,
             resume=decisions[stage.name].resume,
             auto_scale_lr=call.auto_scale_lr,
+            trust_pickle=call.trust_pickle,
             scripts=resolved.scripts,
         )
     return commands

@@ -84,6 +84,7 @@ def resolve(call: Call, display: Display, scripts: launch.Scripts) -> Resolved:
         given=given_checkpoints(chain, call.skip_pretrain),
         forced=[stage.name for stage in chain.select(call.rerun)],
         auto_scale_lr=call.auto_scale_lr,
+        trust_pickle=call.trust_pickle,
     )
     check_data_roots_used(standing, roots)
     return Resolved(call, standing, display, scripts)

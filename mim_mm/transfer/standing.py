@@ -44,6 +44,7 @@ class Standing:
         given: stage name -> checkpoint that takes its place.
         forced: names of stages to run again whatever is there.
         auto_scale_lr: stages scale their learning rate with their batch.
+        trust_pickle: stages may read checkpoints that run code; no part of what a run is.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Standing:
         given: dict[str, Path] | None = None,
         forced: Sequence[str] = (),
         auto_scale_lr: bool = False,
+        trust_pickle: bool = False,
     ):
         self.chain = chain
         self.cache = cache
@@ -61,6 +63,7 @@ class Standing:
         self.given = given or {}
         self.forced = set(forced)
         self.auto_scale_lr = auto_scale_lr
+        self.trust_pickle = trust_pickle
         self._configs: dict[str, Config] = {}
         self._learned: dict[str, dict[str, Any]] = {}
         self._data: dict[str, dict[str, Any]] = {}
@@ -68,7 +71,8 @@ class Standing:
 
     def of_all_stages(self) -> Standing:
         """The same chain as a call that selects everything and forces nothing would find it now."""
-        return Standing(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
+        options = dict(auto_scale_lr=self.auto_scale_lr, trust_pickle=self.trust_pickle)
+        return Standing(self.chain, self.cache, given=self.given, **options)
 
     @property
     def stages(self) -> list[Stage]:

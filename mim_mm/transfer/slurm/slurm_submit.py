@@ -138,7 +138,7 @@ class Submission:
         call = dict(
             chain=str(self.chain.path), work_dir=str(self.chain.work_dir.resolve()), gpus=what.tasks, only=names,
             cfg_options=list(self.call.cfg_options), data_root=list(self.call.data_root), launcher='slurm',
-            auto_scale_lr=self.call.auto_scale_lr,
+            auto_scale_lr=self.call.auto_scale_lr, trust_pickle=self.call.trust_pickle,
         )  # fmt: skip
         if what.gpus_per_node == 0 and what.tasks == 1:
             call['gpus'] = 0
@@ -215,7 +215,7 @@ class Submission:
             command = launch.train_command(
                 first, folder, gpus=self.job(names, what).call['gpus'], launcher=first.launcher or 'slurm',
                 parent=parent, resume=self.decisions[first.name].resume, scripts=self.resolved.scripts,
-                auto_scale_lr=self.call.auto_scale_lr,
+                auto_scale_lr=self.call.auto_scale_lr, trust_pickle=self.call.trust_pickle,
             )  # fmt: skip
             self.display.say(f'    $ {" ".join(command)}')
 

@@ -37,7 +37,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if not path.is_file():
         near = difflib.get_close_matches(str(path), [str(p) for p in Path('configs').rglob('*.py')], n=3, cutoff=0.4)
         raise guard.ConfigError(f"there is no config '{path}'" + (f'; near it: {", ".join(near)}' if near else ''))
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     guard.check_options(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     guard.check_config(cfg)
@@ -59,6 +59,21 @@ def load_config(args: argparse.Namespace) -> Config:
     relations.check_together(cfg)
     parts.check_parts(cfg)
     return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """mmengine's ``Config.fromfile``, with errors that name the file.
+
+    Raises:
+        ConfigError: it is no text, or no Python. What a config itself raises while it runs is left as it is.
+    """
+    try:
+        return Config.fromfile(path)
+    except (UnicodeError, SyntaxError, PermissionError, IsADirectoryError) as error:
+        raise guard.ConfigError(
+            f"the config '{path}' cannot be read ({type(error).__name__}: {error}): it, or a file of its _base_, is "
+            'damaged or no Python; write it anew or take it from a backup'
+        ) from error
 
 
 def world_size() -> int:

@@ -112,6 +112,10 @@ def submit(folder: Path, name: str, jobs: list[ChainJob], what: Resources, when:
         ChainError: sbatch refused; the message is Slurm's.
     """
     submitit = require_submitit()
+    place = str(Path(folder).resolve())
+    if '%' in place or not place.isprintable():
+        raise ChainError(f'{place!r}: Slurm reads % and line breaks in the names of output files otherwise: take '
+                         'another --work-dir')  # fmt: skip
     try:
         executor = submitit.SlurmExecutor(folder=str(Path(folder).resolve()))
         executor.update_parameters(**parameters(name, what, when, len(jobs)))

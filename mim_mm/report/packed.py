@@ -73,7 +73,7 @@ def pack(work_dir: str | Path, target: str | Path, root: str | Path | None = Non
 
 def _decompressed(source: Path) -> bytes:
     """The content, up to :data:`MOST` bytes: a few kB of xz can hold terabytes."""
-    reader = lzma.LZMADecompressor(memlimit=MOST)
+    reader = lzma.LZMADecompressor(memlimit=1 << 28)
     text = reader.decompress(files.read_regular(source), max_length=MOST + 1)
     if len(text) > MOST:
         raise ValueError(f'it unpacks to more than {MOST >> 20} MB, which no results of a chain do')

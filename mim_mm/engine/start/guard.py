@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -262,7 +261,7 @@ def newest_sound(work_dir: str | Path) -> Path | None:
             found = f'it cannot be read ({error})'
         if found is None:
             for other, why in damaged:
-                print_log(f'{other} is damaged: {why}; resuming from {path} instead', 'current', logging.WARNING)
+                print_log(f'{other} is damaged: {why}; resuming from {path} instead')
             return path
         damaged.append((path, found))
     if damaged:

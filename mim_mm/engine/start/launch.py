@@ -65,14 +65,17 @@ def read_config(path: str | Path) -> Config:
     """mmengine's ``Config.fromfile``, with errors that name the file.
 
     Raises:
-        ConfigError: it is no text, or no Python. What a config itself raises while it runs is left as it is.
+        ConfigError: it is no text, no Python, or raises something while it is run.
+        FileNotFoundError: a file of its ``_base_`` is not there.
     """
     try:
         return Config.fromfile(path)
-    except (UnicodeError, SyntaxError, PermissionError, IsADirectoryError) as error:
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program
         raise guard.ConfigError(
             f"the config '{path}' cannot be read ({type(error).__name__}: {error}): it, or a file of its _base_, is "
-            'damaged or no Python; write it anew or take it from a backup'
+            'wrong or damaged; python FILE shows the line'
         ) from error
 
 

@@ -14,7 +14,7 @@ def trial(number, folder):
     training = Training(folder)
     first = training.start(3, folder / 'first.log')
     try:
-        end = time.monotonic() + 50
+        end = time.monotonic() + 120
         while not (training.work / 'train.lock').is_file() or not (training.work / 'train.lock').read_bytes():
             if first.exitcode is not None or time.monotonic() > end:
                 told = files.known_text(folder / 'first.log')[-300:]
@@ -28,7 +28,7 @@ def trial(number, folder):
             first.join()
             third = training.train(2, '--resume', 'auto')
             return third.returncode == 0, f'refused, and after SIGKILL: exit {third.returncode} {third.error}'
-        first.join(50)
+        first.join(120)
         code = first.exitcode
         whole = code == 0 and training.saved() == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth']
         return whole, f'refused; the first one: exit {code}, {len(training.saved())} checkpoints'

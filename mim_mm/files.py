@@ -10,9 +10,10 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +22,71 @@ class DamagedFile(ValueError):
     """A file that is there and does not hold what it should; the message names it, what is wrong, and the fix."""
 
 
+# ---- what cannot be written
+
+_STORAGE = {
+    errno.ENOSPC: 'the disk is full',
+    errno.EDQUOT: 'your quota on this disk is used up',
+    errno.EROFS: 'the file system is read-only',
+    errno.EFBIG: 'the file would be larger than this process may write (ulimit -f)',
+}
+_PERMISSION = {errno.EACCES: 'permission is denied', errno.EPERM: 'permission is denied'}
+_FIX = {
+    errno.EROFS: 'have it mounted for writing, or take another folder',
+    errno.EFBIG: 'raise the limit',
+    errno.EACCES: 'take a folder that you may write to, or have its owner let you',
+    errno.EPERM: 'take a folder that you may write to, or have its owner let you',
+}
+
+
+class NotWritten(OSError):
+    """A file could not be written; the message says what is full or forbidden, how much is needed, and what to do."""
+
+    def __str__(self) -> str:
+        return self.args[1]
+
+
+def not_written(error: BaseException, path: str | Path | None = None, needed: int | None = None) -> NotWritten | None:
+    """The error that says why a disk did not take a file; None where that was not the reason.
+
+    Args:
+        error: what was raised; what it was raised from counts too, as torch.save hides the reason there.
+        path: of the file; without it the error's own, and a denied permission may have been met while reading.
+        needed: bytes of the whole file, where they are known.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, OSError):
+        seen = seen.__cause__ or seen.__context__
+    if seen is None or isinstance(seen, NotWritten):
+        return seen
+    reasons = _STORAGE if path is None else {**_STORAGE, **_PERMISSION}
+    if seen.errno not in reasons:
+        return None
+    path = path or seen.filename
+    size = '' if needed is None else f' It needs {_megabytes(needed)}'
+    try:
+        free = shutil.disk_usage(_existing(Path(path or '.'))).free
+        size += f'{";" if size else ""} {_megabytes(free)} are free there.'
+    except OSError:
+        size += '.' if size else ''
+    fix = _FIX.get(seen.errno, 'free space there')
+    what = f'{path} could not be written' if path else 'A file could not be written'
+    return NotWritten(seen.errno, f'{what}: {reasons[seen.errno]}.{size} What was there before is whole: {fix}.')
+
+
+def _megabytes(size: int) -> str:
+    return f'{size / 1e6:,.1f} MB'
+
+
+def _existing(path: Path) -> Path:
+    return next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path('/'))
+
+
 # ---- whole or not at all
 
 
 @contextmanager
-def replacing(path: str | Path, sync: bool = True) -> Iterator[Path]:
+def replacing(path: str | Path, sync: bool = True, needed: int | None = None) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; at the end it takes the place of ``path``, after an error it goes.
 
     A reader sees the old file or the whole new one, never a part. The temporary file lies in the same folder, since a
@@ -34,26 +95,34 @@ def replacing(path: str | Path, sync: bool = True) -> Iterator[Path]:
     Args:
         path: its folder is made where there is none.
         sync: bring the content to the disk before the rename. False for what is rewritten often or can be made again.
+        needed: bytes of the file, where they are known, for the message.
 
     Raises:
-        OSError: the disk is full or read-only, or nothing was written; the old file, if any, is still there.
+        NotWritten: the disk is full or read-only, or the folder is closed; the old file, if any, is still there.
+        OSError: another reason, as that nothing was written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
+    temporary = path.with_name(f'.{path.name[:200]}.{os.getpid()}-{secrets.token_hex(4)}.tmp')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if sync:
             with open(temporary, 'rb') as file:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        told = not_written(error, path, needed)
+        if told is None or told is error:
+            raise
+        raise told from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a folder that is read-only, where nothing was written
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes, sync: bool = True) -> None:
     """Write a file through :func:`replacing`."""
-    with replacing(path, sync) as temporary:
+    with replacing(path, sync, len(data)) as temporary:
         temporary.write_bytes(data)
 
 
@@ -134,6 +203,14 @@ def known_object(path: str | Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def known_text(path: str | Path) -> str:
+    """A short text in a file, for what can be done without: '' where there is none that can be read."""
+    try:
+        return Path(path).read_bytes().decode('utf-8', 'surrogateescape')
+    except OSError:
+        return ''
 
 
 # ---- JSON lines: one object a line, one line a step

@@ -11,6 +11,7 @@ import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.evaluation.pictures.detections import detect_scenes
+from mim_mm.files import NotWritten
 from mim_mm.report.figures_detections import draw_detections
 
 
@@ -28,7 +29,7 @@ def main() -> None:
         with trusting(args.trust_pickle):
             result = detect_scenes(args.config, args.checkpoint, args.images, args.count, args.score)
         print(draw_detections(result, args.out))
-    except (FileNotFoundError, ValueError, LoadError) as error:
+    except (FileNotFoundError, ValueError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
 
 

@@ -10,6 +10,7 @@ import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.mae_release import convert_file
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting
+from mim_mm.files import NotWritten
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -20,7 +21,7 @@ if __name__ == '__main__':
     try:
         with trusting(args.trust_pickle):
             counts = convert_file(args.source, args.destination)
-    except (FileExistsError, ValueError, LoadError) as error:
+    except (FileExistsError, ValueError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
     print(f'{args.destination}: {counts["encoder"]} tensors of the encoder, {counts["decoder"]} of the decoder')
     if not counts['decoder']:

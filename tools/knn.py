@@ -14,6 +14,7 @@ from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
 from mim_mm.evaluation.frozen import knn, sharded_knn
+from mim_mm.files import NotWritten
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
             knn.write_result(work_dir / 'knn.json', result, train, val)
             print(f'{knn.table(result)}\nWritten to {work_dir / "knn.json"}')
         leave()  # not after an error: the others may be waiting, and torchrun ends them
-    except (FileNotFoundError, ValueError, FloatingPointError, LoadError) as error:
+    except (FileNotFoundError, ValueError, FloatingPointError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
 
 

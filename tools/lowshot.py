@@ -12,6 +12,7 @@ import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.evaluation.frozen import knn, lowshot
+from mim_mm.files import NotWritten
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
             results.append(lowshot.low_shot(train, val, split))
             print(lowshot.table(results[-1]), flush=True)
         knn.write_result(work_dir / 'lowshot.json', dict(splits=results), train, val)
-    except (FileNotFoundError, ValueError, FloatingPointError, LoadError) as error:
+    except (FileNotFoundError, ValueError, FloatingPointError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
     print(f'Written to {work_dir / "lowshot.json"}')
 

@@ -10,6 +10,7 @@ import sys
 
 import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is imported)
 import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
+from mim_mm.files import NotWritten
 from mim_mm.report.figures_sweep import draw_sweep
 from mim_mm.transfer import ChainError
 from mim_mm.transfer.sweep.grid import load_sweep
@@ -48,6 +49,6 @@ def main() -> int:
 if __name__ == '__main__':
     try:
         sys.exit(main())
-    except (ChainError, FileNotFoundError) as error:
+    except (ChainError, FileNotFoundError, NotWritten) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

@@ -11,6 +11,8 @@ import argparse
 import sys
 
 import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
+from mim_mm.checkpoint.trust import add_trust_argument
+from mim_mm.files import NotWritten
 from mim_mm.transfer import Call, ChainError, run_chain
 from mim_mm.transfer.call import GRACE_S
 from mim_mm.transfer.own import own_options
@@ -46,6 +48,7 @@ def parse(argv: list[str] | None = None) -> Call:
     allow = 'KEY of tools/train.py that a resumed stage may have otherwise, e.g. devices (repeatable)'
     add('--allow-change', action='append', metavar='KEY', help=allow)
     add('--grace', dest='grace_s', type=float, default=GRACE_S, metavar='S', help='seconds a stage may take to stop')
+    add_trust_argument(parser)
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')
     add('--seeds', nargs='+', default=(), metavar='N', help='of --compare: N, and KIND=N for one kind (default 3)')
@@ -73,6 +76,6 @@ def main() -> int:
 if __name__ == '__main__':
     try:
         sys.exit(main())
-    except ChainError as error:
+    except (ChainError, NotWritten) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

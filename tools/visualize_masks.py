@@ -19,7 +19,7 @@ from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.data.unlabelled import list_images
 from mim_mm.evaluation.pictures.mask_diagnostics import coco_foreground
 from mim_mm.evaluation.pictures.mask_gallery import MaskView, compare_foreground, foreground_table, gallery
-from mim_mm.files import write_text
+from mim_mm.files import NotWritten, write_text
 from mim_mm.report.figures_masks import draw_gallery
 
 
@@ -68,7 +68,7 @@ def main() -> None:
             return
         files = [f for path in args.files for f in (list_images(path)[: args.count] if Path(path).is_dir() else [path])]
         print(draw_gallery(gallery(view, files, args.masker, args.seeds), args.out))
-    except (FileNotFoundError, KeyError, NotImplementedError, TypeError, ValueError, LoadError) as error:
+    except (FileNotFoundError, KeyError, NotImplementedError, TypeError, ValueError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
 
 

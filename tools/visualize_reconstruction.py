@@ -15,6 +15,7 @@ from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import add_trust_argument, trusting
 from mim_mm.data.unlabelled import list_images
 from mim_mm.evaluation.pictures.reconstruction import load_pretraining_model, reconstruct_files
+from mim_mm.files import NotWritten
 from mim_mm.report.figures_reconstruction import draw_reconstructions
 
 
@@ -47,7 +48,7 @@ def main() -> None:
             model, config = load_pretraining_model(args.config, args.checkpoint)
         files = gather(args.images, config.get('data_root', '.'), args.count)
         print(draw_reconstructions(reconstruct_files(model, files, args.seed, config.get('value_range')), args.out))
-    except (FileNotFoundError, ValueError, LoadError) as error:
+    except (FileNotFoundError, ValueError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
 
 

@@ -17,6 +17,7 @@ from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.evaluation.frozen.knn import add_load_arguments
 from mim_mm.evaluation.quality.quality_watch import WatchCall, watch
+from mim_mm.files import NotWritten
 from mim_mm.report.figures_quality import draw_quality
 
 SETTINGS = dict(
@@ -58,7 +59,7 @@ def main() -> int:
         picture = draw()
         print(picture or f'nothing was measured: {folder} has no whole epoch_*.pth or iter_*.pth')
         return code
-    except (FileNotFoundError, ValueError, LoadError) as error:
+    except (FileNotFoundError, ValueError, LoadError, NotWritten) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

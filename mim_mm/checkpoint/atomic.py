@@ -7,11 +7,9 @@ written beside the final name, synced and renamed, and hold tensors and plain ty
 
 from __future__ import annotations
 
-import os
 import re
 import time
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
 from mim_mm import files
+from mim_mm.checkpoint.checksum import is_whole, numbered
 
 _HISTORY = 'history_buffer'
 
@@ -83,11 +82,6 @@ def restore_history(message_hub: dict) -> None:
             message_hub['log_scalars'][key] = HistoryBuffer(value['log'].tolist(), value['count'].tolist())
 
 
-def is_whole(path: str | Path) -> bool:
-    """Whether a checkpoint file is complete: torch writes zip archives, whose directory stands at the end."""
-    return os.path.isfile(path) and zipfile.is_zipfile(path)
-
-
 def latest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
     """The newest whole checkpoint of a run, or None; see :func:`find_checkpoint`."""
     return find_checkpoint(work_dir, out_dir)[0]
@@ -95,6 +89,19 @@ def latest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -
 
 def find_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> tuple[Path | None, str]:
     """The newest whole checkpoint of a run, and what to tell where it is not the one that ``last_checkpoint`` names.
+
+    Args:
+        work_dir, out_dir: see :func:`checkpoints_of`.
+    """
+    found, named = next(checkpoints_of(work_dir, out_dir), None), _named(Path(work_dir))
+    if found is None or named is None or found.name == named.name:
+        return found, ''
+    state = 'is cut off or damaged' if (Path(work_dir) / named.name).exists() else 'is not in this work dir'
+    return found, f'last_checkpoint names {named}, which {state}: the newest whole checkpoint here is {found.name}'
+
+
+def checkpoints_of(work_dir: str | Path, out_dir: str | Path | None = None) -> Iterator[Path]:
+    """The whole checkpoints of a run, the one that ``last_checkpoint`` names first, then from the newest on.
 
     mmengine writes an absolute path into ``last_checkpoint``. In a work dir that was copied it leads back to the run
     that it was copied from, so the file of that name in this work dir is taken; if that is missing or cut off, the
@@ -105,24 +112,21 @@ def find_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> 
         out_dir: of the checkpoint hook, if it keeps them elsewhere.
     """
     work_dir = Path(work_dir)
-    elsewhere = Path(out_dir) / work_dir.resolve().name if out_dir else None
-    note, folders = work_dir / 'last_checkpoint', [work_dir, *([elsewhere] if elsewhere else [])]
-    named = None
-    if note.is_file():
-        named = Path(note.read_text(encoding='utf-8', errors='replace').replace('\0', '').strip() or 'nothing')
-        for folder in reversed(folders):
-            if is_whole(folder / named.name):
-                return folder / named.name, ''
-    numbered = []
-    for path in (path for folder in folders for path in folder.glob('*.pth')):
-        match = re.fullmatch(r'(?:epoch|iter|stopped_iter)_(\d+)\.pth', path.name)
-        if match and is_whole(path):
-            numbered.append((_saved(path), int(match[1]), path))
-    found = max(numbered)[2] if numbered else None
-    if found is None or named is None:
-        return found, ''
-    state = 'is cut off or damaged' if (work_dir / named.name).exists() else 'is not in this work dir'
-    return found, f'last_checkpoint names {named}, which {state}: the newest whole checkpoint here is {found.name}'
+    folders = [work_dir, *([Path(out_dir) / work_dir.resolve().name] if out_dir else [])]
+    named, first = _named(work_dir), None
+    if named is not None:
+        first = next((folder / named.name for folder in reversed(folders) if is_whole(folder / named.name)), None)
+        if first is not None:
+            yield first
+    rest = [(_saved(path), number, path) for folder in folders for number, path in numbered(folder) if path != first]
+    yield from (path for *_, path in sorted(rest, reverse=True))
+
+
+def _named(work_dir: Path) -> Path | None:
+    """What ``last_checkpoint`` says; a path that cannot be where it says nothing, None where there is no such file."""
+    if not (work_dir / 'last_checkpoint').is_file():
+        return None
+    return Path(files.known_text(work_dir / 'last_checkpoint').replace('\0', '').strip() or 'nothing')
 
 
 def _saved(path: Path) -> str:
@@ -130,7 +134,7 @@ def _saved(path: Path) -> str:
     from mim_mm.checkpoint.read import read_content
 
     try:
-        said = (read_content(path, mmap=True).get('meta') or {}).get('time')
+        said = (read_content(path, mmap=True, verify=False).get('meta') or {}).get('time')
     except Exception:  # whatever is wrong with the file is said when it is loaded
         said = None
     if isinstance(said, str) and re.fullmatch(r'\d{8}_\d{6}', said):

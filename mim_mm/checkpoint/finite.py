@@ -1,8 +1,7 @@
-"""Whether what a checkpoint holds is finite, and the newest of a run that is."""
+"""Whether what a checkpoint holds is finite, and the newest of a run that is sound."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mim_mm.checkpoint.atomic import is_whole, latest_checkpoint
+from mim_mm.checkpoint.atomic import checkpoints_of
+from mim_mm.checkpoint.checksum import damage
 from mim_mm.checkpoint.read import LoadError, read_content
 
 __all__ = ['MAY_DIVERGE', 'newest_finite', 'not_finite', 'not_finite_in_file']
@@ -47,31 +47,40 @@ def not_finite_in_file(path: str | Path) -> list[str]:
     Raises:
         LoadError: it cannot be read.
     """
-    content = read_content(path, mmap=True)
+    content = read_content(path, mmap=True, verify=False)
     free = (content.get('meta') or {}).get(MAY_DIVERGE) or ()
     parts = [key for key in ('state_dict', 'ema_state_dict') if isinstance(content.get(key), Mapping)]
     bad = [name for key in parts for name in not_finite(dict(_tensors(content[key])), free)]
     return bad if free else bad + not_finite(dict(_tensors(content.get('optimizer') or {}, 'optimizer.')))
 
 
-def newest_finite(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of a run whose tensors are finite, and a sentence on each newer one that is not.
+def newest_finite(work_dir: str | Path, out_dir: str | Path | None = None) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of a run that is as it was written and whose tensors are finite, and a sentence on each
+    newer one that is not.
 
-    First what ``last_checkpoint`` names, then ``epoch_*``, ``iter_*`` and ``stopped_iter_*`` by the time of writing.
+    Args:
+        work_dir, out_dir: see :func:`mim_mm.checkpoint.atomic.checkpoints_of`, which has the order.
     """
-    work_dir, refused = Path(work_dir), []
-    named = [path for path in work_dir.glob('*.pth') if re.fullmatch(r'(epoch|(stopped_)?iter)_\d+\.pth', path.name)]
-    named.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    newest = latest_checkpoint(work_dir)
-    for path in dict.fromkeys([*([newest] if newest else []), *named]):
-        try:
-            bad = not_finite_in_file(path) if is_whole(path) else ['it is cut off']
-        except LoadError as error:
-            bad = [str(error)]
-        if not bad:
+    refused = []
+    for path in checkpoints_of(work_dir, out_dir):
+        why = _why_not(path)
+        if why is None:
             return path, refused
-        refused.append(f'{path} is passed over: not finite, or not readable: {", ".join(bad[:3])}')
+        refused.append(f'{path} {why}')
     return None, refused
+
+
+def _why_not(path: Path) -> str | None:
+    try:
+        found = damage(path)
+        bad = [] if found else not_finite_in_file(path)
+    except OSError as error:
+        return f'cannot be read ({error})'
+    except LoadError as error:
+        return f'is no checkpoint to go on from: {error}'
+    if found:
+        return f'is damaged: {found}'
+    return f'is not finite: {", ".join(bad[:3])}' if bad else None
 
 
 def _tensors(value: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
 
+from mim_mm import files
+from mim_mm.checkpoint.checksum import damage, is_archive, older_sound
 from mim_mm.checkpoint.entries import choose, models_in
 from mim_mm.checkpoint.records import RecordError, restored, stand_ins
 from mim_mm.checkpoint.trust import trusted
@@ -51,7 +52,7 @@ def resolve_checkpoint(checkpoint: str | os.PathLike) -> Path:
         pointer = path / 'last_checkpoint'
         if not pointer.is_file():
             raise LoadError(f'{path} is a folder without last_checkpoint: give a .pth file or a finished work dir.')
-        named = Path(pointer.read_text(encoding='utf-8').strip())
+        named = Path(files.known_text(pointer).strip())
         # The folder may have been moved since it was written; the file then lies beside the pointer.
         path = named if named.is_file() else path / named.name
     if not path.is_file():
@@ -98,7 +99,7 @@ def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     return (bare, found) if len(bare) == len(tensors) else (dict(tensors), [])
 
 
-def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = False):
+def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = False, verify: bool = True):
     """Everything in a checkpoint file, without running code of it: the one place of the package that reads one.
 
     Read are tensors and plain types, and the plain records of :mod:`mim_mm.checkpoint.records`; anything else is
@@ -109,6 +110,8 @@ def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = F
         trust: let the file run code, where it cannot be read otherwise.
         map_location: as of ``torch.load``.
         mmap: leave the tensors on disk until they are used, if the file is of a kind that allows it.
+        verify: compare the checksums that torch wrote with the bytes first (see :mod:`mim_mm.checkpoint.checksum`);
+            False for who looks at the plain values only, and reads no tensor.
 
     Raises:
         LoadError: The file is damaged or of another kind, or holds more than is read.
@@ -120,7 +123,9 @@ def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = F
         raise FileNotFoundError(f'{name} can not be found.')  # mmengine's words
     if path and path.suffix == '.safetensors':
         return _read_safetensors(path, map_location)
-    load = partial(_load, path or source, map_location=map_location, mmap=bool(mmap and path and is_zipfile(path)))
+    if verify:
+        _check_bytes(path or source, name)
+    load = partial(_load, path or source, map_location=map_location, mmap=bool(mmap and path and is_archive(path)))
     try:
         return _without_code(load)
     except _Refused as refusal:
@@ -134,6 +139,17 @@ def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = F
         ) from refusal
     except Exception as error:
         raise _damaged(name, error) from error
+
+
+def _check_bytes(source, name: str) -> None:
+    try:
+        found = damage(source)
+    except OSError as error:
+        raise _damaged(name, error) from error
+    if found:
+        other = older_sound(source) if isinstance(source, Path) else None
+        advice = f'the newest sound one beside it is {other}' if other else 'copy it again, or take another one'
+        raise LoadError(f'{name} is damaged: {found}. Its weights are not those that were saved; {advice}.')
 
 
 class _Refused(Exception):

@@ -1,8 +1,8 @@
 """torchrun, but it passes signals on, says in one line which rank ended how, and ends with that rank's exit code.
 
 torch's own ends at a signal with a traceback and code 1, gives its ranks 30 s to save, and knows neither the exit code
-75 (saved, call again) nor 130 (Ctrl-C). ``python -m mim_mm.compat.torchrun`` takes the same arguments; it is what
-``tools/torchrun.sh`` starts.
+75 (saved, call again) nor 130 (Ctrl-C). Its store listens on one address (:mod:`mim_mm.compat.store_address`).
+``python -m mim_mm.compat.torchrun`` takes the same arguments; it is what ``tools/torchrun.sh`` starts.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    from mim_mm.compat.store_address import bind_store
+
+    bind_store()
     pass_on = PassOn()
     api._terminate_process_handler = pass_on  # what torch installs for SIGTERM, SIGINT, SIGHUP and SIGQUIT
     for number in PASSED_ON:
@@ -79,6 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger('torch.distributed.elastic').setLevel(logging.CRITICAL)
     try:
         run.run(run.parse_args(arguments))
+    except OSError as error:  # the port or the address of the store
+        print(f'error: {error}', file=sys.stderr)
+        return 2
     except ChildFailedError as error:
         first = min(error.failures.values(), key=lambda failure: failure.timestamp)
         codes = {failure.exitcode for failure in error.failures.values()}

@@ -32,7 +32,7 @@ def main(argv: list | None = None) -> int:
             path = Path(call.fill)
             files.write_text(path, fill(path.read_text(encoding='utf-8'), call.work_dir))
             print(f'filled: {path}')
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, UnicodeError, ValueError, files.NotWritten) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0

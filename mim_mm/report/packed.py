@@ -13,11 +13,13 @@ from pathlib import Path, PurePosixPath
 from mim_mm import files
 from mim_mm.compat.paths import repo_root
 from mim_mm.report.collect import read_run
+from mim_mm.report.damage import inside
 
 __all__ = ['pack', 'unpack']
 
 SCHEMA = 1
 SUFFIX = '.json.xz'
+MOST = 1 << 28  # bytes unpacked; a chain of a hundred runs has a tenth of it
 
 
 def _kept(work_dir: Path) -> list[Path]:
@@ -69,6 +71,29 @@ def pack(work_dir: str | Path, target: str | Path, root: str | Path | None = Non
     return target
 
 
+def _decompressed(source: Path) -> bytes:
+    """The content, up to :data:`MOST` bytes: a few kB of xz can hold terabytes."""
+    reader = lzma.LZMADecompressor(memlimit=1 << 28)
+    text = reader.decompress(files.read_regular(source), max_length=MOST + 1)
+    if len(text) > MOST:
+        raise ValueError(f'it unpacks to more than {MOST >> 20} MB, which no results of a chain do')
+    if not reader.eof:
+        raise ValueError('it is cut off')
+    return text
+
+
+def _place(source, name: str, work_dir: Path) -> Path:
+    """Where a packed file goes: a JSON file below ``work_dir``, also when links there are followed."""
+    pure = PurePosixPath(name)
+    # as pack() names them: on Windows a backslash or a colon would lead elsewhere
+    plain = not (pure.is_absolute() or '..' in pure.parts or any(c in name for c in '\\:\0'))
+    if not plain or not inside(work_dir / pure, work_dir):
+        raise ValueError(f'{source} names {name!r}, which lies outside of the folder it is unpacked to')
+    if pure.suffix != '.json':
+        raise ValueError(f'{source} names {name!r}: results of a chain are JSON files')
+    return work_dir / pure
+
+
 def unpack(source: str | Path, work_dir: str | Path) -> Path:
     """Lay the files of :func:`pack` out in ``work_dir``; files that are there already stay.
 
@@ -77,18 +102,18 @@ def unpack(source: str | Path, work_dir: str | Path) -> Path:
     """
     work_dir = Path(work_dir)
     try:
-        content = json.loads(lzma.decompress(Path(source).read_bytes()))
+        content = json.loads(_decompressed(Path(source)))
         packed = content['files'] if content['schema'] == SCHEMA else None
-    except (lzma.LZMAError, ValueError, KeyError, TypeError) as error:
+    except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f'{source} is not a packed chain ({error}): give a file that --pack wrote') from error
     if not isinstance(packed, dict):
         raise ValueError(f'{source} has schema {content["schema"]}, this version reads {SCHEMA}: update mim_mm')
+    places = {name: _place(source, name, work_dir) for name in packed}  # all of them, before one is written
     for name, found in packed.items():
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or '..' in pure.parts:
-            raise ValueError(f'{source} names {name!r}, which lies outside of the folder it is unpacked to')
-        path = work_dir / pure
+        pure, path = PurePosixPath(name), places[name]
         if path.exists():
             continue
+        if pure.name == 'scalars.json' and not (isinstance(found, list) and all(isinstance(r, dict) for r in found)):
+            raise ValueError(f'{source}: {name} holds no list of objects')
         (files.write_rows if pure.name == 'scalars.json' else files.write_json)(path, found)
     return work_dir

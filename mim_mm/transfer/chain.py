@@ -132,7 +132,7 @@ def load_chain(path: str | Path, work_dir: str | Path | None = None) -> Chain:
         # A variable of the config's own is fine, as in any mmengine config; one that is nearly a key is a misspelt key.
         if key not in CHAIN_KEYS and difflib.get_close_matches(key, CHAIN_KEYS, n=1, cutoff=0.75):
             raise unknown('key', key, CHAIN_KEYS, where)
-    name = content.get('name') or path.stem
+    name = check_name(content.get('name') or path.stem, where)
     stages = content.get('stages')
     if not isinstance(stages, dict) or not stages:
         raise ChainError(f'{where}: stages={stages!r} must be a dict of stage name -> dict(kind=..., config=...)')
@@ -263,6 +263,35 @@ def _series(item: Any, runs: tuple[Stage, ...], where: str) -> dict[str, Any]:
         for arm in line.values():
             _known_arm(arm, runs, f'{where}, series {item["title"]!r}')
     return dict(item)
+
+
+def check_name(name: Any, where: str) -> str:
+    """The name of a chain or sweep, which becomes a folder, a job of Slurm and a word in written configs.
+
+    Raises:
+        ChainError: it leads out of its folder, or holds what a shell, a pattern of Slurm or Python reads otherwise.
+    """
+    bad = not isinstance(name, str) or not name.isprintable() or any(c in name for c in '\'"\\%`$;{}')
+    if bad or not name.strip() or name.startswith(('-', '/', '~')) or '..' in name.split('/'):
+        raise ChainError(
+            f'{where}: name={name!r} becomes a folder and the name of jobs: use letters, digits, "-", "_" and "." '
+            "(the name of the file counts where there is no name='...')"
+        )
+    return name
+
+
+def check_written_folder(folder: str | Path) -> None:
+    """Refuse a folder whose name would end the text in which the configs that are written there name it.
+
+    Raises:
+        ChainError: with the path.
+    """
+    path = str(Path(folder).resolve())
+    if "'''" in path or path.endswith("'") or '\\' in path or not path.isprintable():
+        raise ChainError(
+            f"--work-dir: {path!r} holds ''', a backslash, a line break or a quotation mark at its end, which the "
+            'configs that are written there could not name: take a folder without'
+        )
 
 
 def _artifact(item: Any, where: str) -> Artifact:

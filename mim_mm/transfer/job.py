@@ -106,6 +106,7 @@ class Job:
             resume=self.decision.resume,
             auto_scale_lr=self.standing.auto_scale_lr,
             allow_change=self.standing.allow_change,
+            trust_pickle=self.standing.trust_pickle,
             scripts=scripts,
         )
         self._describe(command, gpus)

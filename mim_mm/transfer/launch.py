@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +89,7 @@ def train_command(
     resume: Path | None = None,
     auto_scale_lr: bool = False,
     allow_change: Sequence[str] = (),
+    trust_pickle: bool = False,
     scripts: Scripts | None = None,
 ) -> list[str]:
     """The command line of a training stage.
@@ -125,6 +125,8 @@ def train_command(
         command.append('--auto-scale-lr')
     if resume is not None:
         command += [word for key in allow_change for word in ('--allow-change', key)]
+    if trust_pickle:
+        command.append('--trust-pickle')
     options = [format_option(key, value) for key, value in stage.options.items()]
     if parent is not None:
         options.append(format_option('init', str(parent)))
@@ -181,7 +183,7 @@ def environment(slot: int, jobs: int, gpus: int, devices: list[str]) -> dict[str
     env['PYTHONPATH'] = os.pathsep.join(filter(None, [package_home, env.get('PYTHONPATH')]))
     if jobs > 1:
         env.setdefault('OMP_NUM_THREADS', str(max(1, _cores() // jobs)))
-        env['PORT'] = str(free_port())
+        env['PORT'] = '0'  # each its own, from the system
         if devices:
             share = max(1, gpus)
             env['CUDA_VISIBLE_DEVICES'] = ','.join(devices[slot * share : (slot + 1) * share])
@@ -190,12 +192,6 @@ def environment(slot: int, jobs: int, gpus: int, devices: list[str]) -> dict[str
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def visible_devices() -> list[str]:

@@ -66,6 +66,7 @@ def stage_commands(resolved: Resolved, decisions: dict[str, Decision]) -> dict[s
             resume=decisions[stage.name].resume,
             auto_scale_lr=call.auto_scale_lr,
             allow_change=call.allow_change,
+            trust_pickle=call.trust_pickle,
             scripts=resolved.scripts,
         )
     return commands

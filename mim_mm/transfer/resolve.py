@@ -18,7 +18,7 @@ from typing import Any
 from mim_mm.compat.internals import parse_option
 from mim_mm.transfer import datasets, launch
 from mim_mm.transfer.call import Call
-from mim_mm.transfer.chain import LAUNCHERS, Chain, ChainError, load_chain, unknown
+from mim_mm.transfer.chain import LAUNCHERS, Chain, ChainError, check_written_folder, load_chain, unknown
 from mim_mm.transfer.compare.comparison import write_comparison
 from mim_mm.transfer.display import Display, Renaming
 from mim_mm.transfer.identity import data_roots
@@ -59,7 +59,9 @@ def chain_of(call: Call, display: Display) -> Iterator[tuple[Call, Display]]:
         if not call.chain:
             raise ChainError('give a chain config, or --images')
         yield call, display
-    elif not call.dry_run:
+        return
+    check_written_folder(call.work_dir or '.')
+    if not call.dry_run:
         yield write(call, display.say, None), display
     else:
         with tempfile.TemporaryDirectory() as name:
@@ -85,6 +87,7 @@ def resolve(call: Call, display: Display, scripts: launch.Scripts) -> Resolved:
         forced=[stage.name for stage in chain.select(call.rerun)],
         auto_scale_lr=call.auto_scale_lr,
         allow_change=call.allow_change,
+        trust_pickle=call.trust_pickle,
     )
     check_data_roots_used(standing, roots)
     return Resolved(call, standing, display, scripts)

@@ -10,13 +10,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mim_mm.checkpoint.atomic import latest_checkpoint
+from mim_mm.checkpoint.atomic import checkpoints_of, latest_checkpoint
+from mim_mm.checkpoint.checksum import is_sound
 from mim_mm.files import read_json
+from mim_mm.slurm_queue import is_over
 from mim_mm.transfer import datasets, identity, process, rules
 from mim_mm.transfer.chain import Chain, ChainError, Stage
 from mim_mm.transfer.manifest import RUN_FILE, DamagedManifest, Record, read_record
 from mim_mm.transfer.own import user_code
-from mim_mm.transfer.slurm import scheduler as slurm
 from mim_mm.transfer.words import Action, Kind, ParentState, Status
 
 # Beside run.json: the whole identity of a run, so that a change can be named key by key, and so that a run whose
@@ -44,6 +45,7 @@ class Standing:
         forced: names of stages to run again whatever is there.
         auto_scale_lr: stages scale their learning rate with their batch.
         allow_change: settings that a stage which is resumed may have otherwise.
+        trust_pickle: stages may read checkpoints that run code; no part of what a run is.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Standing:
         forced: Sequence[str] = (),
         auto_scale_lr: bool = False,
         allow_change: Sequence[str] = (),
+        trust_pickle: bool = False,
     ):
         self.chain = chain
         self.cache = cache
@@ -62,6 +65,7 @@ class Standing:
         self.given = given or {}
         self.forced = set(forced)
         self.auto_scale_lr, self.allow_change = auto_scale_lr, tuple(allow_change)
+        self.trust_pickle = trust_pickle
         self._configs: dict[str, Config] = {}
         self._learned: dict[str, dict[str, Any]] = {}
         self._data: dict[str, dict[str, Any]] = {}
@@ -69,7 +73,8 @@ class Standing:
 
     def of_all_stages(self) -> Standing:
         """The same chain as a call that selects everything and forces nothing would find it now."""
-        return Standing(self.chain, self.cache, given=self.given, auto_scale_lr=self.auto_scale_lr)
+        options = dict(auto_scale_lr=self.auto_scale_lr, trust_pickle=self.trust_pickle)
+        return Standing(self.chain, self.cache, given=self.given, **options)
 
     @property
     def stages(self) -> list[Stage]:
@@ -158,7 +163,7 @@ class Standing:
             elsewhere=elsewhere,
             changed=self.change(stage, parent, record) if ran or damaged else None,
             forced=stage.name in self.forced,
-            checkpoint=latest_checkpoint(folder) if folder.is_dir() else None,
+            checkpoint=_goes_on_from(folder, ended=alive or bool(record and record.status == Status.DONE)),
             artifacts_due=tuple(a.name for a in stage.artifacts if a.name not in made),
             parent=parent,
         )
@@ -169,7 +174,7 @@ class Standing:
             return False, None
         if process.is_here(record.process):
             return process.leader_alive(record.process), None
-        if slurm.is_over(record.process.get('slurm_job')):
+        if is_over(record.process.get('slurm_job')):
             return False, None
         return False, record.process['host'] if _fresh(self.chain.folder(stage) / 'progress.json') else None
 
@@ -228,6 +233,13 @@ class Standing:
             decisions[stage.name] = rules.decide(self.facts(stage, parent))
             outcomes[stage.name] = self.outcome(stage, decisions[stage.name])
         return decisions
+
+
+def _goes_on_from(folder: Path, ended: bool) -> Path | None:
+    """The newest checkpoint of a stage's folder; of one that would go on, the newest whose bytes are sound."""
+    if not folder.is_dir():
+        return None
+    return latest_checkpoint(folder) if ended else next(filter(is_sound, checkpoints_of(folder)), None)
 
 
 def _fresh(path: Path) -> bool:

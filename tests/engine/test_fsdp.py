@@ -16,10 +16,10 @@ from fsdp_job import fine_tuning
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from processes import free_port, in_process, run
+from processes import ANY_PORT, in_process, run
 from tiny_run import ROOT, SHRINK, as_words, shrunken
 
-from mim_mm.checkpoint.atomic import is_whole
+from mim_mm.checkpoint.checksum import is_whole
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.engine.fsdp.fsdp_strategy import plain_name
 from mim_mm.registry import MODELS
@@ -42,7 +42,8 @@ def job(tmp_path_factory):
     torch.manual_seed(0)
     model = MODELS.build(shrunken(MAE).model)
     torch.save({'state_dict': model.state_dict()}, out / 'start.pth')
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={free_port()}',
+    command = [sys.executable, '-m', 'mim_mm.compat.torchrun', '--nproc_per_node=2', '--master_addr=127.0.0.1',
+               '--master_port=0',
                'tests/helpers/fsdp_job.py', str(out / 'images'), str(out / 'start.pth'), str(out)]  # fmt: skip
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'helpers')])
     environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
@@ -194,12 +195,12 @@ def test_the_command_line_trains_and_resumes(image_folder, tmp_path):
     options = as_words({**SHRINK, 'train_cfg.max_epochs': 1, 'train_dataloader.batch_size': 2})
     command = ['tools/dist_train.sh', MAE, '2', '--work-dir', str(tmp_path / 'run'), '--data-root', str(image_folder),
                '--auto-scale-lr', '--seed', '3', '--cfg-options', *options]  # fmt: skip
-    done = run(command, PORT=free_port())
+    done = run(command, PORT=ANY_PORT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'lr 0.0024 for batch 4096 -> 2.344e-06 for batch 4' in done.stdout + done.stderr
     progress = json.loads((tmp_path / 'run/progress.json').read_text())
     assert progress['finished'] and progress['iter'] == 2 and progress['checkpoint'] == 'epoch_1.pth'
-    again = run([*command, 'train_cfg.max_epochs=2', '--resume'], PORT=free_port())
+    again = run([*command, 'train_cfg.max_epochs=2', '--resume'], PORT=ANY_PORT)
     assert again.returncode == 0, again.stderr[-3000:]
     assert 'resuming from' in again.stdout + again.stderr
     assert 'schedule of this run: HalfCosineLR.' in again.stdout + again.stderr

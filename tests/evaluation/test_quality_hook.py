@@ -1,7 +1,6 @@
 """The hook in a real training: weights and losses as without it, one process or two; the file and its resume."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from PIL import Image
-from processes import free_port, spawn
+from processes import join, spawn, store
 from tiny_run import Killed, StopHook, shrunken
 
 from mim_mm.checkpoint.atomic import latest_checkpoint
@@ -156,9 +155,7 @@ def test_the_hook_does_not_make_a_chain_train_again(image_folder, labelled, tmp_
 
 
 def _train(rank, port, paths):
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
+    join(rank, port)
     for path in paths:
         Runner.from_cfg(Config.fromfile(path)).train()
     torch.distributed.destroy_process_group()
@@ -173,7 +170,8 @@ def test_two_processes_share_the_work_and_train_as_without(image_folder, labelle
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
         cfg.dump(tmp_path / f'{name}.py')
         paths.append(str(tmp_path / f'{name}.py'))
-    spawn(_train, free_port(), paths)
+    with store() as port:
+        spawn(_train, port, paths)
     alone, watched = weights(tmp_path / 'alone', 2), weights(tmp_path / 'watched', 2)
     assert all(torch.equal(alone[k], watched[k]) for k in alone)
     assert losses(tmp_path / 'alone')[0] == losses(tmp_path / 'watched')[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from knn_data import CONFIG, clouds, colour_images
-from processes import free_port, in_process, spawn
+from processes import ANY_PORT, in_process, join, spawn, store
 
 from mim_mm.evaluation.frozen.features import FolderImages, Preprocess
 from mim_mm.evaluation.frozen.knn import knn_accuracy
@@ -23,9 +23,7 @@ CUTS = [(25, 11), (3, 20), (0, 0), (50, 23)]
 
 def one_process(rank, port, folder):
     """What each process does: its side of every cut, and a mistake that both must notice."""
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
+    join(rank, port)
     (bank, labels), (queries, truth) = clouds(50), clouds(23, seed=1)
     found = {}
     for bank_cut, query_cut in CUTS:
@@ -41,7 +39,8 @@ def one_process(rank, port, folder):
 
 
 def test_equal_to_one_process_for_any_parts(tmp_path):
-    spawn(one_process, free_port(), str(tmp_path))
+    with store() as port:
+        spawn(one_process, port, str(tmp_path))
     (bank, labels), (queries, truth) = clouds(50), clouds(23, seed=1)
     alone = list(knn_accuracy(bank, labels, queries, truth, 6, ks=KS).values())
     assert 20 < alone[1]['top1'] < 100
@@ -73,7 +72,7 @@ def test_the_command_on_two_processes(tmp_path):
     colour_images(tmp_path / 'data')
     (tmp_path / 'tiny.py').write_text(CONFIG)
     options = ['--data-root', 'data', '--workers', '0', '--device', 'cpu', '--k', '1', '5', '10']
-    environment = {**os.environ, 'PYTHON': sys.executable, 'PORT': free_port()}
+    environment = {**os.environ, 'PYTHON': sys.executable, 'PORT': ANY_PORT}
     command = [str(ROOT / 'tools/dist_knn.sh'), 'tiny.py', 'random', '2', *options, '--work-dir', 'two']
     calls = {
         'one': in_process('knn.py', 'tiny.py', 'random', *options, '--work-dir', 'one', cwd=tmp_path),

@@ -145,7 +145,7 @@ def command(name: str, folder: Path) -> None:
     os.chdir(ROOT)
     words = COMMANDS[name].format(**places).split()
     if words[0].endswith('.sh'):  # torchrun: as many processes as devices
-        own = dict(PYTHON=sys.executable, STANDIN_DEVICES=words[2], PORT=os.environ['MASTER_PORT'])
+        own = dict(PYTHON=sys.executable, STANDIN_DEVICES=words[2], PORT='0')
         raise SystemExit(subprocess.run(['bash', *words], env={**os.environ, **own}).returncode)
     sys.argv = words
     runpy.run_path(words[0], run_name='__main__')

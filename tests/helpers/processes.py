@@ -5,7 +5,6 @@ import io
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -24,10 +23,24 @@ def run(command, **env):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
+ANY_PORT = '0'  # of tools/*.sh: one that the system chooses and nobody gets in between
+
+
+@contextlib.contextmanager
+def store():
+    """The port of a store that this process holds open, at which ranks meet that call :func:`join`."""
+    held = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
+    yield str(held.port)
+
+
+def join(rank, port, ranks=2):
+    """In a rank: a gloo group of all of them, through the :func:`store` of the process that started them."""
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port,
+        TORCHELASTIC_USE_AGENT_STORE='True', TORCHELASTIC_RESTART_COUNT='0',
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo')
 
 
 def spawn(function, *args, ranks=2):

@@ -112,8 +112,14 @@ def read(folder, name) -> dict:
 
 
 def queue() -> list:
+    """What squeue prints; a busy controller is asked again, and one that does not answer is no empty queue."""
     command = ['squeue', '--me', '--array', '--noheader', '--format=%i %T %r']
-    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    for _ in range(10):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not done.returncode:
+            return done.stdout.splitlines()
+        time.sleep(1)
+    raise AssertionError(f'squeue fails: {done.stderr}')
 
 
 def wait_for(condition, what, place, seconds=600):
@@ -204,7 +210,7 @@ def test_a_preempted_training_goes_on_where_it_was(tmp_path, how):
     assert place.record('report')['status'] == 'done'
 
     # ... and what came out is what an undisturbed training of two processes gives, bit for bit.
-    place.env.update(SLOW_S='0', PYTHON=sys.executable, PORT='29463')
+    place.env.update(SLOW_S='0', PYTHON=sys.executable, PORT='0')
     place.run('bash', ROOT / 'tools/dist_train.sh', 'pretrain.py', 2, '--work-dir', 'alone', '--seed', 0)
     ours, theirs = (torch.load(place.folder / folder / 'epoch_2.pth', weights_only=True)['state_dict']
                     for folder in ('work/pretrain', 'alone'))  # fmt: skip

@@ -11,6 +11,7 @@ import time
 import pytest
 from workplace import wait_for
 
+from mim_mm import locks
 from mim_mm.transfer import ChainError, process
 from mim_mm.transfer.process import WorkDirLock
 
@@ -130,7 +131,7 @@ def test_lock_of_another_machine_counts_while_its_heart_beats(tmp_path, silent_s
 
 
 def test_lock_where_the_file_system_has_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, 'fcntl', None)
+    monkeypatch.setattr(locks, 'fcntl', None)
     with WorkDirLock(tmp_path):
         with pytest.raises(ChainError, match=f'pid {os.getpid()}'):
             WorkDirLock(tmp_path).__enter__()

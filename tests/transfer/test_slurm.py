@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mim_mm import slurm_queue
 from mim_mm.transfer import Call, ChainError, process, run_chain
 from mim_mm.transfer.display import Display
 from mim_mm.transfer.launch import Scripts
@@ -88,11 +89,11 @@ def test_the_report_waits_for_all_of_them():
 
 def test_reading_the_queue():
     text = '12|12|RUNNING|None\n13_0|15|RUNNING|None\n13_1|13|PENDING|Dependency\n\nslurm_load_jobs error: x\n'
-    jobs = slurm.parse_queue(text)
+    jobs = slurm_queue.parse_queue(text)
     assert jobs['12'] == ('RUNNING', 'None') and jobs['13_0'] == jobs['15'] == ('RUNNING', 'None')
     assert jobs['13_1'] == ('PENDING', 'Dependency')
     assert '13' not in jobs, 'the number of a waiting element is that of its array'
-    assert slurm.parse_queue('') == {}
+    assert slurm_queue.parse_queue('') == {}
     assert slurm.parse_ended('CANCELLED by 0\n') == 'CANCELLED' and slurm.parse_ended('') == ''
 
 
@@ -107,11 +108,11 @@ def with_slurm(monkeypatch, folder, queue):
 
 def test_when_a_job_is_certainly_over(monkeypatch, tmp_path):
     with_slurm(monkeypatch, tmp_path, '12|12|RUNNING|None')
-    assert slurm.is_over('11') and not slurm.is_over('12') and not slurm.is_over(None)
+    assert slurm_queue.is_over('11') and not slurm_queue.is_over('12') and not slurm_queue.is_over(None)
     monkeypatch.setenv('SLURM_JOB_ID', '12')
-    assert slurm.is_over('12'), 'this very job, so an earlier life of it'
+    assert slurm_queue.is_over('12'), 'this very job, so an earlier life of it'
     with_slurm(monkeypatch, tmp_path, None)
-    assert not slurm.is_over('11'), 'nobody knows'
+    assert not slurm_queue.is_over('11'), 'nobody knows'
 
 
 def test_a_lock_left_on_another_node_by_an_earlier_life_of_this_job(monkeypatch, tmp_path):
@@ -143,6 +144,9 @@ def test_a_local_call_is_refused_while_jobs_are_queued(monkeypatch, tmp_path):
         slurm_submit.refuse_queued(tmp_path)
     with_slurm(monkeypatch, tmp_path, '')
     slurm_submit.refuse_queued(tmp_path)
+    with_slurm(monkeypatch, tmp_path, None)  # an error is no empty queue
+    with pytest.raises(ChainError, match='squeue fails.*12, 13_1'):
+        slurm_submit.refuse_queued(tmp_path)
 
 
 def test_submitting_is_for_login_nodes(monkeypatch):

@@ -16,15 +16,19 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 
+from mim_mm import files
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.data.workers import end_workers
+from mim_mm.engine.hooks.finite_hook import NotFiniteError
 from mim_mm.engine.start.checks.words import ConfigError
+from mim_mm.engine.start.work_dir import release
 from mim_mm.engine.stop.exact_resume import ResumeError
 from mim_mm.engine.stop.ranks import WATCH
 from mim_mm.engine.stop.signals import INTERRUPTED
 from mim_mm.folders import DataError
 
-OURS = (DataError, ConfigError, ResumeError, LoadError)  # the call cannot work: code 2
+# The call cannot work: code 2.
+OURS = (DataError, ConfigError, ResumeError, LoadError, NotFiniteError, files.NotWritten)
 LAST_WORDS_S = 60
 GO_ON = '--resume goes on from the last checkpoint'
 # What gloo, NCCL and the store say when another process is gone or does not come.
@@ -114,6 +118,8 @@ def end_badly(error: BaseException, cfg: Config | None = None) -> None:
         SystemExit: in a process of its own. ``error`` itself, where it is nothing that we know.
     """
     several, rank = get_world_size() > 1, get_rank()
+    if isinstance(error, (OSError, RuntimeError)):
+        error = files.not_written(error) or error  # a full disk in whatever form
     if isinstance(error, SystemExit):
         code, text = error.code if isinstance(error.code, int) else 1, None
     elif isinstance(error, KeyboardInterrupt):
@@ -153,6 +159,7 @@ def end_badly(error: BaseException, cfg: Config | None = None) -> None:
     if text and (rank == 0 or not common):
         print(text, file=sys.stderr)
     end_workers()
+    release()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

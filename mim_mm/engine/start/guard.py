@@ -18,7 +18,8 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
-from mim_mm.checkpoint.atomic import find_checkpoint, is_whole
+from mim_mm.checkpoint.atomic import find_checkpoint
+from mim_mm.checkpoint.checksum import damage, is_whole, older_sound
 from mim_mm.checkpoint.finite import newest_finite
 from mim_mm.config_parts import datasets_in, type_name
 from mim_mm.engine.start.checks.relations import check_relations
@@ -226,22 +227,46 @@ def resolve_resume(resume: str | None, work_dir: str, out_dir: str | None = None
     if resume is None:
         return None
     if resume in ('latest', 'auto'):
-        found, note = find_checkpoint(work_dir, out_dir)
-        found, refused = newest_finite(work_dir)
-        for sentence in refused:
-            print_log(sentence, level=logging.WARNING)
+        found = newest_sound(work_dir, out_dir)
         if found is None and resume == 'latest':
             raise ConfigError(
-                f"--resume: no whole checkpoint with finite values in '{work_dir}': name the work dir of the run "
-                '(--work-dir), '
+                f"--resume: no whole checkpoint in '{work_dir}': name the work dir of the run (--work-dir), "
                 'a checkpoint (--resume PATH), or --resume auto to start afresh where there is none'
             )
-        if note:
-            print_log(f'WARNING: {note}')
         return None if found is None else str(found)
     if not is_whole(resume):
         state = 'is cut off' if Path(resume).is_file() else 'does not exist'
         found = find_checkpoint(work_dir, out_dir)[0]
         advice = f'leave the path out to take {found}' if found else f"there is no whole one in '{work_dir}' either"
         raise ConfigError(f"--resume: '{resume}' {state}; {advice}")
+    try:
+        found = damage(resume)
+    except OSError as error:
+        raise ConfigError(f"--resume: '{resume}' cannot be read ({error}): resume from another one") from error
+    if found:
+        other = older_sound(resume)
+        advice = f'--resume {other} is the newest sound one beside it' if other else 'there is no other one beside it'
+        raise ConfigError(f"--resume: '{resume}' is damaged: {found}; {advice}")
     return resume
+
+
+def newest_sound(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
+    """The newest checkpoint of a run whose bytes are those that were written and whose values are finite.
+
+    Says which ones it passes over, and where it is not the one that ``last_checkpoint`` names.
+
+    Raises:
+        ConfigError: there are checkpoints, and none of them is sound: nobody wants to start afresh over them.
+    """
+    first, note = find_checkpoint(work_dir, out_dir)
+    found, refused = newest_finite(work_dir, out_dir)
+    if found is None and refused:
+        raise ConfigError(
+            f"--resume: no checkpoint in '{work_dir}' is sound ({'; '.join(refused)}): copy one from a backup and give "
+            'it to --resume, or start afresh in another --work-dir'
+        )
+    for sentence in refused:
+        print_log(f'WARNING: {sentence}; resuming from {found} instead', level=logging.WARNING)
+    if note and found == first:
+        print_log(f'WARNING: {note}')
+    return found

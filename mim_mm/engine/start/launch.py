@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mim_mm import files
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
@@ -36,6 +37,7 @@ from mim_mm.engine.start import (
 from mim_mm.engine.start.arguments import test_arguments, train_arguments
 from mim_mm.engine.start.checks import parts, relations, resuming, same_run
 from mim_mm.engine.start.cpu_memory import keep_freed_memory
+from mim_mm.engine.start.work_dir import own_work_dir
 from mim_mm.engine.stop.ranks import TIMEOUT_S, timeout_of
 from mim_mm.engine.stop.signals import EARLY, REQUEST
 from mim_mm.engine.stop.stop_hook import Stopped
@@ -43,8 +45,8 @@ from mim_mm.engine.stop.stop_hook import Stopped
 # Added to every training, in this order: the last two are the last of an iteration. The clock concerns pretraining
 # models alone.
 HOOKS_OF_ALL = (
-    'FiniteHook ClockHook ExactResumeHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook ProgressHook '
-    'StopOnSignalHook'
+    'FiniteHook ClockHook ExactResumeHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook '
+    'ProgressHook StopOnSignalHook'
 ).split()
 ENDING_S = 60.0  # what a training that is over may still take, such as a tracker that sends its last lines
 
@@ -55,7 +57,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if not path.is_file():
         near = difflib.get_close_matches(str(path), [str(p) for p in Path('configs').rglob('*.py')], n=3, cutoff=0.4)
         raise guard.ConfigError(f"there is no config '{path}'" + (f'; near it: {", ".join(near)}' if near else ''))
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     guard.check_options(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     guard.check_config(cfg)
@@ -77,6 +79,24 @@ def load_config(args: argparse.Namespace) -> Config:
     relations.check_together(cfg)
     parts.check_parts(cfg)
     return cfg
+
+
+def read_config(path: str | Path) -> Config:
+    """mmengine's ``Config.fromfile``, with errors that name the file.
+
+    Raises:
+        ConfigError: it is no text, no Python, or raises something while it is run.
+        FileNotFoundError: a file of its ``_base_`` is not there.
+    """
+    try:
+        return Config.fromfile(path)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a config is a program
+        raise guard.ConfigError(
+            f"the config '{path}' cannot be read ({type(error).__name__}: {error}): it, or a file of its _base_, is "
+            'wrong or damaged; python FILE shows the line'
+        ) from error
 
 
 def world_size() -> int:
@@ -150,7 +170,8 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     cfg.custom_hooks = hooks
     make_trackers_safe(cfg)
     out_dir = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
-    checkpoint = guard.resolve_resume(args.resume, cfg.work_dir, out_dir)
+    with trusting(cfg.get('trust_pickle') is True):
+        checkpoint = guard.resolve_resume(args.resume, cfg.work_dir, out_dir)
     if checkpoint:
         notes += _compared(cfg, args, checkpoint, processes)
     cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
@@ -208,7 +229,8 @@ def train_main(argv: list[str] | None = None) -> None:
         cfg = load_config(args)
         resuming.check_resume(cfg, args.resume, args.cfg_options)
         notes = ([started] if started else []) + _prepare_training(cfg, args)
-    except (guard.ConfigError, ValueError, FileNotFoundError) as error:
+        own_work_dir(cfg.work_dir, args.launcher)  # after the checks: a mistake leaves no folder
+    except (guard.ConfigError, ValueError, FileNotFoundError, files.NotWritten) as error:
         _fail(error)
     REQUEST.listen(*EARLY)  # a signal while data and model are set up is honoured after the first iteration
     code = 0

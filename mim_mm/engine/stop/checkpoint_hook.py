@@ -1,7 +1,9 @@
-"""mmengine's CheckpointHook with atomic, tensors-only files."""
+"""mmengine's CheckpointHook with atomic, tensors-only files, which removes an old file once the new one is there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.hooks import CheckpointHook
@@ -10,6 +12,22 @@ from mim_mm.checkpoint.atomic import restore_history, to_plain
 from mim_mm.engine.hooks.finite_hook import may_be_saved
 from mim_mm.engine.stop.exact_hook import prepare_save
 from mim_mm.registry import HOOKS
+
+
+class _Later:
+    """A file backend that notes what to remove."""
+
+    def __init__(self, backend):
+        self.backend, self.removals = backend, []
+
+    def __getattr__(self, name: str):
+        return getattr(self.backend, name)
+
+    def remove(self, path) -> None:
+        self.removals.append(('remove', path))
+
+    def rmtree(self, path) -> None:
+        self.removals.append(('rmtree', path))
 
 
 @HOOKS.register_module()
@@ -21,16 +39,6 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
-
-    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        if may_be_saved(runner):  # asked before an older file is removed; every rank answers alike
-            prepare_save(runner)
-            super()._save_checkpoint_with_step(runner, step, meta)
-
-    def _save_best_checkpoint(self, runner, metrics) -> None:
-        if self.save_best and may_be_saved(runner):
-            prepare_save(runner, with_gradient=False)  # it is saved without the optimizer: nobody goes on from it
-            super()._save_best_checkpoint(runner, metrics)
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
@@ -53,3 +61,31 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         restore_history(checkpoint.get('message_hub', {}))
+
+    # mmengine removes the file that falls out of max_keep_ckpts, and the former best one, before it writes the new one:
+    # a full disk or a kill in between left a run that keeps one file without any.
+
+    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
+        if may_be_saved(runner):  # every rank answers alike
+            prepare_save(runner)
+            with self._removing_afterwards():
+                super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner, metrics) -> None:
+        if self.save_best and may_be_saved(runner):
+            prepare_save(runner, with_gradient=False)  # it is saved without the optimizer: nobody goes on from it
+            with self._removing_afterwards():
+                super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _removing_afterwards(self) -> Iterator[None]:
+        backend, later = self.file_backend, _Later(self.file_backend)
+        self.file_backend = later
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        best = (getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values())
+        for how, path in dict.fromkeys(later.removals):
+            if path not in (self.last_ckpt, *best):  # written anew under the same name
+                getattr(backend, how)(path)

@@ -20,7 +20,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mim_mm import files
-from mim_mm.checkpoint.atomic import is_whole
+from mim_mm.checkpoint.checksum import is_whole
 from mim_mm.checkpoint.read import LoadError, read_content
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.config_parts import type_name
@@ -74,7 +74,7 @@ def checkpoints(work_dir: str | Path) -> list[Path]:
 def _meta(checkpoint: Path) -> dict:
     """The ``meta`` of a checkpoint; LoadError when it has none that says the iteration."""
     try:
-        content = read_content(checkpoint, mmap=True)
+        content = read_content(checkpoint, mmap=True, verify=False)
     except OSError as error:  # a training deletes what it does not keep
         raise LoadError(f'{checkpoint} cannot be read ({type(error).__name__}: {error})') from error
     meta = content.get('meta') if isinstance(content, dict) else None

@@ -192,7 +192,7 @@ def chain_text(name: str, arms: Sequence[Arm], recipes: dict[str, dict[str, Any]
         f'"""Comparison of {", ".join(names)}; docs/compare.md says how to read, edit and run this file."""',
         '',
         f'name = {name!r}',
-        "work_dir = '{{ fileDirname }}'",
+        "work_dir = r'''{{ fileDirname }}'''",
         '# recipe R of arm A is stage R_A; these differ in nothing but their encoder, or in keys that allow lists',
         f'compare = dict(arms={names!r}, recipes={list(recipes)!r}, allow=[])',
         'stages = {',

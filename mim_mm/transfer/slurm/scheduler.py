@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mim_mm.files import read_json
+from mim_mm.slurm_queue import ask
 from mim_mm.transfer.chain import ChainError, unknown
 from mim_mm.transfer.manifest import write_json
 
@@ -142,44 +142,7 @@ def after_all(ids: Iterable[str]) -> str | None:
     return 'afterany:' + ':'.join(ids) if ids else None
 
 
-# ---- what is queued
-
-
-def _ask(*command: str) -> str | None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return None if done.returncode else done.stdout
-
-
-def parse_queue(text: str) -> dict[str, tuple[str, str]]:
-    """Output of squeue with ``%i|%A|%T|%r`` -> job id -> (state, reason); array elements by both of their ids."""
-    jobs = {}
-    for line in text.splitlines():
-        fields = line.strip().split('|')
-        if len(fields) == 4:
-            shown, own, state, reason = fields
-            jobs[shown] = (state, reason)
-            if '_' not in shown or state != 'PENDING':  # a waiting element has the number of its array
-                jobs[own] = (state, reason)
-    return jobs
-
-
-def queued() -> dict[str, tuple[str, str]] | None:
-    """This user's jobs that have not ended, None when Slurm does not answer."""
-    text = _ask('squeue', '--me', '--noheader', '--array', '--format=%i|%A|%T|%r')
-    return None if text is None else parse_queue(text)
-
-
-def is_over(job: str | None) -> bool:
-    """Whether what a job started is certainly gone: it has ended, or it is this job, before it was requeued."""
-    if not job:
-        return False
-    if job == os.environ.get('SLURM_JOB_ID'):
-        return True
-    now = queued()
-    return now is not None and job not in now
+# ---- what has ended
 
 
 def parse_ended(sacct: str) -> str:
@@ -189,10 +152,10 @@ def parse_ended(sacct: str) -> str:
 
 def how_it_ended(job: str) -> str:
     """The last state of a job that is not queued any more, as far as Slurm (or its accounting) remembers."""
-    text = _ask('sacct', '--noheader', '--allocations', '--parsable2', '--format=State', f'--jobs={job}')
+    text = ask('sacct', '--noheader', '--allocations', '--parsable2', '--format=State', f'--jobs={job}')
     if text and parse_ended(text):
         return parse_ended(text)
-    found = re.search(r'JobState=(\w+)', _ask('scontrol', 'show', 'job', '--oneliner', job) or '')
+    found = re.search(r'JobState=(\w+)', ask('scontrol', 'show', 'job', '--oneliner', job) or '')
     return found[1] if found else 'unknown'
 
 
@@ -200,7 +163,7 @@ def requeue() -> bool:
     """Put the job that this process runs in back into the queue; whether Slurm accepted it."""
     array, task = os.environ.get('SLURM_ARRAY_JOB_ID'), os.environ.get('SLURM_ARRAY_TASK_ID')
     name = f'{array}_{task}' if array and task else os.environ['SLURM_JOB_ID']
-    return _ask('scontrol', 'requeue', name) is not None
+    return ask('scontrol', 'requeue', name) is not None
 
 
 # ---- which jobs were submitted

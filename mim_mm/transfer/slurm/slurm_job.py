@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ def parameters(name: str, what: Resources, when: str, count: int) -> dict[str, A
         more.update({'dependency': when, 'kill-on-invalid-dep': 'yes'})
     setup = [
         'trap : USR1 USR2 TERM  # without it the shell dies of a signal meant for the training, and the job with it',
-        f'export PYTHONPATH="{package_home}${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f'export PYTHONPATH={shlex.quote(package_home)}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         # since Slurm 22.05 steps do not take it from the job
         '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK',
     ]
@@ -111,6 +112,10 @@ def submit(folder: Path, name: str, jobs: list[ChainJob], what: Resources, when:
         ChainError: sbatch refused; the message is Slurm's.
     """
     submitit = require_submitit()
+    place = str(Path(folder).resolve())
+    if '%' in place or not place.isprintable():
+        raise ChainError(f'{place!r}: Slurm reads % and line breaks in the names of output files otherwise: take '
+                         'another --work-dir')  # fmt: skip
     try:
         executor = submitit.SlurmExecutor(folder=str(Path(folder).resolve()))
         executor.update_parameters(**parameters(name, what, when, len(jobs)))

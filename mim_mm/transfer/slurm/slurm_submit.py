@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mim_mm import slurm_queue
 from mim_mm.transfer import datasets, identity, launch, process, rules
 from mim_mm.transfer.chain import ChainError, Stage
 from mim_mm.transfer.manifest import utc_now, write_json
@@ -38,7 +40,14 @@ def refuse_queued(work_dir: Path) -> None:
         ChainError: with the command that cancels them.
     """
     ids = [entry['job'] for entry in slurm.read_jobs(work_dir).values()]
-    now = (slurm.queued() or {}) if ids else {}
+    now = slurm_queue.queued() if ids else {}
+    if now is None:
+        if shutil.which('squeue') is None:  # no machine of that cluster: the work dir was copied
+            return
+        raise ChainError(
+            f'squeue fails, so nobody knows whether the jobs of this chain ({", ".join(ids)}) are queued: call again '
+            f'when it answers, or remove {work_dir / slurm.JOBS_FILE} if they are gone'
+        )
     active = [job for job in ids if job in now]
     if active:
         raise ChainError(
@@ -48,7 +57,7 @@ def refuse_queued(work_dir: Path) -> None:
 
 
 def ask_queue() -> dict[str, tuple[str, str]]:
-    now = slurm.queued()
+    now = slurm_queue.queued()
     if now is None:
         raise ChainError(
             'squeue does not answer: --launcher slurm needs a login node of a Slurm cluster (elsewhere leave the '
@@ -130,6 +139,7 @@ class Submission:
             chain=str(self.chain.path), work_dir=str(self.chain.work_dir.resolve()), gpus=what.tasks, only=names,
             cfg_options=list(self.call.cfg_options), data_root=list(self.call.data_root), launcher='slurm',
             auto_scale_lr=self.call.auto_scale_lr, allow_change=list(self.call.allow_change),
+            trust_pickle=self.call.trust_pickle,
         )  # fmt: skip
         if what.gpus_per_node == 0 and what.tasks == 1:
             call['gpus'] = 0
@@ -207,6 +217,7 @@ class Submission:
                 first, folder, gpus=self.job(names, what).call['gpus'], launcher=first.launcher or 'slurm',
                 parent=parent, resume=self.decisions[first.name].resume, scripts=self.resolved.scripts,
                 auto_scale_lr=self.call.auto_scale_lr, allow_change=self.call.allow_change,
+                trust_pickle=self.call.trust_pickle,
             )  # fmt: skip
             self.display.say(f'    $ {" ".join(command)}')
 

@@ -28,7 +28,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.files import read_json, write_text
-from mim_mm.transfer.chain import ChainError, find_file, flatten, load_chain, unknown
+from mim_mm.transfer.chain import ChainError, check_name, find_file, flatten, load_chain, unknown
 from mim_mm.transfer.manifest import write_json
 
 SWEEP_KEYS = ('name', 'work_dir', 'chain', 'grid', 'options', 'x')
@@ -115,7 +115,7 @@ def load_sweep(path: str | Path, work_dir: str | Path | None = None) -> Sweep:
     x = content.get('x') or _natural_x(axes.values(), points)
     if x is not None and x not in axes.values():
         raise unknown('axis', x, axes.values(), f'{where}: x')
-    name = content.get('name') or path.stem
+    name = check_name(content.get('name') or path.stem, where)
     folder = Path(work_dir or content.get('work_dir') or f'work_dirs/{name}')
     return Sweep(name, folder, chain, tuple(axes.values()), x, tuple(points), stages)
 

@@ -26,9 +26,7 @@ _BLOCKS = re.compile(rf'decode_blocks(_1)?\.(\d+)\.({"|".join(map(re.escape, _BL
 _REST = re.compile(rf'({"|".join(_TOP)})(_1)?(?:\.(?:proj\.)?(\w+))?')
 
 
-def from_bootmae_release(
-    state: Mapping[str, Tensor], average: Mapping[str, Tensor] | None = None
-) -> dict[str, Tensor]:
+def from_bootmae_release(state: Mapping[str, Tensor], average: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """State dict of :class:`mim_mm.algorithms.bootmae.BootMAE` from the entries ``model`` and ``model_ema``.
 
     Args:
@@ -44,7 +42,11 @@ def from_bootmae_release(
     if average is not None:
         names = {key: _rename(key) for key in average}
         renamed.update(
-            {'teacher.' + new.removeprefix('backbone.'): average[old] for old, new in names.items() if 'decoder' not in new}
+            {
+                'teacher.' + new.removeprefix('backbone.'): average[old]
+                for old, new in names.items()
+                if 'decoder' not in new
+            }
         )
     positions = renamed.get('backbone.pos_embed')
     if positions is not None and 'feature_decoder.mask_token' in renamed:

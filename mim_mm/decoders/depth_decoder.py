@@ -92,9 +92,7 @@ class DepthDecoder(nn.Module):
         mlp_ratio: hidden width of the MLPs over ``dims``.
     """
 
-    def __init__(
-        self, grid: Grid, dims: int, depth: int, num_heads: int, pixels: bool, mlp_ratio: float = 4.0
-    ) -> None:
+    def __init__(self, grid: Grid, dims: int, depth: int, num_heads: int, pixels: bool, mlp_ratio: float = 4.0) -> None:
         super().__init__()
         if dims < num_heads:
             raise ValueError(f'a decoder {dims} wide has no room for {num_heads} heads: widen it or set num_heads')

@@ -14,7 +14,7 @@ from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
-from mim_mm.encoders.base import gather_parts, refusal
+from mim_mm.encoders.base import Encoder, gather_parts, refusal
 from mim_mm.encoders.class_attention import row_of, without_dropout
 from mim_mm.encoders.initial import init_beit, init_cae
 from mim_mm.encoders.patches import LayerEncoder
@@ -87,6 +87,7 @@ class BEiTPretrainEncoder(BEiTEncoder):
 
     backbones = (BEiTPretrainViT,)
     backbone: BEiTPretrainViT
+    encode_levels = Encoder.encode_levels  # its mask token would have no gradient
 
     def initialise(self) -> None:
         init_beit(self.backbone)
@@ -100,6 +101,7 @@ class CAEEncoder(BEiTEncoder):
 
     backbones = (CAEPretrainViT,)
     backbone: CAEPretrainViT
+    encode_levels = Encoder.encode_levels  # it drops patches its own way
 
     def initialise(self) -> None:
         init_cae(self.backbone)

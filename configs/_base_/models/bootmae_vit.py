@@ -13,9 +13,7 @@ model = dict(
         use_rel_pos_bias=False,
         layer_scale_init_value=0,
     ),
-    masker=dict(
-        type='BlockMasking', ratio=147 / 196, block_ratio=120 / 196, min_block=16, max_block=60, fill='blocks', roll=3
-    ),
+    masker=dict(type='BlockMasking', ratio=147 / 196, block_ratio=120 / 196, max_block=60, fill='blocks', roll=3),
     decoder_dims=512,
     decoder_depth=2,
     feature_weight=1.0,

@@ -8,7 +8,7 @@ embedded patches decides. The weights of the losses follow from these masks; the
 BootMAE's mean and spread of 0.5 leave the salience of random patch embeddings five times less peaked than ImageNet's
 do; mask_diagnostics.jsonl has its quantiles. The first 100 epochs have random masks, as in SBAM's release.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
-Cost: COSTS
+Cost: 6.7 h on 8 H100 at half of their bf16 peak, by FLOPs (93 GFLOP an image); not measured.
 """
 
 _base_ = '../bootmae/bootmae_vitb_800e.py'

@@ -10,11 +10,13 @@ from tiny_run import Killed, StopHook
 from toy_run import run
 from torch import nn
 
+from mim_mm.algorithms.bootmae import BootMAE
 from mim_mm.checkpoint.bootmae_release import from_bootmae_release
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.clock import Clock
 from mim_mm.encoders.positions import sincos_table
 from mim_mm.engine.hooks.clock_hook import ClockHook
+from mim_mm.engine.start.checks.argument_rules import rule_for
 from mim_mm.losses import block_weights
 from mim_mm.masking import BlockMasking, salience
 from mim_mm.registry import MODELS
@@ -327,6 +329,14 @@ def test_what_does_not_fit_is_refused():
     biased = bootmae(backbone=dict(BEIT, use_rel_pos_bias=True))
     with pytest.raises(NotImplementedError, match='biases of relative positions'):
         biased.loss(images())
+
+
+def test_a_table_of_momenta_is_no_mistake_of_a_config():
+    rule = rule_for('MODELS', BootMAE, 'momentum')
+    assert rule([(0, 0.999), (100, 0.9999), (400, 0.99999)]) is None and rule(dict(start=0.996)) is None
+    assert rule(0.9) is None and 'within 0 and 1' in rule(1.5)
+    with pytest.raises(ValueError, match='epochs'):  # what the table holds, its teacher says
+        bootmae(momentum=[(0, 0.9), (0, 0.99)])
 
 
 def test_a_checkpoint_of_the_release_loads_in_full(tmp_path):

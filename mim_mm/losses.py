@@ -100,7 +100,7 @@ def block_weights(mask: Tensor, grid: tuple[int, int]) -> Tensor:
         grid: rows and columns.
 
     Returns:
-        (B, K, N) fp32; 0 at visible patches, 1 + n/9 at hidden ones of which n of 9 around (itself included) are hidden.
+        (B, K, N) fp32; 0 at visible patches, 1 + n/9 at hidden ones, n of whose 3 x 3 are hidden (itself too).
     """
     hidden = mask.unflatten(-1, grid).flatten(0, 1)[:, None].float()
     return (hidden + hidden * F.avg_pool2d(hidden, 3, stride=1, padding=1)).view(mask.shape)

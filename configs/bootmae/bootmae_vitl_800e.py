@@ -4,7 +4,7 @@
 
 Published: linear 77.1 (block 18), fine-tune 85.9 (BootMAE release).
 As bootmae_vitb_800e.py but for the size, the teacher's momentum, which stays at 0.9999 after 100 epochs, and the last
-learning rate, 1e-5. The release's script has 128 images a GPU and does not say how many GPUs: batch 4096 is from memory.
+learning rate, 1e-5. The release's script has 128 images a GPU, on how many it does not say: batch 4096 is from memory.
 Batch 4096 = 8 x 512. Other batches: --auto-scale-lr.
 Cost: 19 h on 8 H100 at half of their bf16 peak, by FLOPs (264 GFLOP an image); not measured.
 """

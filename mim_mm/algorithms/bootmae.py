@@ -101,7 +101,7 @@ class BootMAE(Pretraining):
         self.register_buffer('feature_scale', torch.tensor(float(feature_weight)), persistent=False)
 
     def init_weights(self) -> None:
-        """As the release; a backbone with an ``init_cfg`` in its config as that says. The teacher copies the encoder."""
+        """As the release; a backbone with an ``init_cfg`` in its config as that says. The teacher is a copy."""
         super().init_weights()
         if not self._own_start:
             init_bootmae(self.backbone)
@@ -190,7 +190,7 @@ class BootMAE(Pretraining):
 
     @torch.no_grad()
     def feature_target(self, images: Tensor) -> Tensor:
-        """What the teacher's last block makes of whole images, (B, N, D), normalised without a scale, class token off."""
+        """What the teacher's last block makes of the patches of whole images, (B, N, D), normalised without a scale."""
         teacher = encoder_of(self.teacher)
         tokens = teacher.embed(images)
         everything = torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), 1, -1)

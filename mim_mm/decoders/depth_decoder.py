@@ -110,7 +110,7 @@ class DepthDecoder(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As the release: :func:`init_separate`, mask token cut normal; a transposed convolution keeps torch's start."""
+        """As the release: :func:`init_separate`, mask token cut normal; the transposed convolution as torch does."""
         init_separate(self)
         cut_normal_(self.mask_token)
         if isinstance(self.head, nn.ConvTranspose2d):

@@ -72,7 +72,7 @@ class BlockMasking(Masker):
             raise ValueError(f'min_block={min_block}, max_block={max_block}: need 1 <= min_block <= max_block')
         if block_ratio is not None and (fill == 'none' or not 0 < block_ratio <= low):
             raise ValueError(
-                f"block_ratio={block_ratio} with ratio={ratio} and fill='{fill}': blocks hide a part, single patches the "
+                f"block_ratio={block_ratio} with ratio={ratio} and fill='{fill}': blocks hide a part, single ones the "
                 "rest: give 0 < block_ratio <= ratio, and fill 'random' or 'blocks'"
             )
         if roll and (roll < 0 or fill == 'none'):

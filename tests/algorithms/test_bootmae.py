@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from tiny import BEIT, VIT, bootmae, images, total_loss
 from tiny_run import Killed, StopHook
-from toy_run import run
 from torch import nn
+from toy_run import run
 
 from mim_mm.algorithms.bootmae import BootMAE
 from mim_mm.checkpoint.bootmae_release import from_bootmae_release

@@ -21,6 +21,7 @@ class Clock:
             loader has no length.
         share: of the whole training that is done, ``step / max_iters``, in [0, 1).
         epoch_length: iterations of a pass; None where the loader has no length.
+        epochs: passes of the whole training; None where the loader has no length.
     """
 
     seed: int
@@ -28,6 +29,7 @@ class Clock:
     epoch: int | None
     share: float
     epoch_length: int | None = None
+    epochs: float | None = None
 
     @classmethod
     def at_epoch(cls, epoch: int) -> Clock:

@@ -10,6 +10,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def reconstruction_loss(pred: Tensor, target: Tensor, mask: Tensor, per_image_mean: bool = False) -> Tensor:
@@ -89,6 +90,25 @@ def packed_errors(pred: Tensor, target: Tensor, place: Tensor) -> Tensor:
     """
     with torch.autocast(pred.device.type, enabled=False):
         return _MeanSquare.apply(pred.float() - target.float().flatten(0, 1)[place])
+
+
+def block_weights(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """BootMAE's weight map: ``W = M + M * mean3x3(M)``, what lies outside of the image counting as visible.
+
+    Args:
+        mask: bool (B, K, N).
+        grid: rows and columns.
+
+    Returns:
+        (B, K, N) fp32; 0 at visible patches, 1 + n/9 at hidden ones, n of whose 3 x 3 are hidden (itself too).
+    """
+    hidden = mask.unflatten(-1, grid).flatten(0, 1)[:, None].float()
+    return (hidden + hidden * F.avg_pool2d(hidden, 3, stride=1, padding=1)).view(mask.shape)
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Halves as fp32; what is as exact or more stays as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def self_consistency_loss(pred: Tensor, mask: Tensor, normalizer: str = 'overlap') -> Tensor:

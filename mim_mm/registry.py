@@ -25,7 +25,7 @@ MODELS = _child(
     'masking.salience_parallel '
     'encoders.raw_pixels '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
+    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
     'data.device_decode data.own_images '

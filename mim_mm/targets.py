@@ -32,6 +32,14 @@ def patch_statistics(patches: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return mean, (var + eps).sqrt()
 
 
+def channel_statistics(patches: Tensor, channels: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and ``sqrt(var + eps)`` of each channel of each patch (B, N, p*p*C), spread over its values: (B, N, p*p*C)
+    each; the variance is biased, as in BootMAE's release."""
+    var, mean = torch.var_mean(patches.unflatten(-1, (-1, channels)), dim=2, correction=0, keepdim=True)
+    pixels = patches.shape[-1] // channels
+    return tuple(x.expand(-1, -1, pixels, -1).flatten(2) for x in (mean, (var + eps).sqrt()))
+
+
 def pixel_target(images: Tensor, patch_size: int, norm_pix: bool, eps: float = 1e-6) -> Tensor:
     """Regression target (B, N, p*p*C) in fp32, made once an image.
 

@@ -183,6 +183,21 @@ class Encoder:
         """
         raise refusal(type(self.backbone), 'encode')
 
+    def encode_levels(self, tokens: Tensor, visible: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """:meth:`encode`, and what chosen blocks put out on the way, for decoders that read several depths.
+
+        Args:
+            tokens, visible: as there.
+            blocks: which of :attr:`blocks`, counted from 0.
+
+        Returns:
+            the tokens after the final norm, and a tensor for each of ``blocks`` before any norm; (B*K, P+V, D) each.
+
+        Raises:
+            UnsupportedBackbone: also where the backbone adds biases of relative positions for all of its patches.
+        """
+        raise refusal(type(self.backbone), 'encode_levels')
+
     def encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
         """:meth:`encode` for sequences of any lengths: tokens (B, N, D) -> (T, D), laid end to end as ``packing`` says.
 
@@ -286,6 +301,10 @@ _LACKS = {
     'prepare': ("has no start as MAE's", "use mmpretrain's VisionTransformer or HiViT"),
     'embed': ('has no patch embedding that is known', 'use a backbone that embeds patches'),
     'encode': ('cannot encode visible patches only', 'use a method with mask tokens, such as SimMIM'),
+    'encode_levels': (
+        'cannot show several depths of an encoding of visible patches',
+        'use mmpretrain.BEiTViT without relative positions, or mmpretrain.VisionTransformer',
+    ),
     'encode_packed': (
         'has no encode_packed, which parts of unequal length need',
         'use a masker with one number of visible patches for all images and parts',

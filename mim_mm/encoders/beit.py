@@ -5,6 +5,8 @@ The sequence keeps its length under mask tokens, so each image may hide its own 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.models import BEiTViT
@@ -12,7 +14,7 @@ from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
-from mim_mm.encoders.base import refusal
+from mim_mm.encoders.base import Encoder, gather_parts, refusal
 from mim_mm.encoders.class_attention import row_of, without_dropout
 from mim_mm.encoders.initial import init_beit, init_cae
 from mim_mm.encoders.patches import LayerEncoder
@@ -31,6 +33,17 @@ class BEiTEncoder(LayerEncoder):
             return tokens
         positions = backbone.pos_embed[:, backbone.num_extra_tokens :]
         return tokens + resize_pos_embed(positions, backbone.patch_resolution, size, backbone.interpolate_mode, 0)
+
+    def encode_levels(self, tokens: Tensor, visible: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        x, shared = self._enter(gather_parts(tokens, visible))
+        if shared is not None or self.backbone.layers[0].attn.relative_position_bias_table is not None:
+            raise refusal(
+                type(self.backbone), 'encode_levels', 'its biases of relative positions are those of all patches'
+            )
+        found = {}
+        for number, layer in enumerate(self.backbone.layers):
+            x = found[number] = layer(x, None)
+        return x if self.norm is None else self.norm(x), [found[number] for number in blocks]
 
     def encode_whole(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x, shared = self._enter(self.embed(images))
@@ -74,6 +87,7 @@ class BEiTPretrainEncoder(BEiTEncoder):
 
     backbones = (BEiTPretrainViT,)
     backbone: BEiTPretrainViT
+    encode_levels = Encoder.encode_levels  # its mask token would have no gradient
 
     def initialise(self) -> None:
         init_beit(self.backbone)
@@ -87,6 +101,7 @@ class CAEEncoder(BEiTEncoder):
 
     backbones = (CAEPretrainViT,)
     backbone: CAEPretrainViT
+    encode_levels = Encoder.encode_levels  # it drops patches its own way
 
     def initialise(self) -> None:
         init_cae(self.backbone)

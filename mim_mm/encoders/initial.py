@@ -1,4 +1,4 @@
-"""How the releases of BEiT, SimMIM and CAE initialise their encoders; mmpretrain's backbones start otherwise.
+"""How the releases of BEiT, SimMIM, CAE and BootMAE initialise their encoders; mmpretrain's backbones start otherwise.
 
 Theirs draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
 absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
@@ -47,6 +47,30 @@ def init_beit(backbone: nn.Module) -> None:
     for number, layer in enumerate(backbone.layers, start=1):
         layer.attn.proj.weight /= math.sqrt(2 * number)
         layer.ffn.layers[1].weight /= math.sqrt(2 * number)
+
+
+def init_separate(module: nn.Module) -> None:
+    """As :func:`init_linears`, but queries, keys and values of each ``qkv`` count as three matrices (MoCo v3, BootMAE),
+    and split biases of queries and values are zero."""
+    init_linears(module)
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear) and name.endswith('qkv'):
+            bound = math.sqrt(6 / (child.out_features // 3 + child.in_features))
+            nn.init.uniform_(child.weight, -bound, bound)
+    for name, parameter in module.named_parameters():
+        if name.rpartition('.')[2] in ('q_bias', 'v_bias'):
+            nn.init.zeros_(parameter)
+
+
+def init_bootmae(backbone: nn.Module) -> None:
+    """BootMAE's encoder: :func:`init_separate`, the patch embedding Xavier-uniform as one matrix, its bias zero, class
+    token N(0, 1e-6)."""
+    init_separate(backbone)
+    projection = backbone.patch_embed.projection
+    nn.init.xavier_uniform_(projection.weight.data.flatten(1))
+    nn.init.zeros_(projection.bias)
+    if backbone.cls_token is not None:
+        nn.init.normal_(backbone.cls_token, std=1e-6)
 
 
 @torch.no_grad()

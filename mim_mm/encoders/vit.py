@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -63,6 +64,12 @@ class ViTEncoder(LayerEncoder):
 
     def encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
         return self._finish(self._enter(gather_parts(tokens, visible)))
+
+    def encode_levels(self, tokens: Tensor, visible: Tensor, blocks: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        x, found = self._enter(gather_parts(tokens, visible)), {}
+        for number, layer in enumerate(self.backbone.layers):
+            x = found[number] = layer(x)
+        return x if self.norm is None else self.norm(x), [found[number] for number in blocks]
 
     def encode_whole(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self._finish(self._enter(self.embed(images)))

@@ -34,7 +34,7 @@ class BlockMasking(Masker):
     hide. After 10 proposals in a row that are not taken the mask is finished: BEiT's masks stay a bit below 75 of 196.
 
     The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
-    BootMAE: ``ratio=120/196, max_block=60, fill='blocks'`` for its block part.
+    BootMAE: ``ratio=147/196, block_ratio=120/196, max_block=60, fill='blocks', roll=3``.
 
     Args:
         ratio: share of hidden patches, 75 of 196 in BEiT; or (low, high) of a uniform draw for each image, as in iBOT.
@@ -46,6 +46,10 @@ class BlockMasking(Masker):
             all images hide the same number and shapes are static; 'blocks' goes on with blocks to the exact number
             (CAE, mmpretrain); 'none' leaves them visible as BEiT does: the plan is ragged.
         grid: rows and columns; None takes the square.
+        block_ratio: what blocks hide at most; the rest up to ``ratio`` are single patches drawn at random. None: all
+            that blocks can hide.
+        roll: change roles: a number k is drawn uniformly from 0..roll once a call, and in every image k hidden patches
+            (of the blocks, as long as these hide so many) become visible and k visible ones hidden. BootMAE has 3.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class BlockMasking(Masker):
         min_aspect: float = 0.3,
         fill: str = 'random',
         grid: tuple[int, int] | None = None,
+        block_ratio: float | None = None,
+        roll: int = 0,
     ) -> None:
         low, high = check_ratio(ratio)
         if fill not in FILLS:
@@ -64,6 +70,14 @@ class BlockMasking(Masker):
             raise ValueError(f'min_aspect is {min_aspect}: height / width is in [min_aspect, 1 / min_aspect], e.g. 0.3')
         if min_block is not None and min_block < 1 or max_block is not None and max_block < (min_block or 1):
             raise ValueError(f'min_block={min_block}, max_block={max_block}: need 1 <= min_block <= max_block')
+        if block_ratio is not None and (fill == 'none' or not 0 < block_ratio <= low):
+            raise ValueError(
+                f"block_ratio={block_ratio} with ratio={ratio} and fill='{fill}': blocks hide a part, single ones the "
+                "rest: give 0 < block_ratio <= ratio, and fill 'random' or 'blocks'"
+            )
+        if roll and (roll < 0 or fill == 'none'):
+            raise ValueError(f"roll={roll} with fill='{fill}': need roll >= 0, and 'random' or 'blocks' if above 0")
+        self.block_ratio, self.roll = block_ratio, roll
         self.ratio, self.fill, self.grid = (low, high), fill, grid
         self.min_block, self.max_block, self.min_aspect = min_block, max_block, min_aspect
 
@@ -88,12 +102,17 @@ class BlockMasking(Masker):
         """
         batch, patches = tokens.shape[:2]
         wanted = self._wanted(batch, patches, tokens, generator)
-        hidden = self._place(batch, grid_shape(patches, self.grid), wanted, tokens, generator)
+        blocks = wanted if self.block_ratio is None else torch.full((batch,), num_hidden(patches, self.block_ratio))
+        hidden = self._place(batch, grid_shape(patches, self.grid), blocks, tokens, generator)
         noise = draw_uniform((batch, patches), tokens, generator)
         # Visible before hidden, either in random order: what is left over of the visible ones tops the hidden ones up.
         order = (hidden.flatten(1).to(tokens.device) + noise).argsort(dim=1)[:, None]
         if self.fill == 'none':
             return MaskPlan.from_lengths(order, (patches - hidden.flatten(1).sum(dim=1)).tolist())
+        if self.roll:
+            shift = (draw_uniform((1,), tokens, generator) * (self.roll + 1)).long().clamp(max=self.roll)
+            places = (torch.arange(patches, device=tokens.device) - shift) % patches
+            order = order.gather(2, places.expand_as(order))
         return MaskPlan.from_lengths(order, patches - wanted)
 
     def _wanted(self, batch: int, patches: int, tokens: Tensor, generator: torch.Generator | None) -> Tensor:

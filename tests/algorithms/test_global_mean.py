@@ -11,7 +11,7 @@ import torch
 from input_tokens import CAE_VIT, DALLE, NECK, SWIN, VIT, initialised
 from mmengine.dist import all_reduce
 from processes import spawn
-from tiny import build, images, total_loss
+from tiny import bootmae, build, images, total_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from mim_mm.masking import MaskPlan
@@ -40,6 +40,9 @@ CASES = {
     'simmim-parts': ('SimMIM', dict(type='SalienceParallelMasking', ratio=AMR), dict(backbone=VIT, mask_unit=8)),
     'beit-blocks': ('BEiT', BLOCKS, dict(backbone=VIT, vocabulary=11)),
     'beit-range': ('BEiT', RANGE, dict(backbone=VIT, vocabulary=11)),
+    'bootmae': ('BootMAE', None),
+    'bootmae-sbam': ('BootMAE', dict(type='SalienceMasking')),
+    'bootmae-parts': ('BootMAE', dict(type='ParallelMasking')),
     'cae': ('CAE', dict(type='RandomMasking', ratio=0.5), dict(backbone=CAE_VIT, neck=NECK)),
 }
 
@@ -64,6 +67,8 @@ def model_of(name, rows, tokenizer):
     torch.manual_seed(0)
     if kind in ('MAE', 'EMAE'):
         model = build(kind, masker, **options)
+    elif kind == 'BootMAE':
+        model = bootmae(masker, **options)
     else:
         if kind in ('BEiT', 'CAE'):
             options.update(tokenizer=DALLE, tokenizer_checkpoint=tokenizer)

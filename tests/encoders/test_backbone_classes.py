@@ -1,4 +1,4 @@
-"""Every backbone class of mmpretrain under EMAE and SimMIM: it trains, or it is refused in words."""
+"""Every backbone class of mmpretrain under EMAE, SimMIM and BootMAE: it trains, or it is refused in words."""
 
 import copy
 import inspect
@@ -9,7 +9,7 @@ import torch
 from input_tokens import SWIN, VIT
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS as MMPRETRAIN
-from tiny import DECODER, HIVIT, images
+from tiny import BEIT, DECODER, HIVIT, images
 from tiny import VIT as PLAIN_VIT
 
 from mim_mm.encoders import FAMILIES, encoder_of, family_of, reader_of
@@ -25,13 +25,15 @@ CLASSES = sorted(
 METHODS = {
     'EMAE': dict(masker=dict(type='ParallelMasking', num_parts=4), decoder=dict(DECODER)),
     'SimMIM': dict(masker=dict(type='RandomMasking', ratio=0.6), mask_unit=8),
+    'BootMAE': dict(masker=dict(type='RandomMasking'), decoder_dims=24),
 }
 TRAINS = {
     'EMAE': {'VisionTransformer': PLAIN_VIT, 'HiViT': HIVIT},
     'SimMIM': {'BEiTPretrainViT': VIT, 'SimMIMSwinTransformer': SWIN},
+    'BootMAE': {'VisionTransformer': PLAIN_VIT, 'BEiTViT': BEIT},
 }
-REFUSED = 'cannot encode visible patches only|has no place for mask tokens'
-NEEDS = {'EMAE': 'encode', 'SimMIM': 'encode_masked'}
+REFUSED = 'cannot encode visible patches only|has no place for mask tokens|cannot show several depths'
+NEEDS = {'EMAE': 'encode', 'SimMIM': 'encode_masked', 'BootMAE': 'encode_levels'}
 
 
 def build(method, backbone):

@@ -42,7 +42,7 @@ class Watching(Pretraining):
 def test_every_step_is_told_also_after_a_resume(tmp_path):
     whole = Watching()
     run(tmp_path / 'whole', whole, dict(by_epoch=True, max_epochs=4))
-    assert whole.told == [Clock(7, step, step // 3, step / 12, 3) for step in range(12)]
+    assert whole.told == [Clock(7, step, step // 3, step / 12, 3, 4) for step in range(12)]
     assert whole.ended == list(range(12))
     first, second = Watching(), Watching()
     run(tmp_path / 'a', first, dict(by_epoch=True, max_epochs=2))

@@ -12,7 +12,7 @@ TINY_SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 2, 2])
 
 def parts_of_name(path):
     """``(family, method, backbone, size, epochs)`` that a file name promises."""
-    name = re.fullmatch(r'(?:(sbam|amr)_)?(mae|emae|simmim)_(vit|swin)([bl])_(\d+)e', path.stem)
+    name = re.fullmatch(r'(?:(sbam|amr)_)?(mae|emae|simmim|bootmae)_(vit|swin)([bl])_(\d+)e', path.stem)
     assert name, path.stem
     return name[1], name[2], name[3], name[4], int(name[5])
 
@@ -22,13 +22,16 @@ def shrunken(path):
     cfg = load(path)
     _, method, backbone, _, _ = parts_of_name(path)
     size = 64 if backbone == 'swin' else 32
-    options = {k: v for k, v in SHRINK.items() if method != 'simmim' or not k.startswith('model.decoder')}
+    has_decoder = method not in ('simmim', 'bootmae')
+    options = {k: v for k, v in SHRINK.items() if has_decoder or not k.startswith('model.decoder')}
     options |= {'model.backbone.img_size': size, 'train_dataloader.dataset.pipeline.1.scale': size}
     if backbone == 'swin':
         options.pop('model.backbone.patch_size')
         options['model.backbone.stage_cfgs.block_cfgs.window_size'] = 2
     if method == 'simmim':
         options['model.mask_unit'] = size // 4
+    if method == 'bootmae':
+        options['model.decoder_dims'] = 24
     if 'random_epochs' in cfg.model.masker:
         options |= {'model.masker.random_epochs': 1, 'custom_hooks.0.interval': 1}
     cfg.merge_from_dict(options)

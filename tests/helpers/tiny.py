@@ -22,6 +22,10 @@ HIVIT = dict(
     ape=True,
     rpe=False,
 )
+BEIT = dict(
+    VIT, type='mmpretrain.BEiTViT', final_norm=True, use_abs_pos_emb=True, use_rel_pos_bias=False,
+    layer_scale_init_value=0,
+)  # fmt: skip
 DECODER = dict(type='MAEDecoder', embed_dims=24, depth=1, num_heads=2)
 
 
@@ -30,6 +34,15 @@ def build(kind='EMAE', masker=None, backbone=VIT, **options):
     masker = masker or (dict(type='ParallelMasking', num_parts=4) if kind == 'EMAE' else dict(type='RandomMasking'))
     decoder = dict(DECODER, input_norm='HiViT' in backbone['type'], **options.pop('decoder', {}))
     return MODELS.build(copy.deepcopy(dict(type=kind, backbone=backbone, masker=masker, decoder=decoder, **options)))
+
+
+def bootmae(masker=None, backbone=BEIT, **options):
+    """A tiny BootMAE on the same images, initialised; 3 heads would not divide its decoder's 25."""
+    masker = masker or dict(type='BlockMasking', ratio=0.75, block_ratio=0.5, max_block=6, fill='blocks', roll=3)
+    cfg = dict(type='BootMAE', backbone=backbone, masker=masker, decoder_dims=20, decoder_depth=1, feature_ramp=0)
+    model = MODELS.build(copy.deepcopy({**cfg, **options}))
+    model.init_weights()
+    return model
 
 
 def images(batch=3, size=32, seed=0):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from masker_table import table
-from tiny import HIVIT, VIT, build, images, total_loss
+from tiny import BEIT, HIVIT, VIT, bootmae, build, images, total_loss
 
 from mim_mm.losses import reconstruction_loss
 from mim_mm.targets import patchify, unpatchify
@@ -14,7 +14,8 @@ ON_HIVIT = ['sbam', 'salience-balanced', 'sbam-amr', 'salience-graded-amr', 'am'
 
 
 def train_step(kind, name, backbone):
-    model = build(kind, MASKERS[name], backbone)
+    torch.manual_seed(0)
+    model = bootmae(MASKERS[name], backbone) if kind == 'BootMAE' else build(kind, MASKERS[name], backbone)
     model.mask_generator = torch.Generator().manual_seed(0)
     out = model.loss(images())
     assert all(torch.isfinite(value) for value in out.values()), out
@@ -36,6 +37,21 @@ def test_methods_train_under_maskers(kind, name):
 @pytest.mark.parametrize('kind', ['MAE', 'EMAE'])
 def test_methods_train_under_maskers_on_hivit(kind, name):
     train_step(kind, name, HIVIT)
+
+
+@pytest.mark.parametrize('name', sorted(MASKERS))
+@pytest.mark.parametrize('backbone', [BEIT, VIT], ids=['beit', 'vit'])
+def test_bootmae_trains_under_maskers_or_says_why_not(name, backbone):
+    says = 'throws 4 patches away' if name == 'amt' else None
+    torch.manual_seed(0)
+    if name != 'amt' and not bootmae(MASKERS[name], backbone).plan(images(), torch.Generator().manual_seed(0)).uniform:
+        says = 'the same number of hidden patches'
+    if says:
+        with pytest.raises(ValueError, match=says):
+            train_step('BootMAE', name, backbone)
+        return
+    model = train_step('BootMAE', name, backbone)
+    assert not any(p.requires_grad for p in model.teacher.parameters())
 
 
 def test_thrown_patches_take_part_nowhere():

@@ -18,13 +18,16 @@ from mim_mm.engine.start import guard
 from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = [path for folder in ('sbam', 'amr', 'simmim') for path in sorted((ROOT / 'configs' / folder).glob('*.py'))]
+RECIPES = [
+    path for folder in ('sbam', 'amr', 'simmim', 'bootmae') for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
+]
 WITH_TOKENIZER = [ROOT / 'configs/beit/beit_vitb_300e.py', ROOT / 'configs/cae/cae_vitb_300e.py']
 EVERY = pytest.mark.parametrize('path', RECIPES, ids=lambda p: p.stem)
 EXPECTED = {
     'sbam': {'mae_vitb_400e', 'mae_vitb_800e', 'mae_vitl_400e', 'mae_vitl_800e', 'simmim_swinb_800e',
-             'simmim_vitb_800e', 'emae_vitb_300e', 'emae_vitb_800e'},
+             'simmim_vitb_800e', 'emae_vitb_300e', 'emae_vitb_800e', 'bootmae_vitb_800e'},
     'simmim': {'swinb_800e', 'vitb_800e'},
+    'bootmae': {'vitb_800e', 'vitl_800e'},
 }  # fmt: skip
 EXPECTED['amr'] = EXPECTED['sbam']
 
@@ -34,13 +37,27 @@ def test_the_recipes_of_the_paper_and_their_relatives_are_there():
         assert {p.stem for p in (ROOT / 'configs' / folder).glob('*.py')} == {f'{folder}_{name}' for name in names}
 
 
+def check_bootmae(cfg, family, large):
+    """What the scripts of the release state."""
+    points = [(0, 0.999), (100, 0.9999)] + ([] if large else [(400, 0.99999)])
+    assert [tuple(point) for point in cfg.model.momentum] == points
+    assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.95) and 'clip_grad' not in cfg.optim_wrapper
+    warm, cosine = cfg.param_scheduler
+    assert (warm.end, warm.like, cosine.like, cosine.eta_min) == (40, 'beit', 'beit', 1e-5 if large else 1e-4)
+    assert cfg.model.data_preprocessor.mean == cfg.model.data_preprocessor.std == [127.5] * 3
+    if family is None:
+        assert dict(cfg.model.masker) == dict(
+            type='BlockMasking', ratio=147 / 196, block_ratio=120 / 196, max_block=60, fill='blocks', roll=3
+        )
+
+
 @EVERY
 def test_the_config_is_what_its_name_says(path):
     cfg = load(path)
     guard.check_config(cfg)
     family, method, _, _, epochs = parts_of_name(path)
-    assert cfg.model.type == {'mae': 'MAE', 'emae': 'EMAE', 'simmim': 'SimMIM'}[method]
-    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.model.type == {'mae': 'MAE', 'emae': 'EMAE', 'simmim': 'SimMIM', 'bootmae': 'BootMAE'}[method]
+    assert cfg.train_cfg.max_epochs == epochs + (method == 'bootmae')  # the release has 801
     accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
     assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
     if method == 'simmim':
@@ -50,8 +67,11 @@ def test_the_config_is_what_its_name_says(path):
     else:
         assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-4 * 4096 / 256)
     masker = cfg.model.masker
+    if method == 'bootmae':
+        check_bootmae(cfg, family, large='vitl' in path.stem)
     if family is None:
-        assert masker == dict(type='RandomMasking', ratio=0.6)
+        if method != 'bootmae':
+            assert masker == dict(type='RandomMasking', ratio=0.6)
         return
     assert masker.type == ('SalienceParallelMasking' if method == 'emae' else 'SalienceMasking')
     assert masker.random_epochs == 100
@@ -62,6 +82,8 @@ def test_the_config_is_what_its_name_says(path):
     base = 0.6 if method == 'simmim' else 0.75
     if family == 'amr':
         wanted = dict(type='AdaptiveRatio', base=base, delta_r=0.1, threshold=0.5, scope='per_image')
+        if method == 'bootmae':  # one length for all images; less peaked salience
+            wanted.update(threshold=0.3, scope='per_batch')
         assert masker.ratio == wanted
     elif method == 'emae':
         assert masker.num_parts == 4 and masker.mode == 'balanced' and 'ratio' not in masker
@@ -177,10 +199,14 @@ def test_recipes_with_a_tokenizer_train_and_want_its_weights(path, image_folder,
         assert line in sheet, line
 
 
-@pytest.mark.parametrize('name', ['sbam_mae_vitb_400e', 'sbam_emae_vitb_300e'])
+@pytest.mark.parametrize(
+    'name', ['sbam_mae_vitb_400e', 'sbam_emae_vitb_300e', 'sbam_bootmae_vitb_800e', 'bootmae_vitb_800e']
+)
 def test_chains_name_existing_recipes(name):
     chain = Config.fromfile(ROOT / f'configs/chains/{name}.py')
     assert chain.name == name and chain.work_dir == f'work_dirs/{name}'
     for stage in chain.stages.values():
         assert stage.kind == 'report' or (ROOT / stage.config).is_file()
-    assert chain.stages.pretrain.config == f'configs/sbam/{name}.py'
+    folder = 'sbam' if name.startswith('sbam') else 'bootmae'
+    pretrained = [stage.config for stage in chain.stages.values() if stage.kind == 'pretrain']
+    assert f'configs/{folder}/{name}.py' in pretrained

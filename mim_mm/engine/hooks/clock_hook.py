@@ -82,7 +82,8 @@ class ClockHook(Hook):
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             epoch = runner.iter // length if length else None
         seed = runner.seed if self.seed is None else self.seed
-        return Clock(seed, runner.iter, epoch, runner.iter / runner.max_iters, length)
+        epochs = runner.max_iters / length if length else None
+        return Clock(seed, runner.iter, epoch, runner.iter / runner.max_iters, length, epochs)
 
 
 def epoch_length(runner) -> int | None:

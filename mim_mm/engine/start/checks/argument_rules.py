@@ -61,7 +61,8 @@ RULES: dict[str, dict[str, Rule]] = {
         attn_drop_rate=BELOW_ONE, dropout=BELOW_ONE, label_smooth_val=BELOW_ONE, mlp_ratio=POSITIVE, out_channels=WHOLE,
         to_rgb=yes_or_no, bgr_to_rgb=yes_or_no, mask_unit=WHOLE, whole_weight=NOT_NEGATIVE,
         consistency_weight=NOT_NEGATIVE, consistency_ramp=NOT_NEGATIVE, align_weight=NOT_NEGATIVE, vocabulary=WHOLE,
-        loss_weight=NOT_NEGATIVE, norm_eps=NOT_NEGATIVE, momentum=PART,
+        loss_weight=NOT_NEGATIVE, norm_eps=NOT_NEGATIVE,
+        momentum=rules.momentum, feature_weight=NOT_NEGATIVE, feature_ramp=PART,
     ),
     'DATASETS': dict(times=WHOLE, fraction=POSITIVE_PART, at_most=WHOLE, test_mode=yes_or_no, min_size=COUNT),
     'DATA_SAMPLERS': dict(shuffle=yes_or_no, seed=COUNT, round_up=yes_or_no),
@@ -72,6 +73,7 @@ _COCO = one_of('bbox', 'segm', 'proposal', 'proposal_fast')
 MASKERS: dict[str, Rule] = dict(
     ratio=BETWEEN, mask_ratio=BETWEEN, random_ratio=BETWEEN, base=BETWEEN, delta_r=BELOW_ONE, min_ratio=PART,
     max_ratio=PART, throw_ratio=BELOW_ONE, random_epochs=COUNT, noise=NOT_NEGATIVE, num_parts=WHOLE, masking_prob=PART,
+    block_ratio=BETWEEN, roll=COUNT,
     stride=WHOLE, predict=POSITIVE_PART, show_max=PART, threshold=NOT_NEGATIVE, min_aspect=POSITIVE,
 )  # fmt: skip
 

@@ -104,6 +104,11 @@ def spread(value: Any) -> str | None:
     return POSITIVE(value)
 
 
+def momentum(value: Any) -> str | None:
+    """Of a teacher: a part of 1; tables and cosines have values and epochs, which the teacher checks itself."""
+    return PART(value) if is_number(value) else None
+
+
 def positive_or_never(value: Any) -> str | None:
     """An interval of mmengine: -1 says never, 0 has no meaning and is taken for never in silence."""
     if value == -1 and not isinstance(value, bool):

@@ -24,7 +24,7 @@ MODELS = _child(
     'masking.adaptive masking.attended masking.block masking.grid masking.parallel masking.random masking.salience '
     'masking.salience_parallel '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
+    'algorithms.beit algorithms.cae algorithms.cmae algorithms.emae algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
     'data.colours data.device_decode data.own_images '

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.batch_norm import GlobalBatchNorm
-from mim_mm.algorithms.global_mean import Counts
 from mim_mm.algorithms.mae import MAE
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.encoders import encoder_of
@@ -49,8 +48,8 @@ class CMAE(MAE):
 
     Args:
         backbone, masker, decoder: as :class:`MAE`.
-        feature_decoder: config of the second decoder, ``MAEDecoder`` of depth 2; it predicts vectors of the width of the
-            encoder (in the release of p*p*3, which for ViT-B/16 is the same 768).
+        feature_decoder: config of the second decoder, ``MAEDecoder`` of depth 2; it predicts vectors of the encoder's
+            width (in the release of p*p*3, which for ViT-B/16 is the same 768).
         mask_unit: side in pixels of the squares that are hidden as one; 32 in the release, two patches of ViT-B/16. The
             masker's ratio counts squares. None: single patches.
         hidden_dims, out_dims: of projector and predictor.

@@ -9,20 +9,25 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class GlobalBatchNorm(nn.SyncBatchNorm):
+class GlobalBatchNorm(_BatchNorm):
     """torch's ``SyncBatchNorm``, and on CPUs, where that refuses to train in a process group, the same by all-reduces.
 
-    The one place where it is chosen. Names in checkpoints are those of ``BatchNorm1d``. Ranks may differ in their
-    number of images: each image weighs the same. The running variance is the unbiased one of the whole batch.
+    The one place where it is chosen. No subclass of torch's: DDP refuses a module on a CPU that holds one. Names in
+    checkpoints are those of ``BatchNorm1d``. Ranks may differ in their number of images: each image weighs the same.
+    The running variance is the unbiased one of the whole batch.
 
     Input (B, C) or (B, C, L); the methods normalise vectors.
     """
 
+    process_group = None  # all ranks; SyncBatchNorm's forward asks
+    _check_input_dim = nn.SyncBatchNorm._check_input_dim
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
+
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != 'cpu':
-            return super().forward(input)
+            return nn.SyncBatchNorm.forward(self, input)
         if not self.training or get_world_size() == 1:
-            return _BatchNorm.forward(self, input)
+            return super().forward(input)
         x = input.transpose(1, -1) if input.dim() > 2 else input
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # sums of bf16 would lose the mean
         rows = x.reshape(-1, self.num_features)

@@ -4,7 +4,7 @@
 
 Published: fine-tune 84.7 (MAE there: 83.6), with half the rate of the 300-epoch checkpoint.
 Batch 4096 = 8 x 512, never accumulated; see cmae_vitb_300e.py.
-COST
+Cost: 16 h on 8 H100 at half of their bf16 peak, by FLOPs (112 GFLOP an image), about 40 GB each; not measured.
 """
 
 _base_ = './cmae_vitb_300e.py'

@@ -61,6 +61,8 @@ FAMILIES = {
     'simmim-swin': Family('simmim/simmim_swinb_800e', ONE_EPOCH),
     'beit': Family('beit/beit_vitb_300e', ONE_EPOCH),
     'cae': Family('cae/cae_vitb_300e', ONE_EPOCH),
+    'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
+    'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),
     'attentive': Family('linear/vitb_cae_attentive_90e', ONE_EPOCH | CLASSES, start='cae/cae_vitb_300e'),
     'quick-probe': Family(

@@ -25,10 +25,11 @@ MODELS = _child(
     'masking.salience_parallel '
     'encoders.raw_pixels '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
+    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.emae algorithms.mae '
+    'algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
-    'data.device_decode data.own_images '
+    'data.colours data.device_decode data.own_images '
     'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe',
 )
 DATASETS = _child(
@@ -38,7 +39,7 @@ DATASETS = _child(
 )
 TRANSFORMS = _child(
     _root.TRANSFORMS,
-    'data.device_decode data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled',
+    'data.device_decode data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled data.views',
 )
 HOOKS = _child(
     _root.HOOKS,

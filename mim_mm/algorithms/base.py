@@ -42,6 +42,8 @@ class Pretraining(BaseModel):
 
     Attributes:
         drops_tokens: whether the encoder leaves patches out, so that a plan may throw some away.
+        batch_statistics: what the method takes from the batch as a whole, in a few words ('negatives of the batch');
+            accumulated gradients would change it, so they are refused unless allowed. '' where images do not meet.
         clock: where training stands; None when nobody said so.
         mask_generator: what masks are drawn from; None is torch's global generator. :meth:`begin_step` makes it a
             function of (seed, step, rank), so that any step can be replayed.
@@ -50,6 +52,7 @@ class Pretraining(BaseModel):
     """
 
     drops_tokens = False
+    batch_statistics = ''
     backbone: nn.Module
     encoder: Encoder
 

@@ -114,9 +114,12 @@ class MAE(Pretraining):
         """
         if not plan.uniform:
             return self.predict_packed(tokens, plan, grid)
-        length = plan.num_visible[0]
-        latent = self.encoder.encode(tokens, plan.order[..., :length])
-        hidden = self.decoder(latent, plan.kept.flatten(0, 1), length, plan.num_patches, grid)
+        latent = self.encoder.encode(tokens, plan.order[..., : plan.num_visible[0]])
+        return self.decode(latent, plan, grid)
+
+    def decode(self, latent: Tensor, plan: MaskPlan, grid: tuple[int, int] | None = None) -> Tensor:
+        """Hidden patches (B, K, M, P) from the latent (B*K, P+V, D) of the visible ones, under a uniform plan."""
+        hidden = self.decoder(latent, plan.kept.flatten(0, 1), plan.num_visible[0], plan.num_patches, grid)
         return hidden.unflatten(0, plan.order.shape[:2])
 
     def predict_packed(self, tokens: Tensor, plan: MaskPlan, grid: tuple[int, int] | None = None) -> Tensor:

@@ -11,7 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
 from PIL import Image, ImageDraw
 
 from mim_mm.benchmarks.step import machine
@@ -60,10 +62,11 @@ def psnr(reference: torch.Tensor, crop: torch.Tensor) -> float:
     return 10 * float(np.log10(255**2 / mse)) if mse else float('inf')
 
 
-def build(size: int, say: Callable[[str], None]) -> tuple[dict[str, Compose], dict[str, str]]:
-    """Pipelines that can run here, and why others cannot."""
+def build(size: int, say: Callable[[str], None], recipes: list[str] = ()) -> tuple[dict[str, Compose], dict[str, str]]:
+    """Pipelines that can run here, those of recipes behind them, and why others cannot."""
     found, missing = {}, {}
-    for name, steps in pipelines(size).items():
+    theirs = {path: Config.fromfile(path).train_dataloader.dataset.pipeline for path in recipes}
+    for name, steps in {**pipelines(size), **theirs}.items():
         try:
             found[name] = Compose(steps)
         except (ImportError, RuntimeError) as error:
@@ -91,8 +94,9 @@ def measure(found: dict[str, Compose], paths: list[str], rounds: int, seed: int,
             continue
         busy = Timing(tuple(cpu[name][1:]))  # without the warm-up
         first = first or busy.median
+        views = isinstance(crop_of(found[name], paths[0], seed), list)  # nothing to compare their pixels with
         crops = ([as_rgb(n, crop_of(found[n], p, seed + i)) for n in (REFERENCE, name)] for i, p in enumerate(paths))
-        quality = [psnr(old, new) for old, new in crops]
+        quality = [float('nan')] if views else [psnr(old, new) for old, new in crops]
         rows.append(
             dict(
                 name=name,
@@ -160,6 +164,7 @@ def arguments(parser) -> None:
     add('--rounds', type=int, default=5)
     add('--seed', type=int, default=0, help='of boxes and flips')
     add('--picture', metavar='PNG', help='also write crops old and new side by side')
+    add('--recipe', nargs='+', default=[], metavar='CONFIG', help='measure their training pipelines too')
 
 
 def execute(args, say: Callable[[str], None]) -> dict:
@@ -177,12 +182,14 @@ def execute(args, say: Callable[[str], None]) -> dict:
     for path in paths:
         with Image.open(path) as image:
             sizes.append(image.width * image.height)
-    found, missing = build(args.size, say)
+    init_default_scope('mim_mm')  # recipes name our transforms without it
+    found, missing = build(args.size, say, args.recipe)
+    shown = {name: pipeline for name, pipeline in found.items() if name not in args.recipe}
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else float('nan')
     rows = measure(found, paths, args.rounds, args.seed, say)
     rows += [dict(name=name, error=text) for name, text in missing.items()]
     if args.picture:
-        picture(found, paths, args.seed, args.picture)
+        picture(shown, paths, args.seed, args.picture)
     versions = {}
     for name in PACKAGES:
         try:

@@ -102,12 +102,27 @@ class MAEDecoder(BaseModule):
         Returns:
             (B*K, N-V, out_dims) in the order of ``order[..., V:]``.
         """
+        x = self._complete(latent, order, num_visible, num_patches, grid)
+        return self._predict(x[:, self.num_prefix + num_visible :])
+
+    def forward_everywhere(
+        self,
+        latent: Tensor,
+        order: Tensor,
+        num_visible: int,
+        num_patches: int | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """:meth:`forward` for visible patches too: (B*K, N, out_dims) in the order of ``order``."""
+        return self._predict(self._complete(latent, order, num_visible, num_patches, grid)[:, self.num_prefix :])
+
+    def _complete(self, latent: Tensor, order: Tensor, num_visible: int, num_patches: int | None, grid) -> Tensor:
+        """Visible and mask tokens after the blocks, (B*K, P+N, D')."""
         rows, patches = order.shape
         table = table_for(self.decoder_pos_embed, self.base_grid, grid, num_patches or patches, self.num_prefix)
         x = self._enter(latent)
         hidden = self.mask_token.expand(rows, patches - num_visible, -1)
-        x = self._run_blocks(torch.cat([x, hidden], dim=1), order, table)
-        return self._predict(x[:, self.num_prefix + num_visible :])
+        return self._run_blocks(torch.cat([x, hidden], dim=1), order, table)
 
     def forward_packed(self, latent: Tensor, packing: Packing, grid: tuple[int, int] | None = None) -> Tensor:
         """Predict the hidden patches of parts that see different numbers of patches.
@@ -122,6 +137,17 @@ class MAEDecoder(BaseModule):
         Returns:
             (H, out_dims) in the order of ``MaskPlan.hidden_index``.
         """
+        x = self._complete_packed(latent, packing, grid)
+        return self._predict(x.flatten(0, 1).index_select(0, packing.hidden))
+
+    def forward_everywhere_packed(
+        self, latent: Tensor, packing: Packing, grid: tuple[int, int] | None = None
+    ) -> Tensor:
+        """:meth:`forward_packed` for visible patches too: (rows, N, out_dims) in the order of ``packing.order``."""
+        return self._predict(self._complete_packed(latent, packing, grid)[:, self.num_prefix :])
+
+    def _complete_packed(self, latent: Tensor, packing: Packing, grid: tuple[int, int] | None) -> Tensor:
+        """Visible and mask tokens of every part after the blocks, (rows, P+N, D')."""
         rows, patches = packing.order.shape
         table = table_for(self.decoder_pos_embed, self.base_grid, grid, patches, self.num_prefix)
         x = self._enter(latent)
@@ -129,8 +155,7 @@ class MAEDecoder(BaseModule):
         # the backward pass add thousands of gradients into the one line of the mask token, one by one.
         blank = self.mask_token[0].expand(rows * (self.num_prefix + patches), -1)
         x = blank.index_copy(0, packing.destination, x)
-        x = self._run_blocks(x.unflatten(0, (rows, -1)), packing.order, table)
-        return self._predict(x.flatten(0, 1).index_select(0, packing.hidden))
+        return self._run_blocks(x.unflatten(0, (rows, -1)), packing.order, table)
 
     def _enter(self, latent: Tensor) -> Tensor:
         """The latent at the decoder's width, in the type of the parameters and not of autocast.

@@ -63,6 +63,8 @@ FAMILIES = {
     'cae': Family('cae/cae_vitb_300e', ONE_EPOCH),
     'bootmae': Family('bootmae/bootmae_vitb_800e', ONE_EPOCH),
     'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', ONE_EPOCH),
+    'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
+    'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),
     'attentive': Family('linear/vitb_cae_attentive_90e', ONE_EPOCH | CLASSES, start='cae/cae_vitb_300e'),
     'quick-probe': Family(

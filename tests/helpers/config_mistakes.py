@@ -8,6 +8,7 @@ P, L, F = 'emae/emae_vitb_800e', 'linear/vitb_linear_90e', 'finetune/vitb_finetu
 D, I, S = 'coco/mask_rcnn_vitb_fpn_ms_12e', 'coco/mask_rcnn_vitb_fpn_lsj_100e', 'simmim/simmim_swinb_800e'
 A, Q, Z = 'amr/amr_mae_vitb_400e', 'linear/vitb_quick_probe', 'mae/mae_vitl_800e_fsdp'
 R, B, C = 'mae/mae_vitb_800e_progressive', 'beit/beit_vitb_300e', 'cae/cae_vitb_300e'
+M = 'cmae/cmae_vitb_300e'
 
 # ---------------------------------------------------------------- keys that nothing reads
 KEYS = [
@@ -29,6 +30,7 @@ KEYS = [
     (P, '--train_dataloader.shuffle=True', 'train_dataloader.shuffle=True', "'sampler.shuffle'"),
     (L, '--val_dataloader.persistent_worker=True', 'persistent_worker=True', "'persistent_workers'"),
     (P, '--train_dataloader.prefetch=4', 'train_dataloader.prefetch=4', "'prefetch_factor'"),
+    (M, '--optim_wrapper.accumulative_counts=2', 'optim_wrapper.accumulative_counts=2', 'allow_accumulation=True'),
     (P, '--optim_wrapper.accumulative_count=4', 'optim_wrapper.accumulative_count=4', "'accumulative_counts'"),
     (P, '--optim_wrapper.grad_clip.max_norm=1', 'optim_wrapper.grad_clip=', "'clip_grad'"),
     (P, '--optim_wrapper.clip_grad.max_nrom=1', 'optim_wrapper.clip_grad.max_nrom=1', "'max_norm'"),
@@ -195,6 +197,7 @@ RELATIONS = [
 ]  # fmt: skip
 # ---------------------------------------------------------------- what looks like a mistake and is none
 LEGAL = [
+    (M, 'optim_wrapper = dict(accumulative_counts=2); allow_accumulation = True'),
     (P, '--train_dataloader.num_workers=0'),  # persistent_workers is taken out with it
     (P, '--train_cfg.max_epochs=2'),  # the schedule is fitted
     (P, '--train_cfg.max_epochs=60'),

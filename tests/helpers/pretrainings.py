@@ -12,7 +12,7 @@ TINY_SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[2, 2, 2, 2])
 
 def parts_of_name(path):
     """``(family, method, backbone, size, epochs)`` that a file name promises."""
-    name = re.fullmatch(r'(?:(sbam|amr)_)?(mae|emae|simmim|bootmae)_(vit|swin)([bl])_(\d+)e', path.stem)
+    name = re.fullmatch(r'(?:(sbam|amr)_)?(mae|emae|simmim|bootmae|cmae)_(vit|swin)([bl])_(\d+)e', path.stem)
     assert name, path.stem
     return name[1], name[2], name[3], name[4], int(name[5])
 
@@ -28,6 +28,10 @@ def shrunken(path):
     if backbone == 'swin':
         options.pop('model.backbone.patch_size')
         options['model.backbone.stage_cfgs.block_cfgs.window_size'] = 2
+    if method == 'cmae':
+        options |= {'model.mask_unit': None, 'model.feature_decoder.embed_dims': 32}
+        options |= {'model.feature_decoder.num_heads': 2, 'train_dataloader.dataset.pipeline.1.scale': size + 32}
+        options['train_dataloader.dataset.pipeline.3.size'] = size
     if method == 'simmim':
         options['model.mask_unit'] = size // 4
     if method == 'bootmae':

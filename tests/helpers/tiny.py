@@ -45,6 +45,13 @@ def bootmae(masker=None, backbone=BEIT, **options):
     return model
 
 
+def build_cmae(masker=None, **options):
+    """A tiny CMAE on the same images, single patches hidden unless ``mask_unit`` says otherwise."""
+    feature = dict(DECODER, embed_dims=16)
+    sizes = dict(feature_decoder=feature, hidden_dims=24, out_dims=16)
+    return build('CMAE', masker or dict(type='RandomMasking'), **{**sizes, **options})
+
+
 def images(batch=3, size=32, seed=0):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 

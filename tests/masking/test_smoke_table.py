@@ -3,7 +3,7 @@
 import pytest
 import torch
 from masker_table import table
-from tiny import BEIT, HIVIT, VIT, bootmae, build, images, total_loss
+from tiny import BEIT, HIVIT, VIT, bootmae, build, build_cmae, images, total_loss
 
 from mim_mm.losses import reconstruction_loss
 from mim_mm.targets import patchify, unpatchify
@@ -15,9 +15,13 @@ ON_HIVIT = ['sbam', 'salience-balanced', 'sbam-amr', 'salience-graded-amr', 'am'
 
 def train_step(kind, name, backbone):
     torch.manual_seed(0)
-    model = bootmae(MASKERS[name], backbone) if kind == 'BootMAE' else build(kind, MASKERS[name], backbone)
+    views = images()
+    if kind == 'CMAE':
+        model, views = build_cmae(MASKERS[name], backbone=backbone), [views, images(seed=9)]
+    else:
+        model = bootmae(MASKERS[name], backbone) if kind == 'BootMAE' else build(kind, MASKERS[name], backbone)
     model.mask_generator = torch.Generator().manual_seed(0)
-    out = model.loss(images())
+    out = model.loss(views)
     assert all(torch.isfinite(value) for value in out.values()), out
     total_loss(out).backward()
     for label, parameter in model.named_parameters():
@@ -28,7 +32,7 @@ def train_step(kind, name, backbone):
 
 
 @pytest.mark.parametrize('name', sorted(MASKERS))
-@pytest.mark.parametrize('kind', ['MAE', 'EMAE'])
+@pytest.mark.parametrize('kind', ['MAE', 'EMAE', 'CMAE'])
 def test_methods_train_under_maskers(kind, name):
     train_step(kind, name, VIT)
 

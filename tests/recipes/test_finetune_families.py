@@ -22,6 +22,8 @@ from mim_mm.registry import MODELS
         ('vitl_finetune_beit_50e', 1024, 1e-3, 0.75, 24, 0.2, 50, 5, 1e-6, 'ln2', None),
         ('vitb_finetune_cae_100e', 4096, 8e-3, 0.65, 12, 0.1, 100, 5, 1e-6, 'ln2', None),
         ('vitl_finetune_cae_50e', 4096, 2e-3, 0.75, 24, 0.2, 50, 5, 1e-6, 'ln2', None),
+        ('vitb_finetune_cmae_100e', 1024, 2e-3, 0.65, 12, 0.1, 100, 5, 1e-6, 'ln2', None),
+        ('vitb_finetune_cmae_long_100e', 1024, 1e-3, 0.65, 12, 0.1, 100, 5, 1e-6, 'ln2', None),
         ('vitb_finetune_simmim_100e', 2048, 5e-3, 0.65, 12, 0.1, 100, 20, 1e-6, 'ln2', 5.0),
         ('swinb_finetune_simmim_100e', 2048, 5e-3, 0.9, 24, 0.1, 100, 20, 1e-6, 'norm3', 5.0),
         ('vitb_finetune_mocov3_150e', 1024, 1e-3, 1.0, 12, 0.1, 150, 5, 1e-5, 'ln1', None),

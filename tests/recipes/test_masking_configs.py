@@ -19,13 +19,15 @@ from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [
-    path for folder in ('sbam', 'amr', 'simmim', 'bootmae') for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
+    path
+    for folder in ('sbam', 'amr', 'simmim', 'bootmae', 'cmae')
+    for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
 ]
 WITH_TOKENIZER = [ROOT / 'configs/beit/beit_vitb_300e.py', ROOT / 'configs/cae/cae_vitb_300e.py']
 EVERY = pytest.mark.parametrize('path', RECIPES, ids=lambda p: p.stem)
 EXPECTED = {
     'sbam': {'mae_vitb_400e', 'mae_vitb_800e', 'mae_vitl_400e', 'mae_vitl_800e', 'simmim_swinb_800e',
-             'simmim_vitb_800e', 'emae_vitb_300e', 'emae_vitb_800e', 'bootmae_vitb_800e'},
+             'simmim_vitb_800e', 'emae_vitb_300e', 'emae_vitb_800e', 'bootmae_vitb_800e', 'cmae_vitb_300e'},
     'simmim': {'swinb_800e', 'vitb_800e'},
     'bootmae': {'vitb_800e', 'vitl_800e'},
 }  # fmt: skip
@@ -56,7 +58,8 @@ def test_the_config_is_what_its_name_says(path):
     cfg = load(path)
     guard.check_config(cfg)
     family, method, _, _, epochs = parts_of_name(path)
-    assert cfg.model.type == {'mae': 'MAE', 'emae': 'EMAE', 'simmim': 'SimMIM', 'bootmae': 'BootMAE'}[method]
+    kinds = {'mae': 'MAE', 'emae': 'EMAE', 'cmae': 'CMAE', 'simmim': 'SimMIM', 'bootmae': 'BootMAE'}
+    assert cfg.model.type == kinds[method]
     assert cfg.train_cfg.max_epochs == epochs + (method == 'bootmae')  # the release has 801
     accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
     assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
@@ -71,7 +74,7 @@ def test_the_config_is_what_its_name_says(path):
         check_bootmae(cfg, family, large='vitl' in path.stem)
     if family is None:
         if method != 'bootmae':
-            assert masker == dict(type='RandomMasking', ratio=0.6)
+            assert masker == dict(type='RandomMasking', ratio=0.65 if method == 'cmae' else 0.6)
         return
     assert masker.type == ('SalienceParallelMasking' if method == 'emae' else 'SalienceMasking')
     assert masker.random_epochs == 100
@@ -79,7 +82,7 @@ def test_the_config_is_what_its_name_says(path):
     watch = ['AgreementWatchHook'] if method == 'emae' else []
     assert hooks == ['MaskDiagnosticsHook', *watch] and cfg.default_hooks.finite == dict(type='mim_mm.FiniteHook')
     assert cfg.default_hooks.clock == dict(type='mim_mm.ClockHook')
-    base = 0.6 if method == 'simmim' else 0.75
+    base = {'simmim': 0.6, 'cmae': 128 / 196}.get(method, 0.75)
     if family == 'amr':
         wanted = dict(type='AdaptiveRatio', base=base, delta_r=0.1, threshold=0.5, scope='per_image')
         if method == 'bootmae':  # one length for all images; less peaked salience
@@ -101,7 +104,7 @@ def test_the_model_builds_at_full_size(path):
     grid = model.grid
     pixels = 192 if backbone == 'swin' else 224
     assert (grid.height * grid.patch_size, grid.width * grid.patch_size) == (pixels, pixels)
-    assert cfg.train_dataloader.dataset.pipeline[1].scale == pixels
+    assert cfg.train_dataloader.dataset.pipeline[1].scale == (256 if method == 'cmae' else pixels)
     assert grid.embed_dims == {'vitb': 768, 'vitl': 1024, 'swinb': 128}[backbone + size]
     count = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     assert count == pytest.approx({'vitb': 85.7, 'vitl': 303.3, 'swinb': 86.7}[backbone + size], abs=0.2)

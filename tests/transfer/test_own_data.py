@@ -349,7 +349,7 @@ def test_at_least_500_steps(tmp_path, stage, count, gpus):
 
 METHODS = [
     path
-    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae')
+    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae')
     for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
 ]
 
@@ -375,6 +375,18 @@ def test_every_method_of_ours_writes_its_stages(path, tmp_path):
     pretrain = cfgs[0]
     assert not pretrain.get('strategy') and not pretrain.get('runner_type'), 'one process has nobody to share with'
     assert pretrain.get('optim_wrapper', {}).get('accumulative_counts', 1) * 8 <= 100
+
+
+@pytest.mark.parametrize('size', [224, 112])
+def test_views_keep_their_proportions_at_another_size(size):
+    def pipeline(name):
+        return Config.fromfile(ROOT / f'configs/_base_/datasets/{name}.py').train_pipeline
+
+    crop, _, shifted, _ = own_configs._resized(pipeline('imagenet_shifted_views'), size)[1:]
+    assert (crop['scale'], shifted['size']) == (256 * size // 224, size)
+    assert [view['shift'] for view in shifted['views']] == [0, 31 * size // 224]
+    views = own_configs._resized(pipeline('imagenet_multi_crop'), size)[1]['views']
+    assert [view['scale'] for view in views] == [size, size, 96 if size == 224 else 48]
 
 
 TINY_VIT = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)

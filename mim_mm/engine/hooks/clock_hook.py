@@ -7,6 +7,7 @@ from mmengine.runner import IterBasedTrainLoop
 
 from mim_mm.clock import Clock
 from mim_mm.engine.bare_model import bare_model
+from mim_mm.engine.batch_statistics import check_accumulation
 from mim_mm.masking.base import fixed_count, fixed_overlap
 from mim_mm.registry import HOOKS
 
@@ -44,10 +45,14 @@ class ClockHook(Hook):
     where it is missing; other models than :class:`mim_mm.algorithms.base.Pretraining` are left alone. Of several in one
     run one acts, the first that states a seed.
 
-    At the start it says what these masks mean for accumulated gradients (:func:`accumulation_note`).
+    At the start it says what these masks mean for accumulated gradients (:func:`accumulation_note`), and refuses these
+    for methods that take something from the batch as a whole, unless the config has ``allow_accumulation=True``.
 
     Args:
         seed: of the masks; None takes the run's (``randomness``).
+
+    Raises:
+        AccumulationRefused: before training.
     """
 
     # Before all hooks that look at the model or the masker; after the step before those that save.
@@ -63,9 +68,11 @@ class ClockHook(Hook):
         if not self.acts:
             return
         model.set_clock(self.clock(runner))
-        note = accumulation_note(model, getattr(getattr(runner, 'optim_wrapper', None), '_accumulative_counts', 1))
-        if note:
-            runner.logger.warning(note)
+        steps = getattr(getattr(runner, 'optim_wrapper', None), '_accumulative_counts', 1)
+        allowed = bool((getattr(runner, 'cfg', None) or {}).get('allow_accumulation'))
+        for note in (check_accumulation(type(model), steps, allowed), accumulation_note(model, steps)):
+            if note:
+                runner.logger.warning(note)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         if self.acts:

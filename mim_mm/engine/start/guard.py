@@ -29,8 +29,9 @@ from mim_mm.engine.start.checks.words import ConfigError
 # Keys that Runner reads from the config without being parameters of its constructor.
 _READ_ELSEWHERE = set(
     (
-        'activation_checkpointing auto_scale_lr classes_from_data compile custom_imports default_scope '
-        'efficient_conv_bn_eval find_unused_parameters max_pixels min_loaded model_wrapper_cfg optim_wrapper '
+        'activation_checkpointing allow_accumulation auto_scale_lr classes_from_data compile custom_imports '
+        'default_scope efficient_conv_bn_eval find_unused_parameters max_pixels min_loaded model_wrapper_cfg '
+        'optim_wrapper '
         'param_scheduler runner_type sync_bn trust_pickle tta_model tta_pipeline value_range'
     ).split()
 )

@@ -241,10 +241,20 @@ def _resized(pipeline: list[Any], size: int) -> list[Any]:
             resolution than they are tested at.
     """
     found = False
+    # A window of CMAE is a little smaller than the crop that it is cut from.
+    window = next((s['size'] for s in pipeline if str(s.get('type')).endswith('ShiftedViews')), None)
     for step in pipeline:
         name = str(step.get('type')).split('.')[-1]
         if name.endswith('RandomResizedCrop'):  # MAERandomResizedCrop, FastRandomResizedCrop
-            step['scale'], found = size, True
+            step['scale'], found = (-(-step['scale'] * size // window) if window else size), True
+        elif name == 'ShiftedViews':
+            views = [dict(view, shift=view.get('shift', 0) * size // window) for view in step['views']]
+            step.update(size=size, views=views)
+        elif name == 'MultiCrop':  # local views in the proportion to the first, in whole patches of 16 px
+            first = step['views'][0]['scale']
+            sides = [max(16, view['scale'] * size // first // 16 * 16) for view in step['views']]
+            views = [dict(v, scale=size if v['scale'] == first else s) for v, s in zip(step['views'], sides)]
+            step['views'], found = views, True
         elif name == 'ResizeEdge':
             step['scale'] = round(step['scale'] * size / 224)
         elif name == 'CenterCrop':

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mim_mm.engine.batch_statistics import AccumulationRefused, check_accumulation
 from mim_mm.engine.start.checks import lookup
 from mim_mm.engine.start.checks.argument_rules import rule_for
 from mim_mm.engine.start.checks.rules import as_number, complaint
@@ -45,6 +46,7 @@ def check_parts(cfg: Config) -> None:
     for part in parts_of(cfg):
         _check_part(part)
     _check_optim_wrapper(cfg)
+    _check_accumulation(cfg)
 
 
 def _check_part(part: Part) -> None:
@@ -157,3 +159,15 @@ def _check_optim_wrapper(cfg: Config) -> None:
         if known and name not in known:
             place = f'optim_wrapper.paramwise_cfg.{name}={shown(value)}'
             raise ConfigError(unknown(place, known, f'{constructor} has no option'))
+
+
+def _check_accumulation(cfg: Config) -> None:
+    """A method that takes something from the batch as a whole, with accumulated gradients."""
+    model, wrapper = cfg.get('model') or {}, cfg.get('optim_wrapper')
+    steps = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, Mapping) else 1
+    kinds = lookup.classes('MODELS', model.get('type'), cfg.get('default_scope') or 'mmengine')
+    for _, kind in kinds[:1]:
+        try:
+            check_accumulation(kind, steps, bool(cfg.get('allow_accumulation')))
+        except AccumulationRefused as error:
+            raise ConfigError(str(error)) from error

@@ -67,7 +67,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,requeue_delay=1
 KillWait=20
-MinJobAge=300
+MinJobAge=7200
 ReturnToService=2
 JobRequeue=1
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN

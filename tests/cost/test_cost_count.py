@@ -291,8 +291,11 @@ RECIPES = sorted(
 def test_every_recipe_is_counted_as_by_the_former_formulas(name):
     work = work_of(recipe(name))
     assert work.saved > 0 and work.trainable > 0
-    if name not in FORMER:  # other probes had no formula
-        assert work.kind == 'linear' and work.train > work.forward > 1e9
+    if name not in FORMER:  # later recipes, and probes that had no formula
+        kinds = dict(linear='linear', finetune='finetune', chains=None)
+        stage = 'probe' if 'probe' in name else 'pretrain'
+        assert work.kind == kinds.get(name.split('/')[0], stage) and work.train > work.forward
+        assert work.forward > (1e6 if name.startswith('evidence/') else 1e9)
         return
     model, kind, forward, training, params = FORMER[name]
     assert (work.model, work.kind) == (model, kind)

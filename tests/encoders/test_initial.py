@@ -181,6 +181,7 @@ HEADS = {  # std of the classifier, and of the release that says so
     'finetune/vits_finetune_200e': 0.02 * 0.001,  # iBOT, BEiT, CAE, SimMIM: std 0.02, times init_scale 0.001
     'finetune/vitb_finetune_ibot_100e': 0.02 * 0.001,
     'finetune/vitb_finetune_beit_100e': 0.02 * 0.001,
+    'finetune/vitb_finetune_bootmae_100e': 0.02 * 0.001,
     'finetune/vitb_finetune_cae_100e': 0.02 * 0.001,
     'finetune/vitb_finetune_simmim_100e': 0.02 * 0.001,
     'finetune/swinb_finetune_simmim_100e': 0.02,  # Swin has no init_scale

@@ -31,7 +31,7 @@ class Trained(Exception):
 def start(tmp_path, monkeypatch, capsys):
     """``start(recipe, change, *more)``: what ``tools/train.py`` says of it; data and model are out of reach."""
 
-    def trains(cfg, notes):
+    def trains(cfg, notes, args):
         raise Trained
 
     monkeypatch.setattr(guard, 'check_data_roots', lambda cfg: None)

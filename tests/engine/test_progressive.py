@@ -58,7 +58,7 @@ def config(image_folder, work_dir, kind='emae', stages=TINY_STAGES, workers=0, e
         'optim_wrapper.accumulative_counts': 1,
         'custom_hooks.1.stages': stages, 'work_dir': str(work_dir), **options,
     })  # fmt: skip
-    assert cfg.custom_hooks[2].type == 'mim_mm.ProgressiveResolutionHook'
+    assert cfg.custom_hooks[1].type == 'mim_mm.ProgressiveResolutionHook'
     return cfg
 
 

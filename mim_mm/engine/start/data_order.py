@@ -13,6 +13,8 @@ from typing import Any
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.dist import get_world_size
 
+from mim_mm.engine.stop.seeded_data import bare
+
 SAMPLED = 256  # images whose names are looked at, evenly spaced
 
 
@@ -21,7 +23,7 @@ def describe(loader) -> dict[str, Any]:
 
     ``order`` is None where the order depends on the batch or on the number of processes.
     """
-    dataset, sampler = loader.dataset, getattr(loader, 'sampler', None)
+    dataset, sampler = bare(loader.dataset), bare(getattr(loader, 'sampler', None))
     in_turns = type(sampler) in (DefaultSampler, InfiniteSampler) and _deals_whole_batches(loader)
     order = None
     if in_turns and isinstance(getattr(sampler, 'seed', None), int):
@@ -36,8 +38,7 @@ def describe(loader) -> dict[str, Any]:
 def _deals_whole_batches(loader) -> bool:
     from torch.utils.data import BatchSampler
 
-    batches = getattr(loader, 'batch_sampler', None)
-    return type(getattr(batches, 'batches', batches)) is BatchSampler
+    return type(bare(getattr(loader, 'batch_sampler', None))) is BatchSampler
 
 
 def images_an_iteration(loader) -> int | None:

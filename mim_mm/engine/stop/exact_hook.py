@@ -8,7 +8,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from mim_mm.compat.internals import built_loop, draws_by_rank
+from mim_mm.compat.internals import built_loop, draws_by_rank, resumes
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.stop import exact_resume
 from mim_mm.engine.stop.seeded_data import Passes, SeededLoader, set_seeds_again
@@ -59,13 +59,15 @@ class ExactResumeHook(Hook):
             states=checkpoint.pop(RANDOM, None),
             gradient=checkpoint.pop(GRADIENT, None) or {},
         )
+        seed = self._loaded['meta'].get('seed')
+        if resumes(runner) and isinstance(seed, int):  # mmengine takes it after this, as the seed of the run
+            set_seeds_again(runner.train_loop.dataloader, self._seed, seed, runner.logger.info)
 
     def before_train_epoch(self, runner) -> None:
         """Place the loader; the first time, after all that is done ``before_train``, where the checkpoint was."""
         loop, seen = runner.train_loop, 0
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         if self.data is None:
-            set_seeds_again(loop.dataloader, self._seed, runner.seed, runner.logger.info)
             self._rank = get_rank() if draws_by_rank(runner) else 0
             self.data = SeededLoader(loop.dataloader, runner.seed)
             loaded, self._loaded = self._loaded, None

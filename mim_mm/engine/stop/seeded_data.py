@@ -54,6 +54,11 @@ class _Wrapped:
         return getattr(self.wrapped, name)
 
 
+def bare(part):
+    """A data set, sampler or batch sampler below what this module put around it."""
+    return bare(part.wrapped) if isinstance(part, _Wrapped) else part
+
+
 class PlacedSampler(_Wrapped):
     """A sampler whose indices are :class:`Place`; others than integers stay as they are.
 

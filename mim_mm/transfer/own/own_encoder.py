@@ -65,7 +65,7 @@ class Encoder:
         size, linear, finetune = self.recipe()
         large, probe = size == 'vitl', 'linear/vitb_quick_probe'
         detect = 'coco/mask_rcnn_vith_simple_lsj_75e' if size == 'vith' else f'coco/mask_rcnn_{size}_fpn_lsj_100e'
-        tuned = dict(BEiT='beit', CAE='cae').get(self.method)
+        tuned = dict(BEiT='beit', CAE='cae', BootMAE='bootmae').get(self.method)
         tuned = (
             f'finetune/vitl_finetune_{tuned}_50e'
             if large and tuned
@@ -83,6 +83,8 @@ class Encoder:
             return dict(quick_probe=probe, linear=linear, finetune=tuned, detect=detect)
         if self.kind == 'BEiTPretrainViT':
             return dict(quick_probe=probe, linear='linear/vitb_beit_100e', finetune=tuned)
+        if self.kind == 'BEiTViT':  # BootMAE, whose linear probe reads an encoder that is cut off
+            return dict(quick_probe=probe, finetune=tuned)
         if self.kind == 'HiViT':
             return dict(quick_probe=probe, detect='coco/mask_rcnn_hivitb_fpn_ms_36e')
         if self.kind == 'SimMIMSwinTransformer':
@@ -116,6 +118,10 @@ class Encoder:
             if self.kind == 'BEiTPretrainViT' and stage == 'quick_probe':
                 positions = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, final_norm=True)
                 found.update(_delete_=True, type='mmpretrain.BEiTViT', arch=arch, **positions)
+            elif self.kind == 'BEiTViT' and stage == 'quick_probe':
+                known = ('use_abs_pos_emb', 'use_rel_pos_bias', 'use_shared_rel_pos_bias', 'layer_scale_init_value')
+                shared = {key: self.backbone[key] for key in known if key in self.backbone}
+                found.update(_delete_=True, type='mmpretrain.BEiTViT', arch=arch, final_norm=True, **shared)
         if self.backbone.get('layer_scale_init_value') is not None and self.is_vit:
             found['layer_scale_init_value'] = self.backbone['layer_scale_init_value']
         if channels != 3:

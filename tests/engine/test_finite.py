@@ -13,7 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from processes import free_port, spawn
+from processes import join, spawn, store
 from torch import nn
 
 from mim_mm.checkpoint.finite import newest_finite, not_finite_in_file
@@ -199,7 +199,7 @@ def test_a_scale_that_is_too_large_is_no_fault(scale, counted):
 
 def two_ranks(rank, folder, port, place):
     """One rank's loss or gradient is bad in the second of three steps; what each rank has afterwards is saved."""
-    torch.distributed.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+    join(rank, port)
     model = Net()
     wrapper = OptimWrapper(optimizer=OPTIMIZERS['adamw fused'](model.parameters()))
     parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
@@ -222,7 +222,8 @@ def two_ranks(rank, folder, port, place):
 
 @pytest.mark.parametrize('place', ['loss', 'gradient'])
 def test_what_is_bad_on_one_rank_is_left_out_on_both(place, tmp_path):
-    spawn(two_ranks, tmp_path, free_port(), place)
+    with store() as port:
+        spawn(two_ranks, tmp_path, port, place)
     (first, counts), (second, counts_1) = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
     assert same(first[1], first[0]) and same(second[1], second[0]) and not same(first[2], first[1])
     weights = [name for name in first[2] if 'running' not in name]

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 from mmengine.config import Config
-from processes import spawn
+from processes import join, spawn, store
 from torch.utils.data import DataLoader
 
 from mim_mm.compat import torchrun
@@ -165,9 +165,8 @@ def test_every_start_method_is_shielded(method):
 
 
 def _lose(rank, port, folder):
-    os.environ.update(RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     sys.stderr = open(f'{folder}/said{rank}', 'w')
-    torch.distributed.init_process_group('gloo', timeout=timeout_of(dict(env_cfg=dict(dist_cfg=dict(timeout=60)))))
+    join(rank, port, timeout=timeout_of(dict(env_cfg=dict(dist_cfg=dict(timeout=60)))))
     ranks.BEAT_S = 0.2
     ranks.WATCH.start(60.0, 3)
     try:
@@ -182,10 +181,8 @@ def _lose(rank, port, folder):
 
 @pytest.mark.process
 def test_a_killed_rank_ends_the_other_which_names_it(tmp_path):
-    from processes import free_port
-
-    with pytest.raises(Exception, match='SIGKILL|exit code 1'):
-        spawn(_lose, free_port(), str(tmp_path))
+    with store() as port, pytest.raises(Exception, match='SIGKILL|exit code 1'):
+        spawn(_lose, port, str(tmp_path))
     # The one that is left is ended by torch's launcher of processes, or by itself before.
     said = (tmp_path / 'said0').read_text()
     assert not said or 'lost rank 1 (host' in said and 'last step 3, which is dead or stopped' in said, said

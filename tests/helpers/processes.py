@@ -33,14 +33,14 @@ def store():
     yield str(held.port)
 
 
-def join(rank, port, ranks=2):
+def join(rank, port, ranks=2, **options):
     """In a rank: a gloo group of all of them, through the :func:`store` of the process that started them."""
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=port,
         TORCHELASTIC_USE_AGENT_STORE='True', TORCHELASTIC_RESTART_COUNT='0',
     )  # fmt: skip
     torch.set_num_threads(1)
-    torch.distributed.init_process_group('gloo')
+    torch.distributed.init_process_group('gloo', **options)
 
 
 def spawn(function, *args, ranks=2):

@@ -55,7 +55,7 @@ class ExactResumeHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         self._loaded = dict(
-            meta=dict(checkpoint.get('meta') or {}),
+            meta=checkpoint.get('meta') or {},  # itself: ResumeScheduleHook converts the place in it after this
             states=checkpoint.pop(RANDOM, None),
             gradient=checkpoint.pop(GRADIENT, None) or {},
         )

@@ -17,6 +17,5 @@ model = dict(
     masker=dict(_delete_=True, type='SalienceMasking', ratio=128 / 196, noise=0.5, random_epochs=100),
 )
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

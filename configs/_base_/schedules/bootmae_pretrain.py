@@ -18,6 +18,5 @@ param_scheduler = [
     dict(type='HalfCosineLR', eta_min=1e-4, by_epoch=True, begin=40, convert_to_iter_based=True, like='beit'),
 ]
 custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
     dict(type='MaskDiagnosticsHook', interval=500),
 ]

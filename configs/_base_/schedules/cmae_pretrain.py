@@ -18,6 +18,3 @@ param_scheduler = [
     dict(type='WarmupLR', start_factor=1e-4, by_epoch=True, end=40, convert_to_iter_based=True, like='beit'),
     dict(type='HalfCosineLR', by_epoch=True, begin=40, convert_to_iter_based=True, like='beit'),
 ]
-custom_hooks = [
-    dict(type='FiniteLossHook', interval=50),
-]

@@ -150,6 +150,8 @@ class ResumeScheduleHook(Hook):
         self._whole = same_tensors.tensor_kinds(model)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if not _is_built(runner.optim_wrapper):
+            return  # a model that was not trained
         pairs = by_name(runner.optim_wrapper, runner.param_schedulers)
         types = {name: [type(one).__name__ for one in schedulers] for name, (_, schedulers) in pairs.items()}
         loop, loader = runner.train_loop, runner.train_dataloader
@@ -170,8 +172,8 @@ class ResumeScheduleHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Called before model, optimizer and schedulers are filled: compare, convert, keep what the config built."""
-        if not hasattr(runner.optim_wrapper, 'param_groups') and not isinstance(runner.optim_wrapper, OptimWrapperDict):
-            return  # an evaluation: nothing was built
+        if not _is_built(runner.optim_wrapper):
+            return  # an evaluation
         pairs = by_name(runner.optim_wrapper, runner.param_schedulers)
         self._built = {
             name: ([numbers(group) for group in wrapper.param_groups], [state(one) for one in schedulers])
@@ -298,6 +300,11 @@ class ResumeScheduleHook(Hook):
                 'batch size, number of devices or data, or the middle of an epoch; it does not say which. Resume '
                 'with the settings that it was trained with, from the end of an epoch'
             )
+
+
+def _is_built(wrapper) -> bool:
+    """Whether a Runner has made its optimizer out of the config already."""
+    return isinstance(wrapper, OptimWrapperDict) or hasattr(wrapper, 'param_groups')
 
 
 def _names(runner) -> dict[int, str]:

@@ -21,10 +21,10 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.grid masking.parallel masking.random masking.salience '
+    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.parallel masking.random masking.salience '
     'masking.salience_parallel '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.cae algorithms.emae algorithms.mae algorithms.simmim '
+    'algorithms.beit algorithms.cae algorithms.dino algorithms.emae algorithms.ibot algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
     'data.device_decode data.own_images '

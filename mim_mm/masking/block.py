@@ -33,7 +33,7 @@ class BlockMasking(Masker):
     fits, the last row and column included. It is taken if it adds at least one patch and no more than are still to
     hide. After 10 proposals in a row that are not taken the mask is finished: BEiT's masks stay a bit below 75 of 196.
 
-    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
+    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none', round_down=True``. CAE: ``ratio=0.5, fill='blocks'``.
     BootMAE: ``ratio=120/196, max_block=60, fill='blocks'`` for its block part.
 
     Args:
@@ -46,6 +46,8 @@ class BlockMasking(Masker):
             all images hide the same number and shapes are static; 'blocks' goes on with blocks to the exact number
             (CAE, mmpretrain); 'none' leaves them visible as BEiT does: the plan is ragged.
         grid: rows and columns; None takes the square.
+        round_down: with ``fill='none'``, hide no more than ``N * ratio`` and propose areas up to what is left of that
+            number unrounded, as iBOT does.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class BlockMasking(Masker):
         min_aspect: float = 0.3,
         fill: str = 'random',
         grid: tuple[int, int] | None = None,
+        round_down: bool = False,
     ) -> None:
         low, high = check_ratio(ratio)
         if fill not in FILLS:
@@ -64,7 +67,9 @@ class BlockMasking(Masker):
             raise ValueError(f'min_aspect is {min_aspect}: height / width is in [min_aspect, 1 / min_aspect], e.g. 0.3')
         if min_block is not None and min_block < 1 or max_block is not None and max_block < (min_block or 1):
             raise ValueError(f'min_block={min_block}, max_block={max_block}: need 1 <= min_block <= max_block')
-        self.ratio, self.fill, self.grid = (low, high), fill, grid
+        if round_down and fill != 'none':
+            raise ValueError(f"round_down=True with fill='{fill}': only fill='none' may hide fewer than were asked for")
+        self.ratio, self.fill, self.grid, self.round_down = (low, high), fill, grid, round_down
         self.min_block, self.max_block, self.min_aspect = min_block, max_block, min_aspect
 
     @property
@@ -97,8 +102,11 @@ class BlockMasking(Masker):
         return MaskPlan.from_lengths(order, patches - wanted)
 
     def _wanted(self, batch: int, patches: int, tokens: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Long (B,) on the CPU, how many patches each image shall hide."""
+        """(B,) on the CPU, how many patches each image shall hide: whole numbers unless ``round_down``."""
         low, high = self.ratio
+        if self.round_down:
+            drawn = draw_uniform((batch,), tokens, generator).cpu().double()
+            return patches * (low + (high - low) * drawn)
         fewest, most = num_hidden(patches, low), num_hidden(patches, high)
         if low == high:
             return torch.full((batch,), fewest)
@@ -111,7 +119,7 @@ class BlockMasking(Masker):
         """Bool (B, rows, columns) on the CPU, True where a block lies; all images of the batch side by side.
 
         Args:
-            wanted: long (B,) on the CPU, patches to hide of each.
+            wanted: (B,) on the CPU, patches to hide of each.
         """
         rows, columns = shape
         smallest = max(1, (min(shape) // 3) ** 2) if self.min_block is None else self.min_block

@@ -27,7 +27,7 @@ MODELS = _child(
     'algorithms.beit algorithms.cae algorithms.dino algorithms.emae algorithms.ibot algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
-    'data.device_decode data.own_images '
+    'data.colours data.device_decode data.own_images '
     'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe',
 )
 DATASETS = _child(
@@ -37,7 +37,7 @@ DATASETS = _child(
 )
 TRANSFORMS = _child(
     _root.TRANSFORMS,
-    'data.device_decode data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled',
+    'data.device_decode data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled data.views',
 )
 HOOKS = _child(
     _root.HOOKS,

@@ -42,11 +42,11 @@ TRANSFORMS = _child(
 HOOKS = _child(
     _root.HOOKS,
     _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
-    'engine.hooks.fused_attention_hook engine.hooks.load_hook engine.hooks.mask_diagnostics_hook '
+    'engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook engine.hooks.mask_diagnostics_hook '
     'engine.hooks.pretrain_hooks engine.hooks.progress engine.hooks.progressive_hook '
     'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
     'engine.stop.checkpoint_hook engine.stop.stop_hook '
-    'evaluation.probes.probe_metric evaluation.quality.quality_hook',
+    'evaluation.probes.probe_metric evaluation.quality.collapse_hook evaluation.quality.quality_hook',
 )
 OPTIMIZERS = _child(_root.OPTIMIZERS, _FIT + 'engine.optim.lars')
 OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, _FIT + 'engine.optim.precision')

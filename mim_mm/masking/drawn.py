@@ -35,42 +35,46 @@ class DrawnRatio(Masker):
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f'share is {share}: the probability that an image is masked lies in (0, 1], e.g. 0.5')
-        self.masker = MODELS.build(masker)
+        self.inner = MODELS.build(masker)
         self.ratio = None if ratio is None else check_ratio(ratio)
         self.share = share
 
     @property
     def needs_attention(self) -> bool:
-        return needs_attention(self.masker)
+        return needs_attention(self.inner)
+
+    @property
+    def logit_scale(self) -> float | None:
+        return getattr(self.inner, 'logit_scale', None)
 
     @property
     def random_epochs(self) -> int:
         """Those of the masker."""
-        return getattr(self.masker, 'random_epochs', 0)
+        return getattr(self.inner, 'random_epochs', 0)
 
     @property
     def published(self) -> str:
-        inner = published(self.masker)
+        inner = published(self.inner)
         return inner if self.ratio is None else f'{inner.split(" r=")[0]} {ratio_text(self.ratio)}'
 
     def counts(self, num_patches: int) -> list[PartCount]:
         if self.ratio is None:
-            return counts(self.masker, num_patches)
+            return counts(self.inner, num_patches)
         hidden = patches_of(num_patches, sum(map(exact_ratio, self.ratio)) / 2, down=True)
         return [PartCount(num_patches - hidden, hidden)]
 
     def set_clock(self, clock: Clock) -> None:
         super().set_clock(clock)
-        set_clock(self.masker, clock)
+        set_clock(self.inner, clock)
 
     def __call__(
         self, tokens: Tensor, generator: torch.Generator | None = None, attention: Tensor | None = None
     ) -> MaskPlan:
         """``tokens`` (B, N, D) for the masker, with ``attention`` (B, N) where it needs it; a plan with K = 1."""
-        plan = self.masker(tokens, generator, **({'attention': attention} if self.needs_attention else {}))
+        plan = self.inner(tokens, generator, **({'attention': attention} if self.needs_attention else {}))
         if plan.num_parts != 1 or plan.num_thrown:
             raise ValueError(
-                f'{type(self.masker).__name__} gives {plan.num_parts} parts and throws {plan.num_thrown} patches away: '
+                f'{type(self.inner).__name__} gives {plan.num_parts} parts and throws {plan.num_thrown} patches away: '
                 'DrawnRatio wants a masker of one part that throws none, e.g. RandomMasking or SalienceMasking'
             )
         batch, patches = len(plan.order), plan.num_patches

@@ -8,7 +8,7 @@ Blocks of at least (8 // 3) ** 2 = 4 patches on the grid of 8 x 8; large views o
 _base_ = './pretrain_dino.py'
 
 model = dict(
-    type='IBOT',
+    type='iBOT',
     masker=dict(
         type='DrawnRatio',
         ratio=None,

@@ -48,15 +48,15 @@ class TeacherTemperature:
 
     def __call__(self, clock: Clock | None) -> float:
         """At a moment; without a clock that of the first epoch."""
-        if clock is not None and clock.epoch is None:
+        epoch = 0 if clock is None else clock.epoch
+        if self.epochs and epoch is None:
             raise ValueError(
-                'the temperature of the teacher follows the epoch, and the training loader has no length: give a data '
-                'set with a length, or teacher_temp with epochs=0'
-            ) if self.epochs > 0 else None
-        epoch = 0 if clock is None or clock.epoch is None else clock.epoch
-        if epoch >= self.epochs - 1:
-            return self.end if self.epochs != 1 or epoch else self.start
-        return self.start + (self.end - self.start) * epoch / (self.epochs - 1)
+                f'teacher_temp warms up over {self.epochs} epochs, and the training loader has no length: give a data '
+                'set with a length, or epochs=0'
+            )
+        if not self.epochs or epoch >= self.epochs:
+            return self.end
+        return self.start + (self.end - self.start) * epoch / max(1, self.epochs - 1)
 
 
 class Centre(nn.Module):
@@ -102,7 +102,7 @@ class SelfDistillation(Pretraining):
         data_preprocessor: as :class:`Pretraining`; ``mmpretrain.SelfSupDataPreprocessor`` takes lists.
     """
 
-    batch_statistics = 'the centres are means over the images of one forward pass'
+    batch_statistics = 'centres that are means over the batch'
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ from mim_mm.masking.plan import MaskPlan
 from mim_mm.registry import MODELS
 
 
-@MODELS.register_module()
+@MODELS.register_module(name='iBOT')
 class IBOT(SelfDistillation):
     """DINO's loss on class tokens, and the same on patches that the student does not see and the teacher does.
 

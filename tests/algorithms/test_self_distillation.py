@@ -25,9 +25,9 @@ BLOCKS = dict(
 )
 
 
-def build(kind='IBOT', **options):
+def build(kind='iBOT', **options):
     torch.manual_seed(3)
-    if kind == 'IBOT':
+    if kind == 'iBOT':
         options.setdefault('masker', BLOCKS)
         options.setdefault('patch_temp', dict(start=0.04, end=0.06, epochs=3))
     options.setdefault('teacher_temp', dict(start=0.04, end=0.07, epochs=3))
@@ -142,7 +142,7 @@ def uneven_mask(rows=6, seed=0):
     return mask
 
 
-@pytest.mark.parametrize('kind, clip', [('DINO', 0.05), ('IBOT', 0.5)])
+@pytest.mark.parametrize('kind, clip', [('DINO', 0.05), ('iBOT', 0.5)])
 def test_two_steps_are_those_of_a_plain_restatement(kind, clip):
     """Losses, gradients, clipped gradients, weights, teacher and centres, in float64; the last layer thaws between."""
     model = build(kind, momentum=dict(start=0.9)).double()
@@ -162,7 +162,7 @@ def test_two_steps_are_those_of_a_plain_restatement(kind, clip):
     centres = [torch.zeros(24, dtype=torch.float64)] * 2
     for epoch in range(2):
         inputs, mask = views(seed=epoch), None
-        if kind == 'IBOT':
+        if kind == 'iBOT':
             mask = uneven_mask(seed=epoch)
             model.masker = Given(mask)
         model.begin_step(Clock(0, epoch, epoch, epoch / 10, 1))
@@ -199,7 +199,7 @@ def test_two_steps_are_those_of_a_plain_restatement(kind, clip):
         for name, value in state.items():
             torch.testing.assert_close(names[name].detach(), value.detach(), rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(model.centre.mean, followed[0], rtol=1e-6, atol=1e-10)
-        if kind == 'IBOT':
+        if kind == 'iBOT':
             torch.testing.assert_close(model.patch_centre.mean, followed[1], rtol=1e-6, atol=1e-10)
         centres = (followed * 2)[:2]
 
@@ -301,7 +301,7 @@ def test_heads_are_copied_and_load_all_three_spellings():
 def test_initialisation_is_that_of_the_releases():
     torch.manual_seed(0)
     vit = dict(VIT, arch=dict(embed_dims=128, num_layers=2, num_heads=2, feedforward_channels=512))
-    model = MODELS.build(dict(type='IBOT', _scope_='mim_mm', backbone=vit, head=dict(HEAD), masker=BLOCKS))
+    model = MODELS.build(dict(type='iBOT', _scope_='mim_mm', backbone=vit, head=dict(HEAD), masker=BLOCKS))
     model.backbone.init_weights = lambda: None
     model.init_weights()
     for name, value in model.named_parameters():
@@ -366,9 +366,9 @@ def test_hints_and_high_follow_the_teachers_attention_of_the_same_pass():
 def one_rank(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
-    for kind in ('DINO', 'IBOT'):
+    for kind in ('DINO', 'iBOT'):
         model = build(kind).double()
-        if kind == 'IBOT':
+        if kind == 'iBOT':
             model.masker = Given(uneven_mask().view(2, 3, 16)[:, slice(rank, rank + 1)].flatten(0, 1))
         wrapped = DistributedDataParallel(model)
         model.begin_step(Clock(0, 0, 1, 0.1, 1))
@@ -384,9 +384,9 @@ def one_rank(rank, folder):
 
 def test_two_ranks_are_one_with_the_whole_batch(tmp_path):
     spawn(one_rank, str(tmp_path))
-    for kind in ('DINO', 'IBOT'):
+    for kind in ('DINO', 'iBOT'):
         model = build(kind).double()
-        if kind == 'IBOT':
+        if kind == 'iBOT':
             model.masker = Given(uneven_mask().view(2, 3, 16)[:, :2].flatten(0, 1))
         model.begin_step(Clock(0, 0, 1, 0.1, 1))
         out = model.loss([view[:2] for view in views()])

@@ -2,7 +2,7 @@
 # and patches.
 model = dict(
     _scope_='mim_mm',
-    type='IBOT',
+    type='iBOT',
     backbone=dict(
         type='mmpretrain.VisionTransformer',
         arch='deit-small',

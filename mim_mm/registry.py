@@ -21,8 +21,8 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.parallel masking.random masking.salience '
-    'masking.salience_parallel '
+    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.parallel masking.random '
+    'masking.salience masking.salience_parallel '
     'decoders.cross_decoder decoders.mae_decoder '
     'algorithms.beit algorithms.cae algorithms.dino algorithms.emae algorithms.ibot algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
@@ -42,9 +42,9 @@ TRANSFORMS = _child(
 HOOKS = _child(
     _root.HOOKS,
     _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
-    'engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook engine.hooks.mask_diagnostics_hook '
-    'engine.hooks.pretrain_hooks engine.hooks.progress engine.hooks.progressive_hook '
-    'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
+    'engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook '
+    'engine.hooks.mask_diagnostics_hook engine.hooks.pretrain_hooks engine.hooks.progress '
+    'engine.hooks.progressive_hook engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
     'engine.stop.checkpoint_hook engine.stop.stop_hook '
     'evaluation.probes.probe_metric evaluation.quality.collapse_hook evaluation.quality.quality_hook',
 )

@@ -5,8 +5,8 @@
 Published: k-NN 75.0, linear 77.5, of the teacher (custom_hooks.0.prefix=teacher.backbone.).
 The student does not see what the class token of the teacher attends to.
 One ratio a step and process, U(0.1, 0.5); each large view is masked with probability 1/2.
-Batch 800 = 8 x 100 (release: 8 x 100), never accumulated: the centres are means over one batch. Others: --auto-scale-lr.
-COST
+Batch 800 = 8 x 100 (release: 8 x 100), never accumulated: centres are means over a batch. Others: --auto-scale-lr.
+Cost: not counted here yet (tools/plan.py).
 """
 
 _base_ = [

@@ -3,10 +3,11 @@
     tools/dist_train.sh configs/attmask/attmask_hint_vits_100e.py 8
 
 Published: k-NN 72.8, linear 76.1, of the teacher (custom_hooks.0.prefix=teacher.backbone.).
-The student does not see what the class token of the teacher attends to, but for 1 to 9 of the 19 patches that it attends to most.
+The student does not see what the class token of the teacher attends to, but for 1 to 9 of the 19 patches of
+most attention.
 One ratio a step and process, U(0.1, 0.5); each large view is masked with probability 1/2.
 Batch 240 = 8 x 30 (release: 4 x 60), never accumulated: the centres are means over one batch. Others: --auto-scale-lr.
-COST
+Cost: not counted here yet (tools/plan.py).
 """
 
 _base_ = '../ibot/ibot_vits_800e.py'

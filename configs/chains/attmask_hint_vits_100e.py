@@ -3,7 +3,8 @@
     tools/transfer.py configs/chains/attmask_hint_vits_100e.py --gpus 8
 
 Published: k-NN 72.8, linear 76.1 (Kakogeorgiou et al., ECCV 2022).
-Everything downstream starts from the teacher, as the release evaluates it; k-NN: tools/knn.py --prefix teacher.backbone.
+Everything downstream starts from the teacher, as the release evaluates it; k-NN: tools/knn.py with
+--prefix teacher.backbone.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the recipes.
 """
 

@@ -3,7 +3,8 @@
     tools/transfer.py configs/chains/dino_vits_800e.py --gpus 8
 
 Published: k-NN 74.5, linear 77.0 (Caron et al., ICCV 2021); fine-tuning with the settings of iBOT.
-Everything downstream starts from the teacher, as the release evaluates it; k-NN: tools/knn.py --prefix teacher.backbone.
+Everything downstream starts from the teacher, as the release evaluates it; k-NN: tools/knn.py with
+--prefix teacher.backbone.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the recipes.
 """
 

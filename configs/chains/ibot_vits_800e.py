@@ -3,7 +3,8 @@
     tools/transfer.py configs/chains/ibot_vits_800e.py --gpus 8
 
 Published: k-NN 75.2, linear 77.9, fine-tune 82.3 (Zhou et al., ICLR 2022).
-Everything downstream starts from the teacher, as the release evaluates it; k-NN: tools/knn.py --prefix teacher.backbone.
+Everything downstream starts from the teacher, as the release evaluates it; k-NN: tools/knn.py with
+--prefix teacher.backbone.
 Needs data/imagenet and data/coco (or --data-root imagenet=DIR coco=DIR). Cost: the sum of the recipes.
 """
 

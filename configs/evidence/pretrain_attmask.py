@@ -1,6 +1,6 @@
 """Small scale, AttMask (hint) on CIFAR-10: as pretrain_ibot.py, hiding what the teacher's class token attends to.
 
-    python tools/train.py configs/evidence/pretrain_attmask.py --data-root CIFAR
+python tools/train.py configs/evidence/pretrain_attmask.py --data-root CIFAR
 """
 
 _base_ = './pretrain_ibot.py'

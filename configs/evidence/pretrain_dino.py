@@ -3,8 +3,8 @@
     python tools/train.py configs/evidence/pretrain_dino.py --data-root CIFAR
 
 CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 32, rate and momentum for
-it chosen by hand, not swept; 1024 prototypes; no blur, which leaves little of 32 px. The head trains from the start: the
-first epoch, which the releases leave it fixed for, is a quarter of all. In fp32.
+it chosen by hand, not swept; 1024 prototypes; no blur, which leaves little of 32 px. The head trains from the start:
+the first epoch, for which the releases leave it fixed, is a quarter of all. In fp32.
 """
 
 _base_ = ['../_base_/models/dino_vit.py', '../_base_/schedules/dino_pretrain.py', '../_base_/default_runtime.py']

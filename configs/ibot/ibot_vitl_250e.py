@@ -7,7 +7,7 @@ Published: k-NN 78.0, linear 81.0, fine-tune 84.8; of the teacher
 From memory, not in any repository of ours: epochs, lr 7.5e-4, its end 2e-6, clip 0.3, temperature over 50 epochs,
 normalised last layer fixed for 3 epochs, crops split at 0.32. Check them before a paper rests on this recipe.
 Batch 1024 = 8 x 128, never accumulated: the centres are means over one batch. Other batches: --auto-scale-lr.
-COST
+Cost: not counted here yet (tools/plan.py).
 """
 
 _base_ = [

@@ -2,12 +2,13 @@
 
     tools/dist_train.sh configs/sbam/sbam_ibot_vitb_400e.py 8
 
-Published: 71.5 -> 74.4 for "iBoT (ViT-B)" with SBAM, an unlabelled figure that is no fine-tuning of ViT-B (iBOT's own is
-84.0). No code of it was released: the place is our reading.
+Published: 71.5 -> 74.4 for "iBoT (ViT-B)" with SBAM, an unlabelled figure that is no fine-tuning of ViT-B (iBOT's own
+is 84.0). No code of it was released: the place is our reading.
 Masks between teacher and student: salience of the student's patch embedding with positions; each large view keeps
-iBOT's own count, none with probability 1/2, else int(196 r) with r of U(0.1, 0.5). Small views and the teacher are whole.
+iBOT's own count, none with probability 1/2, else int(196 r) with r of U(0.1, 0.5). Small views and the teacher's are
+whole.
 Everything else, what is from memory included: ibot_vitb_400e.py.
-COST
+Cost: not counted here yet (tools/plan.py).
 """
 
 _base_ = '../ibot/ibot_vitb_400e.py'

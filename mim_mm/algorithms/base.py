@@ -127,7 +127,8 @@ class Pretraining(BaseModel):
         """What the masker hides of images with the embedded patches ``tokens`` (B, N, D); no gradient flows into it.
 
         A masker with ``needs_attention`` gets the attention of the class token too: ``attention`` (B, N) where the
-        method has it at hand, else from a pass of the whole image through the backbone. Tokens and attention are averaged over each of the ``units``, if there are any.
+        method has it at hand, else from a pass of the whole image through the backbone. Tokens and attention are
+        averaged over each of the ``units``, if there are any.
 
         Raises:
             ValueError: the masker needs attention that the backbone does not have, or throws patches away that it

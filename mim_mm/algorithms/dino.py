@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mim_mm.algorithms.base import Terms
-from mim_mm.algorithms.distillation import NUM_GLOBALS, SelfDistillation
+from mim_mm.algorithms.distillation import COLD, MOMENTUM, NUM_GLOBALS, SelfDistillation
 from mim_mm.registry import MODELS
 
 
@@ -28,8 +28,8 @@ class DINO(SelfDistillation):
         self,
         backbone: dict,
         head: dict,
-        momentum: float | dict | Sequence = dict(start=0.996, end=1.0),
-        teacher_temp: dict = dict(start=0.04, end=0.04, epochs=0),
+        momentum: float | dict | Sequence = MOMENTUM,
+        teacher_temp: Mapping = COLD,
         **kwargs,
     ) -> None:
         super().__init__(backbone, None, head, momentum, teacher_temp, **kwargs)

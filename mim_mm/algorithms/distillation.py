@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 import torch
 from mmengine.dist import all_reduce
@@ -19,6 +20,10 @@ from mim_mm.encoders.initial import init_dino
 from mim_mm.encoders.positions import plain_drop_path
 
 NUM_GLOBALS = 2  # views that the teacher sees
+# What the releases have where a recipe says nothing.
+MOMENTUM = MappingProxyType(dict(start=0.996, end=1.0))
+COLD = MappingProxyType(dict(start=0.04, end=0.04, epochs=0))
+WARMING = MappingProxyType(dict(start=0.04, end=0.07, epochs=30))
 
 
 def widen(x: Tensor) -> Tensor:
@@ -110,7 +115,7 @@ class SelfDistillation(Pretraining):
         masker: dict | None,
         head: dict,
         momentum: float | dict | Sequence,
-        teacher_temp: dict,
+        teacher_temp: Mapping,
         student_temp: float = 0.1,
         centre_momentum: float = 0.9,
         data_preprocessor: dict | None = None,

@@ -6,14 +6,16 @@ SBAM's masks on iBOT (Choi et al., ECCV 2024, arXiv 2404.08327).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.distillation import (
+    MOMENTUM,
     NUM_GLOBALS,
+    WARMING,
     Centre,
     SelfDistillation,
     TeacherTemperature,
@@ -55,17 +57,15 @@ class IBOT(SelfDistillation):
         backbone: dict,
         masker: dict,
         head: dict,
-        momentum: float | dict | Sequence = dict(start=0.996, end=1.0),
-        teacher_temp: dict = dict(start=0.04, end=0.07, epochs=30),
-        patch_temp: dict = dict(start=0.04, end=0.07, epochs=30),
+        momentum: float | dict | Sequence = MOMENTUM,
+        teacher_temp: Mapping = WARMING,
+        patch_temp: Mapping = WARMING,
         cls_weight: float = 1.0,
         patch_weight: float = 1.0,
         centre_momentum: float = 0.9,
         **kwargs,
     ) -> None:
-        super().__init__(
-            backbone, masker, head, momentum, teacher_temp, centre_momentum=centre_momentum, **kwargs
-        )
+        super().__init__(backbone, masker, head, momentum, teacher_temp, centre_momentum=centre_momentum, **kwargs)
         self.mask_token = nn.Parameter(torch.zeros(1, self.encoder.width))
         self.patch_temperature = TeacherTemperature(**patch_temp)
         self.patch_centre = Centre(head.get('patch_out_dims') or head['out_dims'], centre_momentum)
@@ -89,8 +89,8 @@ class IBOT(SelfDistillation):
         plan = self.draw_plan(tokens, self.mask_generator, attention=attention)
         if plan.num_parts != 1:
             raise ValueError(
-                f'{type(self.masker).__name__} makes {plan.num_parts} parts of a view, and iBOT compares each view with '
-                'itself, once: use a masker of one part, e.g. BlockMasking'
+                f'{type(self.masker).__name__} makes {plan.num_parts} parts of a view, and iBOT compares each view '
+                'with itself, once: use a masker of one part, e.g. BlockMasking'
             )
         masked = self.mask_token + self.encoder.positions(whole.shape[-2:])
         seen, _ = self.encoder.encode_tokens(torch.where(plan.mask[:, 0, :, None], masked, tokens))

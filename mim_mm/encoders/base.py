@@ -183,7 +183,7 @@ class Encoder:
             attention: the class token's attention of the last block too, from the same pass.
 
         Returns:
-            (B, P+N, D) after the final norm, prefix tokens first; and what :meth:`cls_attention` gives, (B, N), or None.
+            (B, P+N, D) after the final norm, prefix tokens first; and (B, N) of :meth:`cls_attention`, or None.
         """
         raise refusal(type(self.backbone), 'encode_tokens')
 

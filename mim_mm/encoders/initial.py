@@ -1,4 +1,4 @@
-"""How the releases of BEiT, SimMIM, CAE, DINO and iBOT initialise their encoders; mmpretrain's backbones start otherwise.
+"""How the releases of BEiT, SimMIM, CAE, DINO and iBOT initialise encoders; mmpretrain's backbones start otherwise.
 
 Theirs draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
 absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.

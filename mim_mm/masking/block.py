@@ -33,7 +33,8 @@ class BlockMasking(Masker):
     fits, the last row and column included. It is taken if it adds at least one patch and no more than are still to
     hide. After 10 proposals in a row that are not taken the mask is finished: BEiT's masks stay a bit below 75 of 196.
 
-    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none', round_down=True``. CAE: ``ratio=0.5, fill='blocks'``.
+    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none', round_down=True``. CAE:
+    ``ratio=0.5, fill='blocks'``.
     BootMAE: ``ratio=120/196, max_block=60, fill='blocks'`` for its block part.
 
     Args:

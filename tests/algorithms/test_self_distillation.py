@@ -151,7 +151,9 @@ def test_two_steps_are_those_of_a_plain_restatement(kind, clip):
         optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.04), constructor='mim_mm.LayerDecayConstructor',
         paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0, no_decay=[]),
     ))  # fmt: skip
-    state = {k: v.clone().requires_grad_('teacher' not in k) for k, v in model.state_dict().items() if 'centre' not in k}
+    state = {
+        k: v.clone().requires_grad_('teacher' not in k) for k, v in model.state_dict().items() if 'centre' not in k
+    }
     trained = {k: v for k, v in state.items() if v.requires_grad}
     decayed = {k for k, v in trained.items() if v.ndim > 1}
     groups = [
@@ -266,7 +268,9 @@ def test_rate_and_weight_decay_follow_the_tables_of_dino():
 def test_positions_of_small_views_are_resampled_by_the_scale_of_dino():
     table = torch.randn(1, 196, 8, dtype=torch.float64)
     maps = table.reshape(1, 14, 14, 8).permute(0, 3, 1, 2)
-    wanted = F.interpolate(maps, scale_factor=(6.1 / 14, 6.1 / 14), mode='bicubic').permute(0, 2, 3, 1).reshape(1, 36, 8)
+    wanted = (
+        F.interpolate(maps, scale_factor=(6.1 / 14, 6.1 / 14), mode='bicubic').permute(0, 2, 3, 1).reshape(1, 36, 8)
+    )
     assert torch.equal(positions_by_scale(table, (14, 14), (6, 6)), wanted)
     plain = F.interpolate(maps, size=(6, 6), mode='bicubic').permute(0, 2, 3, 1).reshape(1, 36, 8)
     assert (plain - wanted).abs().max() > 0.01

@@ -1,4 +1,4 @@
-"""Runs of iBOT through mmengine's Runner: frozen layers, resumed runs, each gradient clipped, and alarms of collapse."""
+"""Runs of iBOT through mmengine's Runner: frozen layers, resumed runs, clipped gradients, and alarms of collapse."""
 
 import copy
 import logging

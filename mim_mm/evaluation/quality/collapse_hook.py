@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.hooks.clock_hook import epoch_length
-from mim_mm.registry import HOOKS
 from mim_mm.evaluation.quality.variety import collapse_signs, variety
+from mim_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
@@ -18,7 +18,7 @@ class CollapseHook(Hook):
 
     Looks at ``model.seen_features``, those of the last step (:class:`mim_mm.algorithms.base.Pretraining`), and at the
     metrics ``teacher_entropy`` and ``teacher_spread`` of methods that have a teacher with prototypes. Adds
-    ``feature_std`` and ``feature_rank`` (:func:`mim_mm.evaluation.quality.variety.variety`) to the log; they stand until the next look.
+    ``feature_std`` and ``feature_rank`` (:mod:`mim_mm.evaluation.quality.variety`) to the log, until the next look.
     A model without either is left alone. The first process alone looks, at its own share of the batch.
 
     Args:

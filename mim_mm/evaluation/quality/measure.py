@@ -221,7 +221,8 @@ def measure_quality(backbone: nn.Module, data: QualityData, device: str | torch.
         backbone: on ``device``, in any mode, which it keeps; no gradient, no random state is touched.
 
     Returns:
-        dict(knn_top1, probe_top1, feature_std, feature_rank, knn=dict, probe=dict, images=dict, classes, seconds=dict(features, knn, probe)).
+        dict(knn_top1, probe_top1, feature_std, feature_rank, knn=dict, probe=dict, images=dict, classes,
+        seconds=dict(features, knn, probe)).
 
     Raises:
         RuntimeError: on every rank alike; the message is that of the first problem.

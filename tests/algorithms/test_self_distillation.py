@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
+from masker_table import table
 from mmengine.optim import build_optim_wrapper
 from processes import spawn
 from tiny import VIT
@@ -20,6 +21,10 @@ from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 
 HEAD = dict(out_dims=24, hidden_dims=16, bottleneck_dims=8, norm_last_layer=False)
+SPLIT = ('independent', 'parallel', 'complementary')
+SEVERAL_PARTS = {name for name in table() if name in SPLIT or name.startswith('salience-')}
+    name for name in table() if name in ('independent', 'parallel', 'complementary') or 'salience-' in name
+}
 BLOCKS = dict(
     type='DrawnRatio', ratio=None, masker=dict(type='BlockMasking', ratio=(0.1, 0.5), fill='none', round_down=True)
 )
@@ -362,6 +367,21 @@ def test_hints_and_high_follow_the_teachers_attention_of_the_same_pass():
     mask = model.plan(whole, torch.Generator().manual_seed(0)).mask[:, 0]
     for row, score in zip(mask, attention):
         assert 1 <= row.sum() <= 8 and score[row].min() >= score[~row].max()
+
+
+@pytest.mark.parametrize('name', sorted(table()))
+def test_ibot_trains_under_maskers(name):
+    model, inputs = build(masker=table()[name]), views(batch=2, dtype=torch.float32)
+    model.mask_generator = torch.Generator().manual_seed(0)
+    if name in SEVERAL_PARTS or name == 'amt':
+        with pytest.raises(ValueError, match='parts of a view|throws .* patches away'):
+            model.loss(inputs)
+        return
+    out = model.loss(inputs)
+    assert all(torch.isfinite(value) for value in out.values()), out
+    total(out).backward()
+    for label, parameter in model.named_parameters():
+        assert not parameter.requires_grad or torch.isfinite(parameter.grad).all(), label
 
 
 # ---- two ranks

@@ -23,8 +23,6 @@ from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 HEAD = dict(out_dims=24, hidden_dims=16, bottleneck_dims=8, norm_last_layer=False)
 SPLIT = ('independent', 'parallel', 'complementary')
 SEVERAL_PARTS = {name for name in table() if name in SPLIT or name.startswith('salience-')}
-    name for name in table() if name in ('independent', 'parallel', 'complementary') or 'salience-' in name
-}
 BLOCKS = dict(
     type='DrawnRatio', ratio=None, masker=dict(type='BlockMasking', ratio=(0.1, 0.5), fill='none', round_down=True)
 )

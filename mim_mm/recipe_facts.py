@@ -41,7 +41,7 @@ SALIENCE_RATIO = 0.75
 MASKER_DEFAULTS = {
     'RandomMasking': dict(ratio=0.75), 'ParallelMasking': dict(num_parts=4), 'SalienceMasking': dict(ratio=0.75),
     'SalienceParallelMasking': dict(num_parts=4), 'BlockMasking': dict(ratio=75 / 196),
-    'DrawnRatio': dict(ratio=(0.1, 0.5)),
+    'DrawnRatio': dict(masker=dict(type='RandomMasking'), ratio=(0.1, 0.5)),
 }  # fmt: skip
 CHANGING_HOOKS = {
     'ProgressiveResolutionHook': 'progressive resolution',

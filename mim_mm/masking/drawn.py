@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,8 @@ from mim_mm.masking.adaptive import check_ratio
 from mim_mm.masking.base import Masker, PartCount, counts, needs_attention, published, ratio_text, set_clock
 from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, patches_of
 from mim_mm.registry import MODELS
+
+RANDOM = MappingProxyType(dict(type='RandomMasking'))
 
 
 @MODELS.register_module()
@@ -22,20 +27,22 @@ class DrawnRatio(Masker):
     counts keeps them with ``ratio=None``: iBOT's blocks, ``BlockMasking(ratio=(0.1, 0.5), fill='none',
     round_down=True)``, AttMask, and salience with an ``AdaptiveRatio`` (AMR).
 
-    An image that is not masked is a part that sees everything; where the whole batch is not, nothing is hidden.
+    An image that is not masked is a part that sees everything. At least one image of a call is masked, as in AttMask:
+    methods that reconstruct have no loss otherwise. The release may mask none, which with its two crops of B images
+    happens once in ``2 ** (2 * B)`` steps.
 
     Args:
-        masker: config of a masker of one part that throws nothing away.
+        masker: config of a masker of one part that throws nothing away; the default is iBOT's "rand".
         ratio: share of hidden patches, or (low, high) of a uniform draw for each image; None leaves it to the masker.
         share: probability that an image is masked.
     """
 
     def __init__(
-        self, masker: dict, ratio: float | tuple[float, float] | None = (0.1, 0.5), share: float = 0.5
+        self, masker: Mapping = RANDOM, ratio: float | tuple[float, float] | None = (0.1, 0.5), share: float = 0.5
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f'share is {share}: the probability that an image is masked lies in (0, 1], e.g. 0.5')
-        self.inner = MODELS.build(masker)
+        self.inner = MODELS.build(dict(masker))
         self.ratio = None if ratio is None else check_ratio(ratio)
         self.share = share
 
@@ -84,5 +91,6 @@ class DrawnRatio(Masker):
             low, high = self.ratio
             drawn = draw_uniform((batch,), tokens, generator).cpu().double()
             visible = patches - (patches * (low + (high - low) * drawn)).long()
-        masked = draw_uniform((batch,), tokens, generator).cpu() < self.share
+        gate = draw_uniform((batch,), tokens, generator).cpu()
+        masked = (gate < self.share) | (gate == gate.min())
         return MaskPlan.from_lengths(plan.order, torch.where(masked, visible, patches))

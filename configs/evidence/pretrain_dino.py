@@ -2,15 +2,15 @@
 
     python tools/train.py configs/evidence/pretrain_dino.py --data-root CIFAR
 
-CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 32, rate and momentum for
+CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 64, rate and momentum for
 it chosen by hand, not swept; 1024 prototypes; no blur, which leaves little of 32 px. The head trains from the start:
-the first epoch, for which the releases leave it fixed, is a quarter of all. In fp32.
+the first epoch, for which the releases leave it fixed, is half of all. In fp32.
 """
 
 _base_ = ['../_base_/models/dino_vit.py', '../_base_/schedules/dino_pretrain.py', '../_base_/default_runtime.py']
 data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
-epochs = 4
-warmup = 0.4
+epochs = 2
+warmup = 0.2
 
 model = dict(
     data_preprocessor=dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7]),
@@ -25,7 +25,7 @@ model = dict(
 )
 colours = dict(jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, grey_prob=0.2)
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=64,
     num_workers=0,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

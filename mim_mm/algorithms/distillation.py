@@ -36,6 +36,11 @@ def cross_entropy(target: Tensor, log_probs: Tensor) -> Tensor:
     return -(target * log_probs).sum(dim=-1)
 
 
+def entropy_of(probs: Tensor) -> Tensor:
+    """In nats, of probabilities (..., K). ``torch.special.entr`` compiles itself with NVRTC on first use on a GPU."""
+    return -torch.xlogy(probs, probs).sum(dim=-1)
+
+
 @dataclass(frozen=True)
 class TeacherTemperature:
     """Linear from ``start`` in epoch 0 to ``end`` in the last of ``epochs`` epochs, and then constant."""
@@ -197,6 +202,6 @@ class SelfDistillation(Pretraining):
             features: (2*B, D), its class tokens.
         """
         self.seen_features = features.detach()
-        entropy = torch.special.entr(target).sum(dim=-1).mean()
-        spread = torch.special.entr(target.mean(dim=0)).sum()
+        entropy = entropy_of(target).mean()
+        spread = entropy_of(target.mean(dim=0))
         return dict(teacher_entropy=entropy, teacher_spread=spread, centre_norm=self.centre.mean.norm())

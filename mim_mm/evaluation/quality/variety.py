@@ -30,7 +30,7 @@ def variety(features: Tensor) -> dict[str, float]:
         std = F.normalize(x, dim=1).std(dim=0).mean() * x.shape[1] ** 0.5
         values = torch.linalg.svdvals(x)
         share = values / values.sum().clamp(min=1e-12)
-        rank = torch.special.entr(share).sum().exp()
+        rank = (-torch.xlogy(share, share).sum()).exp()
     return dict(feature_std=float(std), feature_rank=float(rank))
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tiny import VIT
 from tiny_run import Killed, StopHook
@@ -18,7 +19,7 @@ from mim_mm.evaluation.quality.variety import collapse_signs, variety
 MODEL = dict(
     type='mim_mm.iBOT',
     _scope_='mim_mm',
-    backbone=dict(VIT),
+    backbone=dict(VIT, drop_path_rate=0.2),
     head=dict(out_dims=24, hidden_dims=16, bottleneck_dims=8),
     masker=dict(type='DrawnRatio', ratio=None, masker=dict(type='AttMask', variant='hint', round_down=True)),
 )
@@ -31,6 +32,13 @@ class Views(torch.utils.data.Dataset):
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(index)
         return dict(inputs=[torch.randn(3, side, side, generator=generator) for side in (32, 32, 16)])
+
+
+class SeedsEachStep(Hook):
+    """What is drawn from the global generator, drop path, is that of the step, as an exact resume has it."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        torch.manual_seed(1000 + runner.iter)
 
 
 def run(work_dir, name, hooks=(), resume=False):
@@ -54,7 +62,7 @@ def run(work_dir, name, hooks=(), resume=False):
             checkpoint=dict(type='mim_mm.AtomicCheckpointHook', interval=1), clock=dict(type='mim_mm.ClockHook'),
             resume_schedule=dict(type='mim_mm.ResumeScheduleHook'), logger=None, runtime_info=None,
         ),
-        custom_hooks=[FreezeHook(epochs=1), CollapseHook(interval=1), *hooks],
+        custom_hooks=[SeedsEachStep(), FreezeHook(epochs=1), CollapseHook(interval=1), *hooks],
         default_scope='mmengine',
         experiment_name=name,
         randomness=dict(seed=7),
@@ -81,6 +89,8 @@ class Keeps(StopHook):
 def test_a_stopped_run_goes_on_bit_for_bit_and_the_last_layer_thaws(tmp_path):
     keeps = Keeps()
     whole = run(tmp_path / 'whole', 'whole', [keeps])
+    student, teacher = (m.layers[-1].ffn.dropout_layer for m in (whole.model.backbone, whole.model.teacher['backbone']))
+    assert (student.drop_prob, teacher.drop_prob) == (0.2, 0.0)
     moved = [
         not all(map(torch.equal, before.values(), after.values()))
         for before, after in zip(keeps.layers, keeps.layers[1:])

@@ -36,10 +36,12 @@ PUBLISHED_SETTINGS = {
 }  # fmt: skip
 # Masks of methods whose rows in the table do not state them, and SBAM's ratio, which goes without saying.
 PUBLISHED_MASKS = {'SimMIM': 'random r=3/5', 'BEiT': 'block r=5/13', 'CAE': 'block r=1/2'}
+NAMED_BY_MASK = {('iBOT', 'AttMask'): 'AttMask'}  # methods that are another one with their own mask
 SALIENCE_RATIO = 0.75
 MASKER_DEFAULTS = {
     'RandomMasking': dict(ratio=0.75), 'ParallelMasking': dict(num_parts=4), 'SalienceMasking': dict(ratio=0.75),
     'SalienceParallelMasking': dict(num_parts=4), 'BlockMasking': dict(ratio=75 / 196),
+    'DrawnRatio': dict(masker=dict(type='RandomMasking'), ratio=(0.1, 0.5)),
 }  # fmt: skip
 CHANGING_HOOKS = {
     'ProgressiveResolutionHook': 'progressive resolution',
@@ -80,6 +82,9 @@ def stated_backbone(settings: Any) -> str | None:
 def variant(masker: Mapping) -> str | None:
     """The mask in the words of the published table: ``random r=3/4``, ``parallel K=4``, ``salience``."""
     masker = {**MASKER_DEFAULTS.get(type_name(masker), {}), **masker}
+    if isinstance(masker.get('masker'), Mapping):  # one around another, which it may give its own ratio
+        ratio = {} if masker.get('ratio') is None else dict(ratio=masker['ratio'])
+        return variant({**masker['masker'], **ratio})
     kind = type_name(masker).replace('Masking', '')
     ratio = masker.get('ratio')
     text = re.sub(r'(?<!^)([A-Z])', r' \1', kind).lower()
@@ -120,8 +125,10 @@ def pretraining(config: Mapping) -> dict[str, Any]:
     model = config.get('model') or {}
     masker = dict(model.get('masker') or {})
     method = type_name(model) or None
-    if type_name(masker) == 'SalienceMasking' and method:
+    inner = type_name(masker.get('masker') or masker)
+    if inner == 'SalienceMasking' and method:
         method += ' + SBAM'  # what the published table calls it
+    method = NAMED_BY_MASK.get((method, inner), method)
     facts = dict(method=method, mask_variant=variant(masker), views=views(masker), **schedule(config))
     return dict(facts, changes=changes(config))
 

@@ -21,12 +21,12 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.grid masking.parallel masking.random masking.salience '
-    'masking.salience_parallel '
+    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.parallel masking.random '
+    'masking.salience masking.salience_parallel '
     'encoders.raw_pixels '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.emae algorithms.mae '
-    'algorithms.simmim '
+    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.dino algorithms.emae '
+    'algorithms.ibot algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
     'data.colours data.device_decode data.own_images '
@@ -44,12 +44,12 @@ TRANSFORMS = _child(
 HOOKS = _child(
     _root.HOOKS,
     _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
-    'engine.hooks.finite_hook engine.hooks.fused_attention_hook engine.hooks.load_hook '
+    'engine.hooks.finite_hook engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook '
     'engine.hooks.mask_diagnostics_hook engine.hooks.pretrain_hooks engine.hooks.progress '
     'engine.hooks.progressive_hook engine.hooks.tracking '
     'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
     'engine.stop.checkpoint_hook engine.stop.exact_hook engine.stop.ranks engine.stop.stop_hook '
-    'evaluation.probes.probe_metric evaluation.quality.quality_hook',
+    'evaluation.probes.probe_metric evaluation.quality.collapse_hook evaluation.quality.quality_hook',
 )
 OPTIMIZERS = _child(_root.OPTIMIZERS, _FIT + 'engine.optim.lars')
 OPTIM_WRAPPERS = _child(_root.OPTIM_WRAPPERS, _FIT + 'engine.optim.precision')

@@ -37,7 +37,7 @@ class Pretraining(BaseModel):
     ``self.encoder``, what may be asked of it.
 
     Args:
-        masker: config of a masking strategy.
+        masker: config of a masking strategy; None for a method that hides nothing.
         data_preprocessor: config of mmengine's or mmpretrain's preprocessor; normalises uint8 batches on the device.
 
     Attributes:
@@ -49,6 +49,8 @@ class Pretraining(BaseModel):
             function of (seed, step, rank), so that any step can be replayed.
         captured: the compiled ``loss_under_plan`` of methods that have one; ``CompileHook`` puts it here.
         teachers: what follows which part, see :mod:`mim_mm.algorithms.teacher`.
+        seen_features: (B, D) of the last step, one row an image or view, which ``CollapseHook`` looks at; a method that
+            may collapse puts them there, without gradient.
     """
 
     drops_tokens = False
@@ -57,14 +59,15 @@ class Pretraining(BaseModel):
     encoder: Encoder
 
     def __init__(
-        self, masker: dict, data_preprocessor: dict | None = None, init_cfg: dict | list | None = None
+        self, masker: dict | None, data_preprocessor: dict | None = None, init_cfg: dict | list | None = None
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        self.masker = MODELS.build(masker)
+        self.masker = None if masker is None else MODELS.build(masker)
         self.clock: Clock | None = None
         self.mask_generator: torch.Generator | None = None
         self.captured: Callable | None = None
         self.teachers: list[Teacher] = []
+        self.seen_features: Tensor | None = None
 
     def forward(self, inputs, data_samples: list | None = None, mode: str = 'tensor'):
         """``mode='loss'`` for training, ``'tensor'`` for the features of the whole, unmasked image."""
@@ -118,12 +121,17 @@ class Pretraining(BaseModel):
         return None
 
     def draw_plan(
-        self, tokens: Tensor, generator: torch.Generator | None = None, units: MaskUnits | None = None
+        self,
+        tokens: Tensor,
+        generator: torch.Generator | None = None,
+        units: MaskUnits | None = None,
+        attention: Tensor | None = None,
     ) -> MaskPlan:
         """What the masker hides of images with the embedded patches ``tokens`` (B, N, D); no gradient flows into it.
 
-        A masker with ``needs_attention`` gets the attention of the class token too, from a pass of the whole image
-        through the backbone. Tokens and attention are averaged over each of the ``units``, if there are any.
+        A masker with ``needs_attention`` gets the attention of the class token too: ``attention`` (B, N) where the
+        method has it at hand, else from a pass of the whole image through the backbone. Tokens and attention are
+        averaged over each of the ``units``, if there are any.
 
         Raises:
             ValueError: the masker needs attention that the backbone does not have, or throws patches away that it
@@ -131,8 +139,9 @@ class Pretraining(BaseModel):
         """
         tokens, options = tokens.detach(), {}
         if needs_attention(self.masker):
-            with torch.no_grad():
-                attention = self.attention(tokens)
+            if attention is None:
+                with torch.no_grad():
+                    attention = self.attention(tokens)
             options['attention'] = attention if units is None else units.pool(attention[..., None])[..., 0]
         plan = self.masker(tokens if units is None else units.pool(tokens), generator, **options)
         if plan.num_thrown and not self.drops_tokens:
@@ -151,6 +160,13 @@ class Pretraining(BaseModel):
         return self.encoder.cls_attention(tokens)
 
     # ---- the clock
+
+    def train(self, mode: bool = True) -> Pretraining:
+        """As torch's; teachers that stay in eval mode stay there."""
+        super().train(mode)
+        for teacher in self.teachers:
+            teacher.set_mode(self)
+        return self
 
     def set_clock(self, clock: Clock) -> None:
         """Say where training stands; the masker is told, too."""

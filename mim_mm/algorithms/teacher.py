@@ -25,12 +25,21 @@ from torch import Tensor, nn
 from mim_mm.clock import Clock
 
 BUFFERS = ('copy', 'average', 'own')
+MODES = ('train', 'eval')
 Momentum = Callable[[Clock], float]
 
 
-def frozen_copy(module: nn.Module) -> nn.Module:
-    """A copy without gradients."""
-    return copy.deepcopy(module).requires_grad_(False)
+def frozen_copy(module: nn.Module, drop_path: bool = True) -> nn.Module:
+    """A copy without gradients.
+
+    Args:
+        drop_path: False: its blocks drop no path, whatever the module's do.
+    """
+    made = copy.deepcopy(module).requires_grad_(False)
+    for child in made.modules() if not drop_path else ():
+        if hasattr(child, 'drop_prob'):
+            child.drop_prob = 0.0
+    return made
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ class Teacher:
         buffers: 'copy' those of the part, 'average' them too (whole numbers are copied), or leave the copy its 'own',
             which its forward passes update (batch norms of a teacher in train mode).
         after_optimizer: follow after every optimizer step. False: the method calls :meth:`update` where it wants it.
+        mode: 'train', the mode of the model (batch statistics, dropout), or 'eval', whatever the model's is.
     """
 
     def __init__(
@@ -112,9 +122,13 @@ class Teacher:
         momentum: float | Mapping | Sequence,
         buffers: str = 'copy',
         after_optimizer: bool = True,
+        mode: str = 'train',
     ) -> None:
         if buffers not in BUFFERS:
             raise ValueError(f"buffers is '{buffers}': use one of {BUFFERS}")
+        if mode not in MODES:
+            raise ValueError(f"mode is '{mode}': use one of {MODES}")
+        self.mode = mode
         self.parts = dict(parts)
         self.momentum = build_momentum(momentum)
         self.buffers, self.after_optimizer = buffers, after_optimizer
@@ -123,9 +137,16 @@ class Teacher:
 
     def begin(self, model: nn.Module) -> None:
         """Before a step: before the first one the copies are renewed, unless they were loaded."""
+        self.set_mode(model)
         if not self.settled:
             self.renew(model)
             self.settled = True
+
+    def set_mode(self, model: nn.Module) -> None:
+        """Put copies that stay in eval mode there."""
+        if self.mode == 'eval':
+            for name in self.parts.values():
+                model.get_submodule(name).eval()
 
     @torch.no_grad()
     def renew(self, model: nn.Module) -> None:

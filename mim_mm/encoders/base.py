@@ -171,6 +171,22 @@ class Encoder:
         """
         raise refusal(type(self.backbone), 'embed')
 
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        """What :meth:`embed` adds to the patches of images of ``size`` (height, width) in pixels: (1, N, D)."""
+        raise refusal(type(self.backbone), 'positions')
+
+    def encode_tokens(self, tokens: Tensor, attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """All patches, from their tokens on.
+
+        Args:
+            tokens: (B, N, D), as :meth:`embed` gives them or with others in place of hidden ones.
+            attention: the class token's attention of the last block too, from the same pass.
+
+        Returns:
+            (B, P+N, D) after the final norm, prefix tokens first; and (B, N) of :meth:`cls_attention`, or None.
+        """
+        raise refusal(type(self.backbone), 'encode_tokens')
+
     def encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """What the visible patches alone give.
 
@@ -300,6 +316,8 @@ _LACKS = {
     'grid': ('has no grid of patches that is known', 'use a backbone that embeds patches'),
     'prepare': ("has no start as MAE's", "use mmpretrain's VisionTransformer or HiViT"),
     'embed': ('has no patch embedding that is known', 'use a backbone that embeds patches'),
+    'positions': ('has no table of positions at its input', "use mmpretrain's VisionTransformer"),
+    'encode_tokens': ('cannot encode tokens that were changed', "use mmpretrain's VisionTransformer"),
     'encode': ('cannot encode visible patches only', 'use a method with mask tokens, such as SimMIM'),
     'encode_levels': (
         'cannot show several depths of an encoding of visible patches',

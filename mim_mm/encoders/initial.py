@@ -1,4 +1,4 @@
-"""How the releases of BEiT, SimMIM, CAE and BootMAE initialise their encoders; mmpretrain's backbones start otherwise.
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO and iBOT initialise encoders; mmpretrain's start otherwise.
 
 Theirs draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
 absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
@@ -20,6 +20,25 @@ STD = 0.02
 def cut_normal_(tensor: Tensor, std: float = STD) -> Tensor:
     """N(0, std^2) cut at one standard deviation: the ``trunc_normal_`` of BEiT's, SimMIM's and CAE's pretraining."""
     return trunc_normal_(tensor, std=std, a=-std, b=std)
+
+
+@torch.no_grad()
+def init_dino(backbone: nn.Module) -> None:
+    """DINO's and iBOT's ViT: linears, class token and positions normal (0.02), biases zero, norms one and zero; the
+    convolution of the patches as torch makes it."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=STD)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+            module.weight.fill_(1)
+            module.bias.zero_()
+        elif isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+    for name in ('pos_embed', 'cls_token'):
+        if getattr(backbone, name, None) is not None:
+            trunc_normal_(getattr(backbone, name), std=STD)
 
 
 def init_cae(backbone: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
@@ -68,6 +69,28 @@ def table_for(
             'ProgressiveResolutionHook'
         )
     raise ValueError(f'the plan has {patches} patches, a grid of {rows} x {columns} has {rows * columns}')
+
+
+def positions_by_scale(table: Tensor, base: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """The table of another grid as DINO and iBOT resample it: by the factor ``(n + 0.1) / base`` of each side.
+
+    The sampling points lie a little closer together than those of :func:`table_for`, which divides by the true ratio:
+    4 % of the values on 6 x 6 of 14 x 14 patches.
+
+    Args:
+        table: (1, N, D) for the grid ``base``, without prefix.
+
+    Returns:
+        (1, rows * columns, D); the table itself on its own grid.
+    """
+    if tuple(grid) == tuple(base):
+        return table
+    maps = table.unflatten(1, tuple(base)).permute(0, 3, 1, 2)
+    factor = tuple((new + 0.1) / old for new, old in zip(grid, base))
+    maps = F.interpolate(maps, scale_factor=factor, mode='bicubic', align_corners=False)
+    if tuple(maps.shape[-2:]) != tuple(grid):
+        raise ValueError(f'positions of {base} patches resampled to {tuple(maps.shape[-2:])}, not to {grid}')
+    return maps.flatten(2).transpose(1, 2)
 
 
 def init_linears(module: nn.Module) -> None:

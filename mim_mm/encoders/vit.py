@@ -17,7 +17,7 @@ from mim_mm.encoders.class_attention import project_row, row_of, without_dropout
 from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.patches import LayerEncoder
-from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
+from mim_mm.encoders.positions import init_linears, plain_drop_path, positions_by_scale, set_positions
 
 
 class ViTEncoder(LayerEncoder):
@@ -25,6 +25,8 @@ class ViTEncoder(LayerEncoder):
 
     backbones = (VisionTransformer,)
     backbone: VisionTransformer
+    # How positions of another grid are made: mmpretrain's way, or with :func:`positions_by_scale`, DINO's.
+    resample_by_scale = False
 
     @property
     def grid(self) -> Grid:
@@ -55,12 +57,32 @@ class ViTEncoder(LayerEncoder):
         set_positions(backbone, pos_embed, grid.height, grid.width, grid.num_prefix)
 
     def embed(self, images: Tensor) -> Tensor:
+        tokens, grid = self.backbone.patch_embed(images)
+        return tokens + self._positions(grid)
+
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        return self._positions(tuple(side // self.grid.patch_size for side in size))
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
         backbone = self.backbone
-        tokens, size = backbone.patch_embed(images)
-        positions = backbone.pos_embed[:, backbone.num_extra_tokens :]
-        return tokens + resize_pos_embed(
-            positions, backbone.patch_resolution, size, mode=backbone.interpolate_mode, num_extra_tokens=0
+        table = backbone.pos_embed[:, backbone.num_extra_tokens :]
+        if self.resample_by_scale:
+            return positions_by_scale(table, backbone.patch_resolution, grid)
+        return resize_pos_embed(
+            table, backbone.patch_resolution, grid, mode=backbone.interpolate_mode, num_extra_tokens=0
         )
+
+    def encode_tokens(self, tokens: Tensor, attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        if not attention:
+            return self._finish(self._enter(tokens)), None
+        *before, last = self.backbone.layers
+        x = self._enter(tokens)
+        for layer in before:
+            x = layer(x)
+        with torch.no_grad():
+            row = self._row(x)
+        x = last(x)
+        return (self.backbone.ln1(x) if self.backbone.final_norm else x), row
 
     def encode(self, tokens: Tensor, visible: Tensor) -> Tensor:
         return self._finish(self._enter(gather_parts(tokens, visible)))
@@ -103,13 +125,16 @@ class ViTEncoder(LayerEncoder):
 
     @torch.no_grad()
     def cls_attention(self, tokens: Tensor, minmax_heads: bool = False) -> Tensor:
-        *before, last = self.backbone.layers
         with without_dropout(self.backbone):
             x = self._enter(tokens)
-            for layer in before:
+            for layer in self.backbone.layers[:-1]:
                 x = layer(x)
-            x = last.ln1(x)
-        query, keys = project_row(x, last.attn.qkv, self.num_prefix)
+            return self._row(x, minmax_heads)
+
+    def _row(self, x: Tensor, minmax_heads: bool = False) -> Tensor:
+        """The class token's attention in the last block, from what enters that block."""
+        last = self.backbone.layers[-1]
+        query, keys = project_row(last.ln1(x), last.attn.qkv, self.num_prefix)
         return row_of(query, keys, last.attn.num_heads, self.num_prefix, minmax_heads)
 
 

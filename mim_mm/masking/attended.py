@@ -152,6 +152,7 @@ class AttMask(Masker):
             loss on class tokens; reconstruction has nothing to learn from an image it sees whole, hence 1 here. Below 1
             the plan is ragged, and at least one image of the batch is masked.
         show_max: share of the most attended patches that hints come from; 0.1 in the source.
+        round_down: hide ``int(N * ratio)`` patches as the source does, and not ``ceil(N * ratio)`` as all else here.
     """
 
     needs_attention = True
@@ -162,6 +163,7 @@ class AttMask(Masker):
         ratio: float | tuple[float, float] = (0.1, 0.5),
         masking_prob: float = 1.0,
         show_max: float = 0.1,
+        round_down: bool = False,
     ) -> None:
         if variant not in ('high', 'low', 'hint'):
             raise ValueError(f"variant is '{variant}': use 'high', 'low' or 'hint'")
@@ -169,7 +171,7 @@ class AttMask(Masker):
         if not 0 < masking_prob <= 1 or not 0 < show_max < 1:
             raise ValueError(f'masking_prob={masking_prob} must lie in (0, 1], show_max={show_max} in (0, 1)')
         self.variant, self.ratio = variant, (low, high)
-        self.masking_prob, self.show_max = masking_prob, show_max
+        self.masking_prob, self.show_max, self.round_down = masking_prob, show_max, round_down
 
     @property
     def fixed_count(self) -> bool:
@@ -181,7 +183,7 @@ class AttMask(Masker):
 
     def counts(self, num_patches: int) -> list[PartCount]:
         ratio = sum(map(exact_ratio, self.ratio)) / 2
-        hidden = num_hidden(num_patches, ratio)
+        hidden = self._hidden(num_patches, ratio)
         if self.variant == 'hint':
             hidden -= self._hints(num_patches, hidden, ratio)[1]
         return [PartCount(num_patches - hidden, hidden)]
@@ -192,7 +194,7 @@ class AttMask(Masker):
         """``tokens`` (B, N, D), of which only shape and device matter; ``attention`` (B, N); a plan with K = 1."""
         batch, patches = tokens.shape[:2]
         attention = check_attention(attention, tokens, self)
-        hidden = num_hidden(patches, self._draw_ratio(tokens, generator))
+        hidden = self._hidden(patches, self._draw_ratio(tokens, generator))
         # Visible first: the patches to hide last.
         order = attention.argsort(dim=1, descending=self.variant == 'low')
         if self.variant == 'hint':
@@ -210,8 +212,12 @@ class AttMask(Masker):
     def _hints(self, patches: int, hidden: int, ratio: float | Fraction) -> tuple[int, int]:
         """How many of the most attended patches hints come from, and how many of them are shown."""
         share = exact_ratio(self.show_max)
-        pool = min(patches_of(patches, share, down=True), hidden - 1)
-        return pool, min(patches_of(patches, share * exact_ratio(ratio), down=True), pool)
+        pool = min(patches_of(patches, share, down=True), hidden)
+        return pool, min(patches_of(patches, share * exact_ratio(ratio), down=True), pool, hidden - 1)
+
+    def _hidden(self, patches: int, ratio: float | Fraction) -> int:
+        hidden = num_hidden(patches, ratio)
+        return max(1, patches_of(patches, ratio, down=True)) if self.round_down else hidden
 
     def _draw_ratio(self, tokens: Tensor, generator: torch.Generator | None) -> float:
         low, high = self.ratio

@@ -33,8 +33,8 @@ class BlockMasking(Masker):
     fits, the last row and column included. It is taken if it adds at least one patch and no more than are still to
     hide. After 10 proposals in a row that are not taken the mask is finished: BEiT's masks stay a bit below 75 of 196.
 
-    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none'``. CAE: ``ratio=0.5, fill='blocks'``.
-    BootMAE: ``ratio=147/196, block_ratio=120/196, max_block=60, fill='blocks', roll=3``.
+    The defaults are BEiT's. iBOT: ``ratio=(0.1, 0.5), fill='none', round_down=True``. CAE:
+    ``ratio=0.5, fill='blocks'``. BootMAE: ``ratio=147/196, block_ratio=120/196, max_block=60, fill='blocks', roll=3``.
 
     Args:
         ratio: share of hidden patches, 75 of 196 in BEiT; or (low, high) of a uniform draw for each image, as in iBOT.
@@ -50,6 +50,8 @@ class BlockMasking(Masker):
             that blocks can hide.
         roll: change roles: a number k is drawn uniformly from 0..roll once a call, and in every image k hidden patches
             (of the blocks, as long as these hide so many) become visible and k visible ones hidden. BootMAE has 3.
+        round_down: with ``fill='none'``, hide no more than ``N * ratio`` and propose areas up to what is left of that
+            number unrounded, as iBOT does.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class BlockMasking(Masker):
         grid: tuple[int, int] | None = None,
         block_ratio: float | None = None,
         roll: int = 0,
+        round_down: bool = False,
     ) -> None:
         low, high = check_ratio(ratio)
         if fill not in FILLS:
@@ -77,7 +80,9 @@ class BlockMasking(Masker):
             )
         if roll and (roll < 0 or fill == 'none'):
             raise ValueError(f"roll={roll} with fill='{fill}': need roll >= 0, and 'random' or 'blocks' if above 0")
-        self.block_ratio, self.roll = block_ratio, roll
+        if round_down and fill != 'none':
+            raise ValueError(f"round_down=True with fill='{fill}': only fill='none' may hide fewer than were asked for")
+        self.block_ratio, self.roll, self.round_down = block_ratio, roll, round_down
         self.ratio, self.fill, self.grid = (low, high), fill, grid
         self.min_block, self.max_block, self.min_aspect = min_block, max_block, min_aspect
 
@@ -116,8 +121,11 @@ class BlockMasking(Masker):
         return MaskPlan.from_lengths(order, patches - wanted)
 
     def _wanted(self, batch: int, patches: int, tokens: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Long (B,) on the CPU, how many patches each image shall hide."""
+        """(B,) on the CPU, how many patches each image shall hide: whole numbers unless ``round_down``."""
         low, high = self.ratio
+        if self.round_down:
+            drawn = draw_uniform((batch,), tokens, generator).cpu().double()
+            return patches * (low + (high - low) * drawn)
         fewest, most = num_hidden(patches, low), num_hidden(patches, high)
         if low == high:
             return torch.full((batch,), fewest)
@@ -130,7 +138,7 @@ class BlockMasking(Masker):
         """Bool (B, rows, columns) on the CPU, True where a block lies; all images of the batch side by side.
 
         Args:
-            wanted: long (B,) on the CPU, patches to hide of each.
+            wanted: (B,) on the CPU, patches to hide of each.
         """
         rows, columns = shape
         smallest = max(1, (min(shape) // 3) ** 2) if self.min_block is None else self.min_block

@@ -100,6 +100,29 @@ def test_tokenizers_are_counted_without_their_file(kind, tmp_path):
     assert frozen and all(part.forward > 0 and part.backward == 0 == part.trainable for part in frozen)
 
 
+@pytest.mark.parametrize('kind, masker', [
+    ('DINO', None),
+    ('iBOT', dict(type='BlockMasking', ratio=0.5)),
+    ('iBOT', dict(type='DrawnRatio', ratio=None, share=1.0, masker=dict(type='AttMask', ratio=0.5))),
+])  # fmt: skip
+def test_all_views_of_an_image_are_counted(kind, masker):
+    """Large ones by teacher and student, small ones by the student, as the pipeline makes them."""
+    head = dict(out_dims=24, hidden_dims=16, bottleneck_dims=8)
+    settings = dict(type=kind, backbone=VIT, head=head) | (dict(masker=masker) if masker else {})
+    views = [dict(num=2, scale=32, crop_ratio_range=(0.4, 1.0)), dict(num=3, scale=16, crop_ratio_range=(0.1, 0.4))]
+    steps = dict(LazyLoadImageFromFile={}, MultiCrop=dict(views=views), PackViews={})
+    pipeline = [dict(type=f'mim_mm.{name}', **own) for name, own in steps.items()]
+    loader = dict(collate_fn=dict(type='default_collate'), dataset=dict(pipeline=pipeline))
+    normalise = dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3)
+    model = MODELS.build(copy.deepcopy(settings)).train()
+    work = work_of(dict(model=dict(settings, data_preprocessor=normalise), train_dataloader=loader))
+    assert not [note for note in work.notes if 'pipeline' in note] and work.size == (32, 32)
+    batch = [images(2, size) for size in (32, 32, 16, 16, 16)]
+    assert 2 * work.train == pytest.approx(real_flops(lambda: step(model, batch).backward()), rel=0.01)
+    taught = [part for part in work.parts if part.name.startswith('teacher.backbone')]
+    assert sum(part.forward for part in taught) > 0 and all(part.backward == 0 for part in taught)
+
+
 def test_the_pass_for_attention_is_apart():
     """Of two blocks it runs one and the query, key and value of the other, on all patches, without gradient."""
     work = work_of(dict(model=autoencoder('MAE', dict(type='AttentionMasking', mask_ratio=0.75))))

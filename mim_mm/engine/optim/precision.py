@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mim_mm.engine.optim.clipping import clip_each_
 from mim_mm.registry import OPTIM_WRAPPERS
 
 
@@ -35,6 +36,8 @@ class AutocastOptimWrapper(OptimWrapper):
 
     Args:
         dtype: 'bfloat16'. (fp16 needs a scaler: use ``AmpOptimWrapper``.)
+        clip_grad: as mmengine's, or ``dict(type='tensor', max_norm=3.0)``: each gradient by itself, see
+            :func:`mim_mm.engine.optim.clipping.clip_each_`.
         on_cpu: 'auto' uses autocast on processors with bf16 matrix instructions only; True or False force it.
         **kwargs: as mmengine's ``OptimWrapper``.
 
@@ -43,8 +46,13 @@ class AutocastOptimWrapper(OptimWrapper):
         RuntimeError: on a GPU without bf16.
     """
 
-    def __init__(self, dtype: str = 'bfloat16', on_cpu: bool | str = 'auto', **kwargs) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, dtype: str = 'bfloat16', on_cpu: bool | str = 'auto', clip_grad: dict | None = None, **kwargs
+    ) -> None:
+        each = bool(clip_grad) and clip_grad.get('type') == 'tensor'
+        super().__init__(clip_grad=dict(clip_grad, type='norm') if each else clip_grad, **kwargs)
+        if each:
+            self.clip_func = clip_each_
         if dtype != 'bfloat16':
             raise ValueError(
                 f"dtype is '{dtype}': this wrapper has no loss scaler, which only bfloat16 can do without; "

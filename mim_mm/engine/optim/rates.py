@@ -1,4 +1,4 @@
-"""Learning rates as the releases compute them, value by value, also under gradient accumulation.
+"""Learning rates and weight decay as the releases compute them, value by value, also under gradient accumulation.
 
 mmengine's ``LinearLR`` is at its peak one iteration before the end of the warm-up, and under accumulation every rate is
 that of the last micro-step before the update. The classes here take ``like``, one of three ways of looking up a rate.
@@ -28,7 +28,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 
 from mim_mm.registry import PARAM_SCHEDULERS
@@ -36,7 +35,7 @@ from mim_mm.registry import PARAM_SCHEDULERS
 LIKE = ('mae', 'beit', 'timm')
 
 
-class _Rate(LRSchedulerMixin, _ParamScheduler):
+class _Rate(_ParamScheduler):
     """A rate that follows from the count of iterations alone.
 
     Its state is plain: ``begin``, ``end``, ``base_values``, the counts and the arguments. What it has computed before
@@ -49,6 +48,8 @@ class _Rate(LRSchedulerMixin, _ParamScheduler):
     Raises:
         ValueError: for any other ``like``.
     """
+
+    sets_what = 'lr'  # the entry of a parameter group
 
     def __init__(
         self,
@@ -65,7 +66,9 @@ class _Rate(LRSchedulerMixin, _ParamScheduler):
         self.like = like
         # A, iterations an optimizer step; 1 for schedules by epoch.
         self.accumulated = getattr(optimizer, '_accumulative_counts', 1) if not by_epoch else 1
-        super().__init__(optimizer, begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose)
+        super().__init__(
+            optimizer, self.sets_what, begin=begin, end=end, last_step=last_step, by_epoch=by_epoch, verbose=verbose
+        )
 
     @classmethod
     def build_iter_from_epoch(cls, *args, epoch_length: int, begin=0, end=INF, by_epoch=True, **kwargs) -> _Rate:
@@ -158,6 +161,19 @@ class HalfCosineLR(_Rate):
         start = 0 if self.like == 'timm' else self.begin
         floor = self.eta_min_ratio * reference if self.eta_min_ratio is not None else self.eta_min or 0.0
         return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * (at - start) / (self.end - start)))
+
+
+@PARAM_SCHEDULERS.register_module()
+class HalfCosineWeightDecay(HalfCosineLR):
+    """Weight decay on half a cosine wave from that of the optimizer to ``eta_min``, here the last and larger value.
+
+    DINO's and iBOT's 0.04 -> 0.4 with ``like='beit'``. Groups without weight decay stay without.
+    """
+
+    sets_what = 'weight_decay'
+
+    def rate(self, at: int, base: float, reference: float) -> float:
+        return super().rate(at, base, reference) if base else 0.0
 
 
 @PARAM_SCHEDULERS.register_module()

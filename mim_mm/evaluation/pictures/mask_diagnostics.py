@@ -56,6 +56,7 @@ def hidden_foreground(mask: Tensor, foreground: Tensor) -> Tensor:
 
 def masker_threshold(masker) -> float | None:
     """delta of the adaptive ratio of a masker, None when its ratio is fixed."""
+    masker = getattr(masker, 'inner', masker)
     return getattr(getattr(masker, 'ratio', None), 'threshold', None)
 
 

@@ -32,6 +32,7 @@ from mim_mm.evaluation.probes.multi_probe import ProbeGrid
 from mim_mm.evaluation.probes.probe_features import POOLINGS
 from mim_mm.evaluation.quality.quality_features import extract_tokens
 from mim_mm.evaluation.quality.random_state import preserved_random_state
+from mim_mm.evaluation.quality.variety import variety
 
 __all__ = ['QualityData', 'QualitySettings', 'measure_quality']
 
@@ -220,7 +221,8 @@ def measure_quality(backbone: nn.Module, data: QualityData, device: str | torch.
         backbone: on ``device``, in any mode, which it keeps; no gradient, no random state is touched.
 
     Returns:
-        dict(knn_top1, probe_top1, knn=dict, probe=dict, images=dict, classes, seconds=dict(features, knn, probe)).
+        dict(knn_top1, probe_top1, feature_std, feature_rank, knn=dict, probe=dict, images=dict, classes,
+        seconds=dict(features, knn, probe)).
 
     Raises:
         RuntimeError: on every rank alike; the message is that of the first problem.
@@ -241,6 +243,7 @@ def measure_quality(backbone: nn.Module, data: QualityData, device: str | torch.
                 counts = dict(train=len(train), held_out=int(data.choose.sum()), test=len(val))
                 spent = [round(b - a, 2) for a, b in zip(times, times[1:])]
                 found = dict(knn_top1=knn['top1'], probe_top1=probe['top1'], knn=knn, probe=probe, images=counts)
+                found.update(variety(val[:, -1, -1]))  # the mean patch of the last block, which every backbone has
                 seconds = dict(zip(('features', 'knn', 'probe'), spent))
                 outcome = [dict(found, classes=len(data.classes), seconds=seconds)]
             except Exception as error:  # the others wait for an answer

@@ -13,6 +13,7 @@ from mim_mm.evaluation.frozen.folder_images import Preprocess
 from mim_mm.evaluation.quality.measure import QualityData, QualitySettings, measure_quality
 from mim_mm.evaluation.quality.quality_log import FILE_NAME, add_quality, drop_after
 from mim_mm.evaluation.quality.random_state import preserved_random_state
+from mim_mm.evaluation.quality.variety import collapse_signs
 from mim_mm.registry import HOOKS
 
 __all__ = ['QualityHook']
@@ -24,7 +25,9 @@ class QualityHook(Hook):
 
     The encoder is read in eval mode without gradient, and modes and random states are put back, so weights and losses
     are those of a run without the hook. In distributed runs the images are shared by the processes and the heads are
-    trained by the first. Scalars ``quality/knn_top1`` and ``quality/probe_top1`` go to mmengine's visualizer, at the
+    trained by the first. Scalars ``quality/knn_top1``,
+    ``probe_top1``, ``feature_std`` and ``feature_rank`` (:func:`mim_mm.evaluation.quality.variety.variety`, of the mean
+    patch on the test images; a warning where they say that features collapse) go to mmengine's visualizer, at the
     step of the iteration. A resumed run takes out what was measured after its checkpoint (the file as it was stays as
     ``quality.old-N.jsonl``) and measures it again. A measurement that fails is logged as a warning; training goes on.
 
@@ -115,9 +118,12 @@ class QualityHook(Hook):
                 add_quality(runner.work_dir, dict(row, device=str(device), time=time.time()))
             except OSError as error:
                 runner.logger.warning(f'{FILE_NAME} could not be written; training goes on: {error}')
-        scalars = {f'quality/{name}': found[name] for name in ('knn_top1', 'probe_top1')}
+        scalars = {f'quality/{name}': found[name] for name in ('knn_top1', 'probe_top1', 'feature_std', 'feature_rank')}
         runner.visualizer.add_scalars(scalars, step=done)
         runner.logger.info(
             f'Quality after iteration {done}: k-NN {found["knn_top1"]:.2f}, probe {found["probe_top1"]:.2f} '
             f'({found["images"]["test"]} test images, {time.time() - started:.1f} s)'
         )
+        if done:  # a random encoder shows little variety
+            for sentence in collapse_signs(found, found['images']['test']).values():
+                runner.logger.warning(f'Quality after iteration {done}: {sentence}')

@@ -165,6 +165,8 @@ def _steps_of_rate(cfg: Mapping) -> str | None:
     lr = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
     for path, scheduler in schedulers_of(cfg):
         floor = scheduler.get('eta_min')
+        if not type_name(scheduler).endswith('LR'):  # of weight decay or momentum, which may rise
+            continue
         if is_number(lr) and is_number(floor) and floor > lr:
             return (
                 f'{path}.eta_min={floor}: the rate would rise, optim_wrapper.optimizer.lr={lr} is below: lower eta_min'

@@ -87,7 +87,7 @@ RANGES: dict[str, Rule] = {
     'optim_wrapper.accumulative_counts': WHOLE,
     'optim_wrapper.clip_grad.max_norm': POSITIVE,
     'optim_wrapper.clip_grad.clip_value': POSITIVE,
-    'optim_wrapper.clip_grad.type': one_of('norm', 'value'),
+    'optim_wrapper.clip_grad.type': one_of('norm', 'value', 'tensor'),
     'optim_wrapper.paramwise_cfg.layer_decay_rate': rules.POSITIVE_PART,
     'optim_wrapper.paramwise_cfg.*_mult': NOT_NEGATIVE,
     'log_processor.window_size': WHOLE,

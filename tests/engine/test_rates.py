@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import re
 
 import numpy as np
 import pytest
@@ -265,7 +266,8 @@ def test_a_run_and_a_resumed_run_follow_mae(accumulated, tmp_path):
     assert first.rates + second.rates == pytest.approx(wanted, abs=1e-15)
 
 
-RECIPES = [p for f in (*FOLDERS, 'mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae') for p in
+RECIPES = [p for f in (*FOLDERS, 'mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ibot',
+                              'dino', 'attmask') for p in
            sorted((CONFIGS / f).glob('*.py'))]  # fmt: skip
 
 
@@ -276,7 +278,7 @@ def expected_way(path):
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'
     fine = path.parent.name == 'finetune'
-    if not fine and path.parent.name != 'linear' and ('cmae' in name or 'bootmae' in name):
+    if not fine and path.parent.name != 'linear' and re.search('cmae|bootmae|ibot|dino|attmask', name):
         return 'beit'
     words = ('beit', 'cae', 'cmae', 'bootmae', 'ibot', 'vits_finetune_200e')
     return 'beit' if fine and any(k in name for k in words) else 'mae'
@@ -289,7 +291,7 @@ def test_each_recipe_warms_up_as_its_release(path):
     kinds = [s.type.split('.')[-1] for s in schedulers]
     assert 'LinearLR' not in kinds, 'reaches its peak an iteration early'
     for kind, scheduler in zip(kinds, schedulers):
-        if kind in ('WarmupLR', 'HalfCosineLR', 'StepsLR'):
+        if kind in ('WarmupLR', 'HalfCosineLR', 'StepsLR', 'HalfCosineWeightDecay'):
             assert scheduler.get('like', 'mae') == expected_way(path)
         else:  # by epoch or at milestones, where nothing is to be added
             assert ROOT.get(scheduler.type) is not None and not scheduler.get('convert_to_iter_based')

@@ -5,7 +5,8 @@
 Published: 71.5 -> 74.4 for "iBoT (ViT-B)" with SBAM, an unlabelled figure that is no fine-tuning of ViT-B (iBOT's own
 is 84.0). No code of it was released: the place is our reading.
 As sbam_ibot_vitb_400e.py, the ratio following the view between 0.1 and 0.5 (iBOT's range) where it is masked at all.
-Values: nobody published any; threshold 0.1 is ours, untested: with a random patch embedding 1 % of iBOT's patches exceed 0.5 and 4 % 0.1.
+Values: nobody published any; threshold 0.1 is ours, untested: with a random patch embedding 1 % of iBOT's patches
+exceed 0.5 and 4 % 0.1.
 Everything else, what is from memory included: ibot_vitb_400e.py.
 Cost: 17 h on 8 H100 at half of their bf16 peak, by FLOPs (485 GFLOP an image, all its views); not measured.
 """

@@ -1,4 +1,4 @@
-"""DINO, ViT-S/16, 800 epochs, and its transfer: linear probe, fine-tuning, Mask R-CNN on COCO.
+"""DINO, ViT-S/16, 800 epochs, and its transfer: quick probe, linear probe, fine-tuning, Mask R-CNN on COCO.
 
     tools/transfer.py configs/chains/dino_vits_800e.py --gpus 8
 
@@ -13,6 +13,12 @@ work_dir = 'work_dirs/dino_vits_800e'
 _teacher = {'custom_hooks.0.prefix': 'teacher.backbone.'}
 stages = dict(
     pretrain=dict(kind='pretrain', config='configs/dino/dino_vits_800e.py', arm='dino'),
+    probe=dict(
+        kind='probe',
+        config='configs/linear/vitb_quick_probe.py',
+        init='pretrain',
+        options={**_teacher, 'model.backbone.arch': 'deit-small'},
+    ),
     linear=dict(kind='linear', config='configs/linear/vits_dino_100e.py', init='pretrain', options=_teacher),
     finetune=dict(kind='finetune', config='configs/finetune/vits_finetune_200e.py', init='pretrain', options=_teacher),
     coco=dict(kind='coco', config='configs/coco/mask_rcnn_vits_fpn_lsj_100e.py', init='pretrain', options=_teacher),

@@ -1,4 +1,4 @@
-"""iBOT, ViT-B/16, 400 epochs, and its transfer: linear probe, fine-tuning, Mask R-CNN on COCO.
+"""iBOT, ViT-B/16, 400 epochs, and its transfer: quick probe, linear probe, fine-tuning, Mask R-CNN on COCO.
 
     tools/transfer.py configs/chains/ibot_vitb_400e.py --gpus 8
 
@@ -13,6 +13,7 @@ work_dir = 'work_dirs/ibot_vitb_400e'
 _teacher = {'custom_hooks.0.prefix': 'teacher.backbone.'}
 stages = dict(
     pretrain=dict(kind='pretrain', config='configs/ibot/ibot_vitb_400e.py', arm='ibot'),
+    probe=dict(kind='probe', config='configs/linear/vitb_quick_probe.py', init='pretrain', options=_teacher),
     linear=dict(kind='linear', config='configs/linear/vitb_ibot_100e.py', init='pretrain', options=_teacher),
     finetune=dict(
         kind='finetune', config='configs/finetune/vitb_finetune_ibot_100e.py', init='pretrain', options=_teacher

@@ -1,4 +1,4 @@
-"""iBOT with AttMask (hint), ViT-S/16, 100 epochs, and its transfer: quick probe, linear probe, fine-tuning, Mask R-CNN on COCO.
+"""iBOT with AttMask (hint), ViT-S/16, 100 epochs, and its transfer: probes, fine-tuning, Mask R-CNN on COCO.
 
     tools/transfer.py configs/chains/attmask_hint_vits_100e.py --gpus 8
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
 
@@ -85,7 +85,12 @@ class _Copies(TorchFunctionMode):
 
 @contextmanager
 def _as_on_a_gpu() -> Iterator[None]:
-    """Attention as a GPU does it; by replacement, since recomputation in the backward pass must meet the same one."""
+    """Attention as a GPU does it; by replacement, since recomputation in the backward pass must meet the same one.
+
+    mmpretrain takes torch's attention when it is first imported; met here, it would keep this one for the process.
+    """
+    with suppress(ImportError):
+        import mmpretrain.models.utils.attention  # noqa: F401
     with mock.patch.object(F, 'scaled_dot_product_attention', _gpu_attention):
         yield
 

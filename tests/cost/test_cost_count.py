@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from input_tokens import CAE_VIT, DALLE, NECK
 from input_tokens import VIT as BEIT_VIT
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from processes import run
 from tiny import DECODER, HIVIT, VIT, images
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -327,3 +329,19 @@ def test_every_recipe_is_counted_as_by_the_former_formulas(name):
     assert work.train / 1e9 == pytest.approx(training, rel=0.017 if 'HiViT' in model and kind == 'coco' else 0.005)
     # The formulas gave every token of a detector a position of its own and knew no layer scale.
     assert work.params / 1e6 == pytest.approx(params, rel=0.035 if kind == 'coco' else 0.012)
+
+
+@pytest.mark.process
+def test_counting_first_leaves_attention_as_it_is():
+    """mmpretrain binds torch's attention at its import, which a count must not happen to be the first to do."""
+    code = (
+        'import sys, torch\n'
+        'from mim_mm.cost.ledger import _as_on_a_gpu\n'
+        "assert 'mmpretrain.models.utils.attention' not in sys.modules\n"
+        'with _as_on_a_gpu():\n'
+        '    import mmpretrain.models\n'
+        'from mmpretrain.models.utils import attention\n'
+        'assert attention.scaled_dot_product_attention is torch.nn.functional.scaled_dot_product_attention\n'
+    )
+    answer = run([sys.executable, '-c', code])
+    assert answer.returncode == 0, answer.stderr

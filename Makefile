@@ -48,7 +48,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-fast test-full test-gpu-standin test-slurm test-upstream gpu-bench doctor lint format wheel clean distclean
+.PHONY: help setup demo test test-fast test-full test-gpu-standin test-faults test-slurm test-upstream gpu-bench doctor lint format wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -82,6 +82,10 @@ test-full: $(VENV)/.ready  ## the wheel by pip, and every recipe at real size, t
 
 test-gpu-standin: $(VENV)/.ready  ## recipes of every family on a CUDA device that computes nothing (gcc, nm; a CUDA torch)
 	$(VENV)/bin/python -m pytest -m 'full or not full' $(or $(TESTS),tests/gpu_standin)
+
+test-faults: $(VENV)/.ready  ## kills, signals, full disks, damaged files, NaN ...: TRIALS=5 of each kind, ONLY='kills nan'
+	TRIALS=$(or $(TRIALS),5) $(VENV)/bin/python -m pytest -q tests/data/test_coco_mutated.py tests/report/test_mutated_runs.py
+	$(VENV)/bin/python tests/faults/run.py --trials $(or $(TRIALS),5) $(ONLY)
 
 test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this call (root; slurm-wlm, munge)
 	tests/slurm/private_slurm.sh $(VENV)/bin/python -m pytest $(or $(TESTS),tests/slurm)

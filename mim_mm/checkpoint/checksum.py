@@ -19,6 +19,7 @@ from pathlib import Path
 
 THREADS = 4
 CHUNK = 1 << 24  # bytes that a thread compares at once: few pages are mapped at a time
+_LOCAL_SIGNATURE = b'PK\x03\x04'
 _LOCAL = struct.Struct('<4s22xHH')  # signature, length of the name, length of what follows it
 
 
@@ -37,15 +38,21 @@ def damage(source) -> str | None:
         return None
     with open(source, 'rb') as file:
         if not is_archive(file):
-            return None
+            return _no_archive(file)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
             return _damage(file, view)
+
+
+def _no_archive(file) -> str | None:
+    """torch takes a file for an archive by its beginning alone, and reads it also where its end is damaged."""
+    file.seek(0)
+    return 'its end is damaged' if file.read(4) == _LOCAL_SIGNATURE else None
 
 
 def _damage(file, content: memoryview) -> str | None:
     try:
         if not is_archive(file):
-            return None
+            return _no_archive(file)
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error, UnicodeError, OverflowError) as error:
@@ -77,7 +84,7 @@ def _damage_of(member: zipfile.ZipInfo, content: memoryview) -> str | None:
     stored = bytes(content[start + 30 : start + 30 + name_length])
     if member.external_attr & 0x10:  # torch would take it for a folder and leave its memory as it is
         return f'the entry of {name} is damaged'
-    if signature != b'PK\x03\x04' or stored != name.encode('utf-8' if flags_utf8 else 'cp437'):
+    if signature != _LOCAL_SIGNATURE or stored != name.encode('utf-8' if flags_utf8 else 'cp437'):
         return f'the header of {name} is damaged'
     data = content[first : first + member.compress_size]
     if member.compress_type == zipfile.ZIP_DEFLATED:  # of other people's archives; torch packs nothing

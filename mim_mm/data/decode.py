@@ -55,6 +55,8 @@ def decode(data: bytes, channels: int = 3, name: str = '', value_range: ValueRan
             if image is not None:
                 return image
         image = stored(data)
+        if image.ndim not in (2, 3) or 0 in image.shape:
+            raise UnreadableImage(f'an array of shape {image.shape} is no image: (H, W) or (H, W, C) is')
         image = image if image.ndim == 2 or image.shape[2] > 2 else image[..., 0]  # grey, without opacity
         if image.ndim == 3 and image.shape[2] > 4:
             raise UnreadableImage(f'it has {image.shape[2]} channels, {channels} are wanted')

@@ -76,3 +76,15 @@ def test_where_all_are_damaged_nothing_starts_afresh(tmp_path):
     flip(path, 8 * path.read_bytes().index(CONTENT['state_dict']['a'].numpy().tobytes()) + 100)
     with pytest.raises(ConfigError, match='no checkpoint in .* is sound'):
         resolve_resume('auto', str(tmp_path))
+
+
+def test_an_archive_whose_end_is_damaged_is_no_file_of_the_older_form(tmp_path):
+    """torch knows an archive by its first bytes; found by tests/faults/mutated_checkpoints.py."""
+    path = tmp_path / 'epoch_1.pth'
+    torch.save(CONTENT, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(CONTENT['state_dict']['a'].numpy().tobytes()) + 5] ^= 4
+    data[-22 + 4 : -22 + 6] = b'\1\0'  # the number of its disk
+    path.write_bytes(data)
+    with pytest.raises(LoadError, match='is damaged'):
+        read_content(path)

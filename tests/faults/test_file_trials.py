@@ -16,7 +16,7 @@ def load(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name, number', [
     ('damaged', 1), ('damaged', 2), ('damaged', 4), ('disk_full', 1), ('disk_full', 3), ('malicious', 0),
-    ('malicious', 1), ('malicious', 2), ('malicious', 5),
+    ('malicious', 1), ('malicious', 2), ('malicious', 5), ('mutated_images', 0), ('mutated_checkpoints', 0),
 ])  # fmt: skip
 def test_trial(name, number, tmp_path):
     held, told = load(name).trial(number, tmp_path / 'trial')

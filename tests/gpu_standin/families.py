@@ -41,7 +41,9 @@ FAMILIES = {
     'finetune': Family('finetune/vitb_finetune_100e', ONE_EPOCH | CLASSES, start=ENCODER),
     'mask-rcnn-fpn': Family(DETECTOR, ONE_EPOCH, start=ENCODER),
     'mask-rcnn-simple': Family(
-        'coco/mask_rcnn_vitb_simple_lsj_100e', {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2}, start=ENCODER
+        'coco/mask_rcnn_vitb_simple_lsj_100e',
+        {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'param_scheduler.0.end': 1},
+        start=ENCODER,
     ),
     'mask-rcnn-swin': Family('coco/mask_rcnn_swinb_fpn_ms_36e', ONE_EPOCH, start='simmim/simmim_swinb_800e'),
     'mask-rcnn-hivit': Family('coco/mask_rcnn_hivitb_fpn_ms_36e', ONE_EPOCH, start='emae/emae_hivitb_300e'),

@@ -1,5 +1,6 @@
 """The watcher on work dirs: what it measures, what it skips, what it survives; its jobs are real processes."""
 
+import functools
 import json
 import os
 import signal
@@ -147,7 +148,10 @@ def test_a_recipe_takes_the_place_of_the_runs_config(run, in_process, tmp_path):
 def start(run, *words):
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
     command = [sys.executable, str(ROOT / 'tools' / 'watch.py'), str(run), *words]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell starts jobs in its background, these tests perhaps, with Ctrl-C ignored, and children inherit that.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=listen)
 
 
 def test_the_tool_measures_and_draws(run):

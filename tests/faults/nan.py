@@ -38,6 +38,7 @@ HEAD = ', head=dict(num_classes=2, in_channels=32)'
 # From random weights.
 EVALUATED = """
 custom_hooks = []
+data_preprocessor = dict(num_classes=2)
 val_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
 val_evaluator = dict(topk=1)
 _base_.train_dataloader.dataset.pipeline[1].scale = 32
@@ -53,7 +54,10 @@ FAMILIES = {
         'emae/emae_vitb_300e',
         SMALL.format(more=DECODER, encoder='') + CROPPED + ONE_BATCH,
     ),
-    'linear': ('linear/vitb_linear_90e', SMALL.format(more=HEAD, encoder=', frozen_stages=2') + EVALUATED),
+    'linear': (
+        'linear/vitb_linear_90e',
+        SMALL.format(more=HEAD + ', neck=dict(input_features=32)', encoder=', frozen_stages=2') + EVALUATED,
+    ),
     'finetune': ('finetune/vitb_finetune_100e', SMALL.format(more=HEAD, encoder='') + EVALUATED),
 }
 PLACES = ('images', 'loss', 'weights', 'gradient', 'images for good')

@@ -129,7 +129,7 @@ def end_badly(error: BaseException, cfg: Config | None = None) -> None:
     else:
         code, text = 1, explain(error, cfg)
         text = text and f'error: {text}'
-    common = isinstance(error, (KeyboardInterrupt, RanksDiffer))
+    common = isinstance(error, (KeyboardInterrupt, RanksDiffer, NotFiniteError))  # of all ranks alike
     if not several:
         end_within(20.0, code)
         if text is None and not isinstance(error, SystemExit):

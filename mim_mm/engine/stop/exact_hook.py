@@ -27,8 +27,9 @@ class ExactResumeHook(Hook):
     - What an iteration draws in the process, on the device too (drop path, dropout, mixup, sampling of boxes), follows
       from (seed, iteration), and from the rank with ``randomness.diff_rank_seed``. Validation and other work between
       iterations therefore changes nothing, whether it is repeated after a kill or not.
-    - Checkpoints hold the state of all generators of every rank, those that modules keep for themselves included, and
-      between two optimizer steps the accumulated gradient.
+    - Checkpoints hold the state of all generators of every rank, those that modules keep for themselves included, its
+      BatchNorm statistics where they are not those of the first rank, and between two optimizer steps the accumulated
+      gradient.
     - A checkpoint from the middle of an epoch goes on with its next batch; what was seen is not read.
 
     ``configs/_base_/default_runtime.py`` has this hook and ``tools/train.py`` adds it where it is missing. Checkpoints
@@ -99,6 +100,7 @@ class ExactResumeHook(Hook):
             return
         if len(states) == get_world_size():
             exact_resume.set_random_state(states[get_rank()], bare_model(runner))
+            exact_resume.set_own_buffers(bare_model(runner), states[get_rank()].get('buffers') or {})
         else:
             runner.logger.warning(
                 f'the checkpoint is from {len(states)} processes, going on on {get_world_size()}: generators that '
@@ -127,7 +129,9 @@ class ExactResumeHook(Hook):
         gradient = {}
         if with_gradient and exact_resume.window_is_open(runner):
             gradient = exact_resume.mean_gradient(bare_model(runner))
-        random = all_gather_object(exact_resume.random_state(bare_model(runner)))
+        model = bare_model(runner)
+        own = dict(exact_resume.random_state(model), buffers=exact_resume.own_buffers(model))
+        random = all_gather_object(own)
         self._to_save = {RANDOM: random, GRADIENT: gradient}
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:

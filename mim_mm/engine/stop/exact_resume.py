@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import all_gather_object, all_reduce, get_world_size
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 
@@ -57,6 +58,29 @@ def set_random_state(state: dict[str, Any], model: nn.Module | None = None) -> N
     for name, generator in _own_generators(model):
         if name in state['modules']:
             generator.set_state(state['modules'][name].cpu())
+
+
+# ---- buffers of ranks
+
+
+def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the floating-point buffers that this rank has otherwise than others: statistics of a BatchNorm that is
+    not synchronised. Called on every rank; a checkpoint holds those of the first one alone.
+    """
+    if get_world_size() == 1:
+        return {}
+    buffers = {name: value.detach() for name, value in model.named_buffers() if value.is_floating_point()}
+    digests = {name: zlib.crc32(value.cpu().contiguous().view(torch.uint8).numpy()) for name, value in buffers.items()}
+    others = all_gather_object(digests)
+    return {n: v.cpu().clone() for n, v in buffers.items() if any(other.get(n) != digests[n] for other in others)}
+
+
+def set_own_buffers(model: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Put back what :func:`own_buffers` returned."""
+    buffers = dict(model.named_buffers())
+    for name, value in values.items():
+        if name in buffers and buffers[name].shape == value.shape:
+            buffers[name].copy_(value)
 
 
 # ---- accumulated gradients

@@ -70,7 +70,8 @@ def own_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     if get_world_size() == 1:
         return {}
     buffers = {name: value.detach() for name, value in model.named_buffers() if value.is_floating_point()}
-    digests = {name: zlib.crc32(value.cpu().contiguous().view(torch.uint8).numpy()) for name, value in buffers.items()}
+    # Laid out flat: a single number has no bytes to be viewed as.
+    digests = {name: zlib.crc32(v.cpu().reshape(-1).view(torch.uint8).numpy()) for name, v in buffers.items()}
     others = all_gather_object(digests)
     return {n: v.cpu().clone() for n, v in buffers.items() if any(other.get(n) != digests[n] for other in others)}
 

@@ -256,7 +256,7 @@ def _two_ranks_with_statistics_of_their_own(rank, port, folder):
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     model.register_buffer('alike', torch.ones(3))
     model.register_buffer('number', torch.tensor(1.5))
-    model.register_buffer('half', torch.ones(2, 2, dtype=torch.bfloat16).T)
+    model.register_buffer('coarse', torch.ones(2, 2, dtype=torch.bfloat16).T)
     model.register_buffer('nothing', torch.ones(0))
     model[1].running_mean.fill_(rank + 0.5)
     found = exact_resume.own_buffers(model)

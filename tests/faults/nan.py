@@ -10,7 +10,6 @@ import math
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -156,11 +155,10 @@ def trial(number: int, folder: Path) -> tuple[bool, str]:
     )
     command = [sys.executable, str(ROOT / 'tools/train.py'), str(config), '--data-root', str(folder / 'images')]
     command += ['--work-dir', str(folder / 'run')]
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
     if ranks == 2:
-        command[1:1] = ['-m', 'mim_mm.compat.torchrun', '--nproc_per_node=2', f'--master_port={port}']
+        # A port that the system chooses and nobody gets in between.
+        here = ['--master_addr=127.0.0.1', '--master_port=0']
+        command[1:1] = ['-m', 'mim_mm.compat.torchrun', '--nproc_per_node=2', *here]
         command += ['--launcher', 'pytorch']
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     environment = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'}

@@ -18,7 +18,7 @@ _knn = dict(
     command='python tools/knn.py {config} {checkpoint} --work-dir {work_dir} --resize 32 --crop 32 --workers 0',
 )
 _weight, _ratio, _parts = 'model.consistency_weight', 'model.masker.ratio', 'model.masker.num_parts'
-_long = {'train_cfg.max_epochs': 16}
+_long = {'train_cfg.max_epochs': 8}
 # arm -> recipe, what is changed in it; the first four have five seeds
 _claim = dict(
     mae=('pretrain_mae', {}),

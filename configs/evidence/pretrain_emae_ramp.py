@@ -4,4 +4,4 @@ python tools/train.py configs/evidence/pretrain_emae_ramp.py --data-root CIFAR
 """
 
 _base_ = './pretrain_emae.py'
-model = dict(consistency_weight=1.0, consistency_ramp=2)
+model = dict(consistency_weight=1.0, consistency_ramp=1)

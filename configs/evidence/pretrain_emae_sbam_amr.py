@@ -9,6 +9,6 @@ model = dict(
         _delete_=True,
         type='SalienceParallelMasking',
         ratio=dict(type='AdaptiveRatio', base=0.75, delta_r=0.1, threshold=0.1),
-        random_epochs=1,
+        random_epochs=0.5,
     )
 )

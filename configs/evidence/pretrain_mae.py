@@ -8,8 +8,8 @@ what the arms differ in at this length. In fp32: bf16 is no faster on a CPU with
 
 _base_ = '../_base_/small/pretrain.py'
 data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
-epochs = 4
-warmup = 0.4
+epochs = 2
+warmup = 0.2
 
 model = dict(
     data_preprocessor=dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7]),

@@ -4,4 +4,4 @@ python tools/train.py configs/evidence/pretrain_sbam.py --data-root CIFAR
 """
 
 _base_ = './pretrain_mae.py'
-model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.75, random_epochs=1))
+model = dict(masker=dict(_delete_=True, type='SalienceMasking', ratio=0.75, random_epochs=0.5))

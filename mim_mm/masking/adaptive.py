@@ -157,10 +157,10 @@ class RandomWarmUp(Masker):
     """A masker whose masks are random for the first epochs, because a guide that has learnt nothing guides nowhere.
 
     Args:
-        random_epochs: how many epochs; epochs 0 .. random_epochs - 1 are random.
+        random_epochs: how many epochs; epochs 0 .. random_epochs - 1 are random. A fraction ends inside an epoch.
     """
 
-    def __init__(self, random_epochs: int = 0) -> None:
+    def __init__(self, random_epochs: float = 0) -> None:
         if random_epochs < 0:
             raise ValueError(f'random_epochs is {random_epochs}: give the number of epochs of random masks, 0 for none')
         self.random_epochs = random_epochs
@@ -181,4 +181,6 @@ class RandomWarmUp(Masker):
                 f'length; outside training call masker.set_clock(Clock.at_epoch({self.random_epochs})), of mim_mm.clock'
                 ', for the masks after the warm-up'
             )
+        if self.random_epochs % 1 and self.clock.epoch_length:
+            return self.clock.step < self.random_epochs * self.clock.epoch_length
         return self.clock.epoch < self.random_epochs

@@ -76,7 +76,7 @@ class AttentionMasking(RandomWarmUp):
         self,
         mask_ratio: float = 0.75,
         throw_ratio: float = 0.0,
-        random_epochs: int = 0,
+        random_epochs: float = 0,
         random_ratio: float = 0.75,
         as_released: bool = False,
         grid: tuple[int, int] | None = None,

@@ -70,7 +70,7 @@ class SalienceMasking(RandomWarmUp):
         ratio: float | dict | AdaptiveRatio = 0.75,
         noise: float = 0.5,
         logit_scale: float | None = None,
-        random_epochs: int = 0,
+        random_epochs: float = 0,
     ) -> None:
         super().__init__(random_epochs)
         if noise < 0:

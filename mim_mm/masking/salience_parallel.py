@@ -57,7 +57,7 @@ class SalienceParallelMasking(RandomWarmUp):
         ratio: dict | AdaptiveRatio | None = None,
         noise: float = 0.5,
         logit_scale: float | None = None,
-        random_epochs: int = 0,
+        random_epochs: float = 0,
     ) -> None:
         super().__init__(random_epochs)
         if num_parts < 2:

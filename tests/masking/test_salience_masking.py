@@ -218,6 +218,16 @@ def test_masks_are_random_until_the_warm_up_is_over():
     assert adaptive(tokens, generator(1)).num_visible == (4,)
 
 
+def test_a_warm_up_of_one_and_a_half_epochs_ends_inside_the_second():
+    masker = SalienceMasking(0.75, random_epochs=1.5)
+    for step, expected in [(0, True), (9, True), (10, True), (14, True), (15, False), (19, False), (20, False)]:
+        masker.set_clock(Clock(seed=0, step=step, epoch=step // 10, share=step / 40, epoch_length=10))
+        assert masker.warming_up is expected, step
+    for epoch, expected in [(0, True), (1, True), (2, False)]:  # outside training only the epoch is known
+        masker.set_clock(Clock.at_epoch(epoch))
+        assert masker.warming_up is expected, epoch
+
+
 @pytest.mark.parametrize('options, words', [
     (dict(ratio=1.2), '1.2'), (dict(noise=-1), 'noise is -1'), (dict(random_epochs=-1), 'random_epochs is -1'),
 ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[
     model.load_state_dict(state, strict=False)
     model.eval()
     if getattr(model.masker, 'random_epochs', 0):
-        model.masker.set_clock(Clock.at_epoch(model.masker.random_epochs))  # the masks that follow the warm-up
+        model.masker.set_clock(Clock.at_epoch(math.ceil(model.masker.random_epochs)))  # the masks that follow the warm-up
     return model, cfg
 
 

@@ -3,6 +3,7 @@
 * 'Could not import OneDL': mmdet looks for a commercial data service at import and prints that it is not there (its
   own level for it is DEBUG, which is not looked at where there is no logger yet).
 * 'faster_coco_eval is not installed': mmdet's metric of that name; COCO metrics here use pycocotools.
+* 'Using env variable': once for each variable and value, not for every config of a chain that names it.
 * '"FileClient" will be deprecated' and the same of the backend it makes: mmengine warns of its own hooks' use of it.
 """
 
@@ -16,9 +17,11 @@ MESSAGES = (
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated',
 )
+ONCE = ('Using env variable',)
+_said = set()
 WARNINGS = ('faster_coco_eval is not installed',)
 # those that took ``print_log`` from mmengine.logging before we could, if mmengine was imported first
-HOLDERS = ('mmengine.logging', 'mmengine.fileio.file_client')
+HOLDERS = ('mmengine.logging', 'mmengine.fileio.file_client', 'mmengine.config.config')
 
 
 def _filter(module):
@@ -28,8 +31,12 @@ def _filter(module):
 
     @functools.wraps(print_log)
     def filtered(msg, *args, **kwargs):
-        if not (isinstance(msg, str) and msg.startswith(MESSAGES)):
-            print_log(msg, *args, **kwargs)
+        if isinstance(msg, str):
+            if msg.startswith(MESSAGES) or msg in _said:
+                return
+            if msg.startswith(ONCE):
+                _said.add(msg)
+        print_log(msg, *args, **kwargs)
 
     filtered.leaves_out = MESSAGES
     module.print_log = filtered

@@ -1,5 +1,6 @@
 """``mim_mm::`` names, and the messages of upstream that are left out: those and no others."""
 
+import os
 import subprocess
 import sys
 
@@ -120,6 +121,29 @@ def test_noise_is_left_out_and_nothing_else(imports, uses):
     assert 'will be deprecated' not in before + after + done.stderr
     assert 'OneDL is a name' in after and '"FileClient" is another' in after + done.stderr
     assert 'faster_coco_eval is installed' in done.stderr
+
+
+ONCE = """
+{imports}
+from mmengine.config import Config
+for _ in range(3):
+    print(Config.fromfile('{file}').root)
+os.environ['SOME_ROOT'] = '/c'
+print(Config.fromfile('{file}').root)
+"""
+
+
+@pytest.mark.parametrize('imports', ['import os, mim_mm', 'import os, mmengine.config, mim_mm'])
+def test_a_variable_of_a_config_is_named_once(tmp_path, imports):
+    file = tmp_path / 'config.py'
+    file.write_text("root = r'{{$SOME_ROOT:/a}}'\n")
+    code = [sys.executable, '-c', ONCE.format(imports=imports, file=file)]
+    done = subprocess.run(code, text=True, capture_output=True, env=dict(os.environ, SOME_ROOT='/b'))
+    assert done.returncode == 0, done.stderr
+    values = [line for line in done.stdout.splitlines() if line.startswith('/')]
+    assert values == ['/b', '/b', '/b', '/c']
+    said = [line for line in done.stdout.splitlines() + done.stderr.splitlines() if 'SOME_ROOT' in line]
+    assert len(said) == 2 and '/b' in said[0] and '/c' in said[1]
 
 
 def test_importing_mim_mm_imports_nothing_large():

@@ -1,8 +1,10 @@
 """The log on disk is always there and outlives a full disk; trackers can fail in every way without being noticed."""
 
+import contextlib
 import json
 import logging
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 
 from mim_mm import files
 from mim_mm.engine.hooks import tracking
-from mim_mm.engine.hooks.tracking import LineVisBackend, SafeVisBackend, make_trackers_safe
+from mim_mm.engine.hooks.tracking import LineVisBackend, SafeVisBackend, log_lines_may_fail, make_trackers_safe
 from mim_mm.report.collect import read_scalars
 
 
@@ -120,3 +122,20 @@ def test_what_an_attempt_did_beyond_the_next_ones_start_was_lost(tmp_path):
     first.write_text(''.join(json.dumps(dict(loss=i / 10, step=i)) + '\n' for i in (10, 20, 30)) + '{"loss": 0.4')
     second.write_text('{"resumed_from": 20, "step": 20}\n{"loss": 9.0, "step": 25}\n')
     assert read_scalars([first, second]) == {'loss': ([10, 20, 25], [1.0, 2.0, 9.0])}
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='no device here is always full')
+def test_a_log_file_on_a_full_disk_is_said_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(logging, 'raiseExceptions', True)
+    logger = logging.Logger('full')
+    logger.addHandler(logging.FileHandler('/dev/full'))
+    logger.addHandler(logging.FileHandler(tmp_path / 'log'))
+    log_lines_may_fail(logger)
+    for i in range(3):
+        logger.warning('line %d', i)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ['/dev/full takes no more lines ([Errno 28] No space left on device); training goes on']
+    assert (tmp_path / 'log').read_text().splitlines() == ['line 0', 'line 1', 'line 2']
+    for handler in logger.handlers:
+        with contextlib.suppress(OSError):  # of the lines that wait for room
+            handler.close()

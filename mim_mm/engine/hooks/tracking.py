@@ -7,8 +7,10 @@ a thread of its own, from a queue with an end.
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
+import sys
 import threading
 from typing import Any
 
@@ -174,6 +176,23 @@ class ResumedFromHook(Hook):
     def before_train(self, runner) -> None:
         if runner.iter > 0:
             runner.visualizer.add_scalars(dict(resumed_from=runner.iter), step=runner.iter)
+
+
+def log_lines_may_fail(logger: logging.Logger) -> None:
+    """A file or a pipe that takes no more lines (full disk) is said once, not as a traceback for every line."""
+    for handler in logger.handlers:
+        handler.handleError = functools.partial(_say_once, handler)
+
+
+def _say_once(handler: logging.Handler, record: logging.LogRecord) -> None:
+    if getattr(handler, 'failed', False):
+        return
+    handler.failed = True
+    where = getattr(handler, 'baseFilename', 'standard output')
+    try:
+        print(f'{where} takes no more lines ({sys.exc_info()[1]}); training goes on', file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):  # standard error is closed as well, or was never there
+        pass
 
 
 def make_trackers_safe(cfg: Config) -> None:

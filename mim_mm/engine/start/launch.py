@@ -22,7 +22,7 @@ from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
 from mim_mm.data.workers import die_with_parent, shield_workers
-from mim_mm.engine.hooks.tracking import make_trackers_safe
+from mim_mm.engine.hooks.tracking import log_lines_may_fail, make_trackers_safe
 from mim_mm.engine.start import (
     agreement,
     annotations,
@@ -129,7 +129,9 @@ def _build_runner(cfg: Config) -> Runner:
             unused = cfg.get('find_unused_parameters', False)
             plain = dict(device_ids=None, broadcast_buffers=False, find_unused_parameters=unused)
             cfg.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel', **plain))
-    return RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if cfg.get('runner_type') else Runner.from_cfg(cfg)
+    log_lines_may_fail(runner.logger)
+    return runner
 
 
 def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:

@@ -50,8 +50,8 @@ def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[
         )
     model.load_state_dict(state, strict=False)
     model.eval()
-    if getattr(model.masker, 'random_epochs', 0):
-        model.masker.set_clock(Clock.at_epoch(math.ceil(model.masker.random_epochs)))  # the masks that follow the warm-up
+    if warm_up := getattr(model.masker, 'random_epochs', 0):
+        model.masker.set_clock(Clock.at_epoch(math.ceil(warm_up)))  # the masks that follow it
     return model, cfg
 
 

@@ -72,8 +72,8 @@ _COCO = one_of('bbox', 'segm', 'proposal', 'proposal_fast')
 
 MASKERS: dict[str, Rule] = dict(
     ratio=BETWEEN, mask_ratio=BETWEEN, random_ratio=BETWEEN, base=BETWEEN, delta_r=BELOW_ONE, min_ratio=PART,
-    max_ratio=PART, throw_ratio=BELOW_ONE, random_epochs=NOT_NEGATIVE, noise=NOT_NEGATIVE, num_parts=WHOLE, masking_prob=PART,
-    block_ratio=BETWEEN, roll=COUNT,
+    max_ratio=PART, throw_ratio=BELOW_ONE, random_epochs=NOT_NEGATIVE, noise=NOT_NEGATIVE, num_parts=WHOLE,
+    masking_prob=PART, block_ratio=BETWEEN, roll=COUNT,
     stride=WHOLE, predict=POSITIVE_PART, show_max=PART, threshold=NOT_NEGATIVE, min_aspect=POSITIVE,
 )  # fmt: skip
 

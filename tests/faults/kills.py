@@ -13,7 +13,6 @@ import random
 import runpy
 import shutil
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -157,18 +156,18 @@ def _member(words, environment, log):
 def _start(ranks, words, log):
     """The ranks, as torchrun starts them; all imports are done before (forkserver)."""
     _fork.set_forkserver_preload(['mim_mm.engine.start.launch', 'mmpretrain.models', 'mmdet.models', 'mmdet.datasets'])
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
+    held = torch.distributed.TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)  # nobody takes its port
+    meeting = dict(MASTER_PORT=str(held.port), TORCHELASTIC_USE_AGENT_STORE='True', TORCHELASTIC_RESTART_COUNT='0')
     members = []
     for rank in range(ranks):
         group = dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1')
         environment = dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
         if ranks > 1:
-            environment |= {**group, 'MASTER_PORT': port}
+            environment |= {**group, **meeting}
         launcher = ['--launcher', 'pytorch'] if ranks > 1 else []
         members.append(_fork.Process(target=_member, args=([*words, *launcher], environment, f'{log}.{rank}')))
         members[-1].start()
+        members[-1].store = held
     return members
 
 

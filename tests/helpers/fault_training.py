@@ -160,7 +160,7 @@ class Training:
     def environment(self, fault):
         paths = [str(ROOT), str(ROOT / 'tests/helpers'), os.environ.get('PYTHONPATH', '')]
         return dict(os.environ, PYTHON=sys.executable, PYTHONPATH=os.pathsep.join(filter(None, paths)),
-                    PORT=free_port(), OMP_NUM_THREADS='1', MPLBACKEND='Agg',
+                    PORT='0', OMP_NUM_THREADS='1', MPLBACKEND='Agg',
                     FAULT_MARKS=str(self.marks), FAULT=fault)  # fmt: skip
 
     def start(self, *words, fault=None):
@@ -168,8 +168,9 @@ class Training:
         if self.warm:
             self.log.write_text('')
             self.marks.write_text('')
+            port = free_port()  # rank 0 holds the store, as under Slurm
             ranks = [dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(self.ranks), MASTER_ADDR='127.0.0.1',
-                          MASTER_PORT=environment['PORT']) for i in range(self.ranks)]  # fmt: skip
+                          MASTER_PORT=port) for i in range(self.ranks)]  # fmt: skip
             several = ['--launcher', 'pytorch'] if self.ranks > 1 else []
             argv = ['tools/train.py', self.config, '--work-dir', self.work, *several, *words]
             self.child = Warm(argv, [{**environment, **(rank if several else {})} for rank in ranks], self.log)

@@ -92,7 +92,7 @@ test-slurm: $(VENV)/.ready  ## the tests against a real Slurm, private to this c
 
 # On a node without internet: PYTHON=python3, with the packages of tools/wheelhouse.sh.
 gpu-bench:  ## speed on one GPU, ten minutes; OUT=folder IMAGES=folder (docs/speed.md)
-	tools/gpu_bench.sh $(or $(OUT),work_dirs/gpu_bench) $(IMAGES)
+	$(or $(PYTHON),python3) tools/gpu_bench.py $(or $(OUT),work_dirs/gpu_bench) $(if $(IMAGES),--images $(IMAGES))
 
 $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 	@rm -f $@

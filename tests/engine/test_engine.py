@@ -1,13 +1,16 @@
 """Guards, schedules, precision, hooks: what runs around the model."""
 
 import types
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from mim_mm.engine.hooks.clock_hook import accumulation_note
+from mim_mm.engine.hooks.histories import forget, logged, longest_average
 from mim_mm.engine.hooks.pretrain_hooks import AgreementWatchHook
 from mim_mm.engine.optim.precision import AutocastOptimWrapper
 from mim_mm.engine.start import guard, schedule
@@ -273,16 +276,36 @@ def test_deferred_metrics_give_the_same_history_without_reading_in_between():
 
     class Hub:
         def __init__(self):
-            self.scalars = {}
+            self.log_scalars = {}
 
         def update_scalar(self, key, value):
-            self.scalars.setdefault(key, HistoryBuffer()).update(value.item())
+            self.log_scalars.setdefault(key, HistoryBuffer()).update(value.item())
 
     hook = HOOKS.build(dict(type='DeferredRuntimeInfoHook'))
-    hook.waiting, hook.log_interval = [], 5
+    hook.waiting, hook.log_interval, hook.kept = [], 5, 5000
     runner = runner_stub(0, message_hub=Hub(), train_dataloader=[None] * 12, max_iters=12)
     for step in range(12):
         runner.iter = step
         hook.after_train_iter(runner, step, outputs={'loss': Loud(step)})
         assert len(reads) == (0 if step < 4 else 5 if step < 9 else 10 if step < 11 else 12)
-    assert runner.message_hub.scalars['train/loss'].data[0].tolist() == list(range(12))
+    assert runner.message_hub.log_scalars['train/loss'].data[0].tolist() == list(range(12))
+
+
+def test_of_a_metric_the_newest_values_are_kept_and_all_are_counted():
+    buffer = HistoryBuffer()
+    for step in range(95):
+        buffer.update(step)
+        forget(buffer, 10)
+        assert logged(buffer) == step + 1 and min(step + 1, 10) <= len(buffer.data[0]) < 20
+        assert buffer.mean(10) == np.mean(range(step + 1)[-10:])
+    assert buffer.data[0].tolist() == list(range(80, 95)) and buffer.data[1].tolist() == [1] * 15
+
+
+@pytest.mark.parametrize('windows, longest', [
+    ([], 5000), ([20], 5000), ([20, 9000], 9000), (['epoch'], 5000), ([20, 'global'], float('inf')),
+])  # fmt: skip
+def test_no_more_is_forgotten_than_the_log_averages_over(windows, longest):
+    processor = SimpleNamespace(custom_cfg=[dict(data_src='loss', window_size=window) for window in windows])
+    assert longest_average(SimpleNamespace(train_dataloader=[None] * 12, log_processor=processor)) == longest
+    long = SimpleNamespace(train_dataloader=range(7000), log_processor=processor)
+    assert longest_average(long) == max(7000, longest)

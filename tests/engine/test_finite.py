@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -19,6 +20,7 @@ from torch import nn
 from mim_mm.checkpoint.finite import newest_finite, not_finite_in_file
 from mim_mm.engine.hooks import finite_hook
 from mim_mm.engine.hooks.finite_hook import FiniteHook, NotFiniteError, spike_limit
+from mim_mm.engine.hooks.histories import forget
 from mim_mm.engine.optim.finite_step import FiniteStep
 from mim_mm.engine.optim.lars import LARS
 from mim_mm.engine.optim.precision import AutocastOptimWrapper
@@ -406,6 +408,20 @@ def test_a_spike_is_one_line(tmp_path):
     runner = run(tmp_path, poke=poke)
     lines = [line for line in log_of(runner).splitlines() if 'spike: loss' in line]
     assert len(lines) == 1, lines
+
+
+def test_spikes_are_seen_after_old_values_are_forgotten():
+    said, buffer, hook = [], HistoryBuffer(), FiniteHook()
+    hook.seen, hook.spiking = {}, {}
+    hub = SimpleNamespace(log_scalars={'train/loss': buffer})
+    for step in range(400):
+        buffer.update(100.0 if step == 395 else 1.0 + 0.1 * (step % 3))
+        if step % 10 == 9:
+            forget(buffer, 60)
+            logger = SimpleNamespace(warning=said.append)
+            hook._look_for_spikes(SimpleNamespace(message_hub=hub, logger=logger, iter=step + 1))
+            assert bool(said) == (step > 395)
+    assert len(said) == 1 and 'spike: loss 100 up to iteration 400' in said[0]
 
 
 def test_the_limit_is_robust():

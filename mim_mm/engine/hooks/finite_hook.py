@@ -17,6 +17,7 @@ from mim_mm.checkpoint.read import read_content
 from mim_mm.compat.internals import take_averages
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.hooks.finite_diagnosis import Batches, diagnose
+from mim_mm.engine.hooks.histories import logged
 from mim_mm.engine.optim.finite_step import FiniteStep
 from mim_mm.registry import HOOKS
 
@@ -225,10 +226,10 @@ class FiniteHook(Hook):
         for key in ('grad_norm', 'loss') if self.spike else ():
             history = runner.message_hub.log_scalars.get(f'train/{key}')
             values = None if history is None else history.data[0]
-            if values is None or len(values) == self.seen.get(key, 0):
+            if values is None or logged(history) == self.seen.get(key, 0):
                 continue
-            new = len(values) - self.seen.get(key, 0)
-            self.seen[key] = len(values)
+            new = min(len(values), logged(history) - self.seen.get(key, 0))
+            self.seen[key] = logged(history)
             past = np.asarray(values[max(0, len(values) - new - self.window) : len(values) - new], dtype=float)
             limit = spike_limit(past, self.spike)
             top = max((float(v) for v in values[-new:] if math.isfinite(v)), default=0.0)

@@ -1,10 +1,11 @@
-"""Metrics that stay on the device until somebody reads them."""
+"""Metrics that stay on the device until somebody reads them, and that are forgotten when nobody will any more."""
 
 from __future__ import annotations
 
 import torch
 from mmengine.hooks import LoggerHook, RuntimeInfoHook
 
+from mim_mm.engine.hooks.histories import forget, longest_average
 from mim_mm.registry import HOOKS
 
 
@@ -14,7 +15,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
 
     The parent calls ``.item()`` on every logged value of every step, whatever the logging interval, which stops the GPU
     each time. Here the tensors wait in a list and are handed to the message hub in one go when a log line is due, so
-    the history (and every average made of it) is the same.
+    the history (and every average made of it) is the same. Of a history the newest values are kept.
     """
 
     def before_train(self, runner) -> None:
@@ -22,6 +23,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self.waiting: list[dict] = []
         intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self.log_interval = min(intervals, default=1)
+        self.kept = longest_average(runner)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if outputs is not None:
@@ -41,3 +43,5 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         waiting, self.waiting = self.waiting, []
         for outputs in waiting:
             super().after_train_iter(runner, 0, outputs=outputs)
+        for buffer in runner.message_hub.log_scalars.values():
+            forget(buffer, self.kept)

@@ -15,8 +15,8 @@ def logged(buffer: HistoryBuffer) -> int:
 def forget(buffer: HistoryBuffer, kept: int) -> None:
     """Leave out all but the newest ``kept`` values, once there are twice as many.
 
-    mmengine keeps a million and copies them all whenever one is added: 4 ms an iteration after a quarter of a million,
-    and as much in every checkpoint.
+    mmengine keeps a million and copies them all whenever one is added (nine metrics, one CPU core: 1 ms an iteration
+    after a quarter of a million, 6 ms after a million), and saves them with every checkpoint.
     """
     values, counts = buffer.data
     extra = len(values) - kept

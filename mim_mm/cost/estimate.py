@@ -24,6 +24,9 @@ MFU = dict(pretrain=0.40, linear=0.40, probe=0.40, finetune=0.35, coco=0.25)
 LOADER = dict(pretrain=260.0, linear=260.0, probe=260.0, finetune=200.0, coco=20.0)
 FUSED = dict(pretrain=520.0, linear=520.0, probe=520.0, finetune=310.0)
 TWO_VIEWS = 120.0
+# Seconds of one core for the colours of a view of 224 px, by its area: of docs/speed.md's 110 (one such view behind a
+# crop of 256 px) and 33 images/s (2 of 224 px, 8 of 96 px) on one Xeon core this makes 98 and 33.
+COLOURS_S = 8.3e-3
 # ImageNet-1k train, val; COCO train2017 images with annotations, val2017.
 IMAGES = dict(imagenet=(1281167, 50000), coco=(117266, 5000))
 
@@ -197,7 +200,20 @@ def loader_rate(cfg: Mapping, kind: str, conditions: Conditions) -> float:
     else:
         fused = any(bare(step['type']) == 'LazyLoadImageFromFile' for step in train_steps(cfg))
         usual = (FUSED if fused and kind in FUSED else LOADER)[kind]
+        usual = 1 / (1 / usual + COLOURS_S * _coloured(cfg))
     return conditions.loader.get(kind, usual)
+
+
+def _coloured(cfg: Mapping) -> float:
+    """Views whose colours the loader changes, in views of 224 px."""
+    found = 0.0
+    for step_ in train_steps(cfg):
+        if bare(step_['type']) not in ('MultiCrop', 'ShiftedViews'):
+            continue
+        for view in step_['views']:
+            side = view.get('scale', step_.get('size', 224))
+            found += view.get('num', 1) * (side / 224) ** 2 * bool(view.get('colours'))
+    return found
 
 
 def _efficiency(

@@ -94,6 +94,15 @@ def test_images_of_a_core_follow_the_pipeline(name, rate):
     assert estimate_stage('s', recipe(name), Conditions(loader=dict(pretrain=7, linear=7, finetune=7))).loader == 7
 
 
+@pytest.mark.parametrize('name, views', [
+    ('cmae/cmae_vitb_300e.py', 1), ('ibot/ibot_vitb_400e.py', 2 + 10 * (96 / 224) ** 2),
+    ('dino/dino_vits_800e.py', 2 + 10 * (96 / 224) ** 2),
+])  # fmt: skip
+def test_views_with_colours_cost_the_loader_what_was_measured(name, views):
+    assert estimate_stage('s', recipe(name), Conditions()).loader == pytest.approx(1 / (1 / 520 + 8.3e-3 * views))
+
+
+
 def test_few_cores_limit_the_rate():
     estimate = estimate_stage('s', TINY, Conditions(assumptions=Assumptions(cores=3), loader=dict(pretrain=50)))
     assert estimate.rate == 150 and '3 cores' in estimate.basis

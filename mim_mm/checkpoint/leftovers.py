@@ -22,7 +22,7 @@ KNOWN = {
     r'prototypes?|bottleneck\w*|fpn\w*)(\.|$)',
     'momentum copy': r'(momentum_\w+|teacher\w*|student\w*|target_(encoder|net|network|model|branch)|alignment_encoder|'
     r'encoder_k|ema_\w+|\w+_ema)(\.|$)',
-    'queue or centre': r'(queue\w*|memory_bank|center|initted|steps)(\.|$)',
+    'queue or centre': r'(queue\w*|memory_bank|(\w+_)?cent(er|re)|initted|steps)(\.|$)',
     'targets or tokenizer': r'(target_generator|tokenizer|dall_?e|d_vae|vqkd|hog_layer)(\.|$)',
     'masks or preprocessing': r'(masker|mask_generator|data_preprocessor|preprocessor|normalize)(\.|$)',
     'text model': r'(text\w*|logit_scale|logit_bias)(\.|$)',

@@ -99,7 +99,7 @@ def _move(model: torch.nn.Module) -> None:
 
 
 def _difference(curve: list[float], reference: list[float]) -> tuple[float, float]:
-    relative = [abs(a - b) / abs(b) for a, b in zip(curve, reference, strict=True)]
+    relative = [abs(a - b) / (abs(b) or 1.0) for a, b in zip(curve, reference, strict=True)]
     return max(relative), sum(relative) / len(relative)
 
 

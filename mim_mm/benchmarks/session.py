@@ -128,7 +128,7 @@ def read(out: Path) -> list[dict]:
     return files.read_rows(out / ROWS)
 
 
-def summary(rows: Sequence[Row], out: Path, targets: dict[str, float]) -> str:
+def summary(rows: Sequence[Row], out: Path, targets: dict[str, float], title: str = 'One GPU, measured') -> str:
     """Markdown of the newest line of each row: figures beside their targets, then every table.
 
     Args:
@@ -142,7 +142,7 @@ def summary(rows: Sequence[Row], out: Path, targets: dict[str, float]) -> str:
     good = [line for line in made if line['ok']]
     figures = {name: value for line in good for name, value in line['figures'].get('headline', {}).items()}
     places = sorted({f'{line.get("machine")}; commit {line.get("commit")}; `{line.get("command")}`' for line in made})
-    lines = ['# One GPU, measured', '', *places, '', '| | measured | wanted | |', '|---|---|---|---|']
+    lines = [f'# {title}', '', *places, '', '| | measured | wanted | |', '|---|---|---|---|']
     for name, value in {**dict.fromkeys(targets), **figures}.items():
         aim, shown = targets.get(name), 'not measured' if value is None else f'{value:,.4g}'
         verdict = '' if aim is None or value is None else 'reached' if value >= aim else 'missed'

@@ -91,7 +91,7 @@ def parity(found: dict[str, Contender], setting: Setting) -> dict[str, float]:
             losses[name] = contender.loss(images, order).item()
         contender.dtype = before
     reference = next(iter(losses.values()))
-    return {name: abs(loss - reference) / abs(reference) for name, loss in losses.items()}
+    return {name: abs(loss - reference) / (abs(reference) or 1.0) for name, loss in losses.items()}
 
 
 def shares(contender: Contender, images: torch.Tensor, rounds: int = 3) -> dict[str, float]:

@@ -164,7 +164,11 @@ def test_the_tool_rehearses_some_rows(tmp_path):
     lines = session.read(tmp_path / 'out')
     assert [line['row'] for line in lines] == ['doctor', 'ceilings', 'decoding'] and all(line['ok'] for line in lines)
     text = (tmp_path / 'out/summary.md').read_text()
-    assert 'decoding on the device, images/s' in text and '**emae_vitb**: not begun' in text
+    assert (
+        text.startswith('# A rehearsal')
+        and 'decoding on the device, images/s' in text
+        and '**emae_vitb**: not begun' in text
+    )
     assert 'ceilings' in in_process('gpu_bench.py', *words[:3], 'ceiling').stderr
     if not torch.cuda.is_available():
         none = in_process('gpu_bench.py', tmp_path / 'out')

@@ -11,7 +11,7 @@ from torch import nn
 from toy_run import run
 
 from mim_mm.algorithms.bootmae import BootMAE
-from mim_mm.checkpoint.bootmae_release import from_bootmae_release
+from mim_mm.weights.bootmae_release import from_bootmae_release
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.clock import Clock
 from mim_mm.encoders.positions import sincos_table

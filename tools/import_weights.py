@@ -27,8 +27,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--heads', type=int, help='attention heads, which no tensor tells')
     parser.add_argument('--eps', type=float, dest='norm_eps', help='epsilon of its LayerNorms')
     parser.add_argument('--activation', choices=list(ACTIVATIONS))
-    parser.add_argument('--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='of a grid that is no square')
-    parser.add_argument('--skip', nargs='+', default=(), help='tensors that are left out on purpose, as regular expressions')
+    parser.add_argument(
+        '--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='of a grid that is no square'
+    )
+    parser.add_argument(
+        '--skip', nargs='+', default=(), help='tensors that are left out on purpose, as regular expressions'
+    )
     add_trust_argument(parser)
     return parser.parse_args()
 

@@ -191,8 +191,10 @@ def _of_timm(beside: Mapping[str, Any]) -> dict[str, Any]:
     architecture, options = str(beside.get('architecture')), beside.get('model_args') or {}
     found: dict[str, Any] = {}
     other = re.search('clip|siglip|so400m|quickgelu|aimv2|sam|mci|pe_', architecture)
-    if other or {'norm_layer', 'act_layer'} & options.keys():
+    if other or 'norm_layer' in options:
         found.update(norm_eps=None, activation=None)
+    if 'act_layer' in options:
+        found['activation'] = options['act_layer']
     if 'num_heads' in options:
         found['heads'] = options['num_heads']
     pretrained = beside.get('pretrained_cfg') or {}

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mim_mm.checkpoint.convert import TABLE, convert, is_relative
+from mim_mm.checkpoint.convert import REGISTERS, TABLE, convert, is_relative
 from mim_mm.checkpoint.function import differences
 from mim_mm.checkpoint.keymap import select_backbone
 from mim_mm.checkpoint.leftovers import (
@@ -267,7 +267,10 @@ def _positions(
     module: nn.Module, source: Tensor, target: Tensor, state: Mapping[str, Tensor], grid: tuple[int, int]
 ) -> Tensor:
     """The file's position table in the shape of ``target``; LoadError where rows would be cut."""
-    extra = extra_tokens(state) if 'dist_token' not in module.state_dict() else 0
+    has = module.state_dict().keys()
+    # Of the model's own grid, with or without class token: convert() has taken the rows of registers away.
+    placed = REGISTERS in has and source.ndim == 3 and source.shape[1] in (target.shape[1], math.prod(grid))
+    extra = extra_tokens(state) if not placed and 'dist_token' not in has else 0
     if extra and source.ndim == 3:
         left = [source.shape[1] - extra - c for c in (0, 1)]
         if any(n > 0 and math.isqrt(n) ** 2 == n for n in left):

@@ -65,9 +65,18 @@ def backbone_of(
     _ends(config, state)
     if tables or 'layers.0.attn.q_bias' in state:
         _as_beit(config, state, tables)
-    if 'register_tokens' in state:
-        config.update(type='mim_mm.RegisterViT', num_registers=state['register_tokens'].shape[-2])
+    registers, classes = _prefix(state)
+    if registers or classes > 1:
+        if config['type'] != 'mmpretrain.VisionTransformer' or not classes:
+            raise LoadError('registers without a class token, or with biases of BEiT: not supported.')
+        config.update(type='mim_mm.RegisterViT', num_registers=registers, num_cls_tokens=classes)
     return config
+
+
+def _prefix(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """How many registers there are, and how many class tokens."""
+    registers = [v.shape[-2] for n, v in state.items() if re.fullmatch(r'(reg|register)_tokens?', n)]
+    return sum(registers), state['cls_token'].shape[-2] if 'cls_token' in state else 0
 
 
 def _known(what: str, facts: Mapping[str, Any], size: tuple[int, int] | None = None) -> Any:
@@ -89,8 +98,9 @@ def _image_size(state: Mapping[str, Tensor], tables: list[str], patch: list[int]
     if positions is not None:
         if positions.ndim == 4:
             return positions.shape[1] * patch[0], positions.shape[2] * patch[1]
-        rows = positions.shape[1]
-        fitting = [r for r in (rows - 1, rows) if r > 0 and math.isqrt(r) ** 2 == r]
+        rows, (registers, classes) = positions.shape[1], _prefix(state)
+        # of class tokens and patches, of patches alone (timm's no_embed_class), or of registers too
+        fitting = [r for r in (rows - (classes or 1), rows, rows - registers - 1) if r > 0 and math.isqrt(r) ** 2 == r]
         side = math.isqrt(fitting[0]) if fitting else None
         what = f'pos_embed has {rows} rows'
     elif tables:

@@ -18,6 +18,7 @@ from mim_mm.checkpoint.atomic import to_plain
 from mim_mm.checkpoint.function import function_of
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.tensor_file import write_tensors
+from mim_mm.encoders import encoder_of
 from mim_mm.weights import verify
 from mim_mm.weights.card import Card, write_card
 from mim_mm.weights.own import Own
@@ -120,17 +121,16 @@ def _pooled(state: Mapping[str, Tensor]) -> bool:
 def _timm(own: Own, folder: Path, part: str):
     state = own.encoder()
     architecture, args, tensors = for_timm(own.config, state)
-    args = {key: value for key, value in args.items() if value is not None or key == 'init_values'}
     write_tensors(folder / 'model.safetensors', tensors)
     pixels = Card.pixels_of(own)
     scaled = [[round(x / 255, 6) for x in values] for values in pixels] if pixels else [None, None]
-    size = args['img_size'] if isinstance(args['img_size'], int) else list(args['img_size'])
-    sides = [size, size] if isinstance(size, int) else size
+    size = own.config['img_size']
+    sides = [size, size] if isinstance(size, int) else list(size)
     config = dict(
-        architecture=architecture, num_classes=0, num_features=next(reversed(tensors.values())).shape[-1],
+        architecture=architecture, num_classes=0, num_features=encoder_of(own.backbone).width,
         model_args=args,
         pretrained_cfg=dict(
-            input_size=[args['in_chans'], *sides], fixed_input_size=True, interpolation='bicubic', crop_pct=1.0,
+            input_size=[own.config['in_channels'], *sides], fixed_input_size=True, interpolation='bicubic', crop_pct=1.0,
             **({'mean': scaled[0], 'std': scaled[1]} if pixels else {}), num_classes=0,
         ),
     )  # fmt: skip

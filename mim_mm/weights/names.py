@@ -117,7 +117,8 @@ def to_hugging_face(state: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]
 
 _HF_TOP = {
     'cls_token': 'embeddings.cls_token', 'pos_embed': 'embeddings.position_embeddings',
-    'register_tokens': 'embeddings.register_tokens', 'patch_embed.proj': 'embeddings.patch_embeddings.projection.',
+    'register_tokens': 'embeddings.register_tokens', 'mask_token': 'embeddings.mask_token',
+    'patch_embed.proj': 'embeddings.patch_embeddings.projection.',
     'norm': 'layernorm.', 'fc_norm': 'pooler.layernorm.',
 }  # fmt: skip
 _HF_BLOCK = {

@@ -31,10 +31,15 @@ _BACK = (
     (r'^ln2\.', 'fc_norm.'),
 )
 _HF_ACTIVATIONS = {'gelu': 'gelu', 'gelu_tanh': 'gelu_pytorch_tanh', 'quick_gelu': 'quick_gelu'}
-_TIMM_SIZES = {  # (width, depth, heads): its name, whose other arguments are given
-    (192, 12, 3): 'vit_tiny_patch16_224', (384, 12, 6): 'vit_small_patch16_224', (1024, 24, 16): 'vit_large_patch16_224',
+_TIMM_SIZES = {  # (width, depth, heads): its name; where a size has none, ViT-B's with other arguments
+    (192, 12, 3): 'vit_tiny_patch16_224', (768, 12, 12): 'vit_base_patch16_224', (384, 12, 6): 'vit_small_patch16_224', (1024, 24, 16): 'vit_large_patch16_224',
     (1280, 32, 16): 'vit_huge_patch14_224',
 }  # fmt: skip
+# Arguments at which timm's ViTs are without them.
+_TIMM_DEFAULTS = dict(
+    img_size=224, patch_size=16, in_chans=3, mlp_ratio=4.0, qkv_bias=True, init_values=None, class_token=True,
+    pre_norm=False, fc_norm=False, final_norm=True,
+)  # fmt: skip
 
 
 class Cannot(LoadError):
@@ -69,6 +74,11 @@ def _activation(config: Mapping[str, Any]) -> str:
     return 'gelu_tanh' if settings.get('approximate') == 'tanh' else 'gelu'
 
 
+def _one_class_token(library: str, config: Mapping[str, Any]) -> None:
+    if config.get('num_cls_tokens', 1) > 1:
+        raise Cannot(library, f'{config["num_cls_tokens"]} class tokens', '--to safetensors or mmpretrain')
+
+
 def _swiglu(config: Mapping[str, Any]) -> bool:
     return (config.get('layer_cfgs') or {}).get('ffn_type') == 'swiglu_fused'
 
@@ -88,6 +98,7 @@ def for_timm(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[st
         raise Cannot('timm', f'LayerNorms with epsilon {_epsilon(config):g} (its ViTs have 1e-6)', '--to hf')
     width, depth, heads, hidden = _sizes(config)
     tensors = plain_names(state)
+    _one_class_token('timm', config)
     args: dict[str, Any] = dict(
         img_size=config['img_size'], patch_size=config['patch_size'], in_chans=config['in_channels'], embed_dim=width,
         depth=depth, num_heads=heads, mlp_ratio=hidden / width, num_classes=0,
@@ -121,8 +132,16 @@ def for_timm(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[st
     tensors = {
         name.replace('.mlp.w12.', '.mlp.fc1.').replace('.mlp.w3.', '.mlp.fc2.'): v for name, v in tensors.items()
     }
-    name = _TIMM_SIZES.get((width, depth, heads), 'vit_base_patch16_224')
-    return 'vit_giant_patch14_dinov2' if swiglu else name, args, tensors
+    if swiglu:
+        return 'vit_giant_patch14_dinov2', args, tensors
+    name = _TIMM_SIZES.get((width, depth, heads))
+    defaults = dict(_TIMM_DEFAULTS, patch_size=14 if name == 'vit_huge_patch14_224' else 16)
+    if name:
+        defaults.update(embed_dim=width, depth=depth, num_heads=heads)
+    if args['global_pool'] == 'avg':
+        del defaults['fc_norm']
+    kept = {key: value for key, value in args.items() if key not in defaults or value != defaults[key]}
+    return name or 'vit_base_patch16_224', kept, tensors
 
 
 def _timm_beit(
@@ -173,6 +192,7 @@ def for_hugging_face(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> 
         raise Cannot("Hugging Face's ViTModel", 'a norm before the blocks', '--to timm')
     width, depth, heads, hidden = _sizes(config)
     tensors = plain_names(state)
+    _one_class_token('Hugging Face', config)
     common: dict[str, Any] = dict(
         hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=hidden,
         image_size=config['img_size'], patch_size=config['patch_size'], num_channels=config['in_channels'],
@@ -228,6 +248,7 @@ def _hf_vit(config: Mapping[str, Any], tensors: dict[str, Tensor], common: dict[
     if registers is None:
         return 'dinov2', 'Dinov2Model'
     common['num_register_tokens'] = registers.shape[1]
+    tensors['mask_token'] = torch.zeros(1, width, dtype=tensors['cls_token'].dtype)  # this class has one always
     return 'dinov2_with_registers', 'Dinov2WithRegistersModel'
 
 

@@ -120,6 +120,6 @@ def open_ours(file: Path, config: Mapping[str, Any]) -> Callable[[Tensor], Tenso
 def open_mmpretrain(file: Path, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     """The backbone of the config, filled by mmengine from ``backbone.*``."""
     holder = nn.ModuleDict(dict(backbone=MODELS.build(dict(config))))
-    load_checkpoint(holder, str(file), strict=True)
+    load_checkpoint(holder, str(file), strict=True, logger='silent')
     holder.double().eval()
     return lambda images: holder['backbone'](images)[-1]

@@ -52,6 +52,9 @@ MODELS = {
     'ijepa': lambda: vit(class_token=False, global_pool='avg', fc_norm=False),
     'dinov2': lambda: vit(init_values=0.1),
     'dinov2 training': lambda: vit(init_values=0.1),
+    'dinov2 registers': lambda: vit(init_values=0.1, reg_tokens=4, no_embed_class=True),
+    'timm registers': lambda: vit(reg_tokens=4, no_embed_class=True),
+    'timm registers with positions': lambda: vit(reg_tokens=3),
     'bootmae backbone': lambda: beit(use_abs_pos_emb=True),
     'cae': lambda: beit(use_abs_pos_emb=True, init_values=0.1),
     'beit': lambda: beit(**SHARED, init_values=0.1),
@@ -105,7 +108,7 @@ def content(kind, model):
         beside = dict(prototypes=one) if kind == 'msn' else dict(predictor={'module.mask_token': one})
         wrapped = dict(encoder=under('module.', {**state, **fc}, 1.0), target_encoder=under('module.', {**state, **fc}))
         return {**wrapped, **beside, 'opt': dict(state={}), 'epoch': 1}
-    if kind == 'dinov2':
+    if kind in ('dinov2', 'dinov2 registers'):
         return {**_dinov2_positions(state), 'mask_token': torch.zeros(1, 32)}
     if kind == 'dinov2 training':
         chunks = {re.sub(r'^blocks\.(\d+)\.', r'blocks.0.\1.', n): v for n, v in _dinov2_positions(state).items()}
@@ -136,8 +139,13 @@ def _mae_decoder():
 
 
 def _dinov2_positions(state):
-    """DINOv2's files have timm's names and the position of the class token in its table."""
-    return state
+    """DINOv2's table has a row for the class token, which timm adds to the token itself; registers have none."""
+    if 'reg_token' not in state:
+        return state
+    row = torch.randn(1, 1, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    out = {n: v for n, v in state.items() if n != 'reg_token'}
+    first = dict(cls_token=state['cls_token'] - row, pos_embed=torch.cat((row, state['pos_embed']), dim=1))
+    return {**out, **first, 'register_tokens': state['reg_token']}
 
 
 def _swin_release(state):

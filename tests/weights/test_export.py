@@ -101,7 +101,7 @@ REFUSED = {  # by whom, and what
 }  # fmt: skip
 KINDS = [
     'timm layer scale', 'timm without qkv bias', 'timm pooled norm', 'clip', 'ijepa', 'cae', 'beit', 'beit fine-tuned',
-    'simmim swin',
+    'simmim swin', 'dinov2 registers', 'timm registers',
 ]  # fmt: skip
 
 

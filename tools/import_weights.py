@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Weights of another project as a checkpoint of ours: ``python tools/import_weights.py FILE OUT.pth``.
 
-Without OUT.pth it says what FILE is and how its encoder is built, and writes nothing. OUT.pth is read by ``init=`` and by
-``load_from``. Whose files it knows, and what it refuses: docs/weights.md.
+Without OUT.pth it says what FILE is and how its encoder is built, and writes nothing. OUT.pth is read by ``init=`` and
+by ``load_from``. Whose files it knows, and what it refuses: docs/weights.md.
 """
 
 import argparse

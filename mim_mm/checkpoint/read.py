@@ -239,7 +239,7 @@ def _read_safetensors(path: Path, map_location, verify: bool) -> dict[str, Tenso
         raise _damaged(str(path), error) from error
     if found:
         raise LoadError(
-            f'{path} is damaged: {found}. Its weights are not those that were saved; copy it again, or take another one.'
+            f'{path} is damaged: {found}. Its weights are not those that were saved: copy it again, or take another.'
         )
     try:
         device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'

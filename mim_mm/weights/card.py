@@ -83,9 +83,11 @@ def _cell(text: str) -> str:
 
 
 def _title(own: Own) -> str:
-    arch = own.config['arch']
-    depth = arch.get('num_layers') or '-'.join(map(str, arch['depths']))
-    return f'{_method(own)}: {type_name(own.config)}, width {arch["embed_dims"]}, depth {depth}'
+    arch = own.config.get('arch', 'base')
+    if isinstance(arch, Mapping):
+        depth = arch.get('num_layers') or '-'.join(map(str, arch['depths']))
+        arch = f'width {arch["embed_dims"]}, depth {depth}'
+    return f'{_method(own)}: {type_name(own.config)}, {arch}'
 
 
 def _method(own: Own) -> str:
@@ -158,8 +160,8 @@ def _digest(own: Own, run: Mapping[str, Any]) -> str:
 
 def _images(own: Own) -> list[tuple[str, str]]:
     pixels = Card.pixels_of(own)
-    size = own.config['img_size']
-    text = f'{own.config["in_channels"]} channels, {size} px' + (
+    size = own.config.get('img_size', 224)
+    text = f'{own.config.get("in_channels", 3)} channels, {size} px' + (
         ' (height, width)' if not isinstance(size, int) else ''
     )
     if pixels:
@@ -170,7 +172,7 @@ def _images(own: Own) -> list[tuple[str, str]]:
 def _compared(card: Card) -> str:
     if card.difference is None:
         return f'not: {card.why_not}'
-    return f'features of two random images before and after: largest difference {card.difference:.1e} of the largest feature'
+    return f'features of two random images, before and after, differ by {card.difference:.1e} of the largest at most'
 
 
 def _run_of(folder: Path) -> dict[str, Any] | None:

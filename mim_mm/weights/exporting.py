@@ -18,6 +18,7 @@ from mim_mm.checkpoint.atomic import to_plain
 from mim_mm.checkpoint.function import function_of
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.tensor_file import write_tensors
+from mim_mm.config_parts import type_name
 from mim_mm.encoders import encoder_of
 from mim_mm.weights import verify
 from mim_mm.weights.card import Card, write_card
@@ -26,6 +27,8 @@ from mim_mm.weights.targets import for_hugging_face, for_timm, for_torchvision
 
 TARGETS = ('timm', 'hf', 'safetensors', 'torchvision', 'mmpretrain')
 PARTS = ('encoder', 'decoder', 'whole')
+_LIBRARIES = ('timm', 'hf', 'torchvision')
+_FAMILIES = ('VisionTransformer', 'RegisterViT', 'BEiTViT', 'SwinTransformer')
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ def export(
         raise LoadError(
             f'--part {part} to {target}: other libraries take an encoder; --to safetensors or mmpretrain has {part}.'
         )
+    if target in _LIBRARIES and type_name(own.config) not in _FAMILIES:
+        raise LoadError(
+            f'{own.config["type"]}: {target} has no such encoder; --to mmpretrain or safetensors, under our names.'
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
     try:
@@ -109,8 +116,10 @@ def _about(own: Own) -> dict[str, Any]:
     return to_plain({**kept, **function_of(own.backbone), 'config': own.config})
 
 
-def _tensors(own: Own, part: str) -> dict[str, Tensor]:
-    encoder = {f'backbone.{name}': value for name, value in own.encoder().items()}
+def _tensors(own: Own, part: str, buffers: bool = False) -> dict[str, Tensor]:
+    """Under our names; with the buffers that follow from the sizes where the reader may be strict."""
+    found = own.backbone.state_dict() if buffers else own.encoder()
+    encoder = {f'backbone.{name}': value for name, value in found.items()}
     return {'encoder': lambda: encoder, 'decoder': own.decoder, 'whole': lambda: own.tensors}[part]()
 
 
@@ -130,7 +139,8 @@ def _timm(own: Own, folder: Path, part: str):
         architecture=architecture, num_classes=0, num_features=encoder_of(own.backbone).width,
         model_args=args,
         pretrained_cfg=dict(
-            input_size=[own.config['in_channels'], *sides], fixed_input_size=True, interpolation='bicubic', crop_pct=1.0,
+            input_size=[own.config['in_channels'], *sides], fixed_input_size=True, interpolation='bicubic',
+            crop_pct=1.0,
             **({'mean': scaled[0], 'std': scaled[1]} if pixels else {}), num_classes=0,
         ),
     )  # fmt: skip
@@ -181,7 +191,7 @@ def _safetensors(own: Own, folder: Path, part: str):
 
 def _mmpretrain(own: Own, folder: Path, part: str):
     with files.replacing(folder / 'model.pth') as temporary:
-        torch.save({'state_dict': _tensors(own, part), 'meta': {'encoder': _about(own)}}, temporary)
+        torch.save({'state_dict': _tensors(own, part, buffers=True), 'meta': {'encoder': _about(own)}}, temporary)
     settings = {**own.config, 'init_cfg': dict(type='Pretrained', checkpoint='model.pth', prefix='backbone.')}
     files.write_text(folder / 'backbone.py', f'model = dict(backbone={settings!r})\n')
     lines = "_base_ = 'backbone.py'  # in a config of mmpretrain; or init=model.pth of a recipe of mim_mm"

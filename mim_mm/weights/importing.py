@@ -24,7 +24,7 @@ from mim_mm.checkpoint.keymap import PREFIXES
 from mim_mm.checkpoint.load import fill_encoder
 from mim_mm.checkpoint.read import LoadError, Weights, read_content, read_weights, resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
-from mim_mm.encoders import class_of
+from mim_mm.encoders import class_of, grid_of
 from mim_mm.registry import MODELS
 from mim_mm.weights.architecture import backbone_of, facts_of
 from mim_mm.weights.bootmae_release import from_bootmae_release
@@ -129,7 +129,7 @@ def open_foreign(
         config = _config(name, path, weights, facts, image_size or facts.get('image_size'))
         module = MODELS.build(dict(config))
         module.eval()
-        report = fill_encoder(module, weights, path, '', 1.0, skip)
+        report = fill_encoder(module, weights, path, '', 1.0, skip, grid=grid_of(module))
         report.prefix = stem
         left = [n for n, why in report.by_design.items() if 'mask token' not in why]
         if report.random or left:

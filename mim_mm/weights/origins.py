@@ -20,6 +20,7 @@ HALF = ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 HEADS = {
     (192, 12): 3, (384, 12): 6, (768, 12): 12, (1024, 24): 16, (1280, 32): 16, (1408, 40): 16, (1536, 40): 24,
 }  # fmt: skip
+_CERTAIN = {size: count for size, count in HEADS.items() if size[0] != 384}
 NON_COMMERCIAL = 'CC BY-NC 4.0'
 
 
@@ -46,7 +47,7 @@ ORIGINS = {
     'simmim': Origin('SimMIM', 'MIT'),
     'beit': Origin('BEiT', 'MIT', HALF),
     'data2vec': Origin('data2vec vision', 'none stated'),
-    'beit-like': Origin('BEiT or data2vec (their files are alike)', 'MIT, or none stated', None),
+    'beit-like': Origin('BEiT, data2vec, BootMAE or CAE (alike)', 'MIT, or none stated', None, heads=_CERTAIN),
     'dino': Origin('DINO', 'Apache-2.0'),
     'dinov2': Origin('DINOv2', 'Apache-2.0'),
     'ibot': Origin('iBOT or AttMask', 'Apache-2.0'),
@@ -55,10 +56,10 @@ ORIGINS = {
     'ijepa': Origin('I-JEPA', NON_COMMERCIAL),
     'cmae': Origin('CMAE', 'Apache-2.0'),
     'timm': Origin('timm', 'see its model card', None),
-    # MAE's and DINO's bare encoders, DeiT and timm share their names: 384 wide it may be of MoCo v3 or CAE, with 12 heads.
+    # MAE's and DINO's bare encoders, DeiT and timm share their names: 384 wide it may be of MoCo v3, with 12 heads.
     'bare': Origin(
         "a ViT under timm's names (MAE, DINO, iBOT, DeiT, timm ...)", 'that of its project', None,
-        heads={size: count for size, count in HEADS.items() if size[0] != 384},
+        heads=_CERTAIN,
     ),
     'hf': Origin('Hugging Face', 'see its model card', None, heads={}, norm_eps=None, activation=None),
     'openmmlab': Origin('mmpretrain or mim_mm', 'that of its project', None),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmpretrain.models import BEiTViT, SwinTransformer, VisionTransformer
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.config_text import parse_config
@@ -16,7 +19,7 @@ from mim_mm.checkpoint.function import function_of
 from mim_mm.checkpoint.leftovers import DERIVED_BUFFERS
 from mim_mm.checkpoint.load import fill_encoder
 from mim_mm.checkpoint.read import LoadError, Weights, read_content, read_weights, resolve_checkpoint
-from mim_mm.encoders import encoder_of
+from mim_mm.encoders import grid_of, reader_of
 from mim_mm.registry import MODELS
 from mim_mm.weights.architecture import backbone_of
 
@@ -112,19 +115,46 @@ def _training(path: Path, meta: Mapping, config: str | Path | None) -> tuple[Map
 def _canonical(
     stated: Mapping[str, Any], weights: Weights, path: Path, prefix: str, skip: Sequence[str]
 ) -> tuple[dict[str, Any], nn.Module]:
-    """The encoder of a pretraining or a downstream model in the class that downstream recipes build."""
+    """The encoder of a pretraining or a downstream model in the class that downstream recipes build.
+
+    A family that no other library has (HiViT) stays as it is.
+    """
     stages = 'depths' in stated.get('arch', ())  # a pyramid puts out its last stage, whichever number that is
     settings = {key: value for key, value in stated.items() if key not in _TRAINING or stages and key == 'out_indices'}
-    source = MODELS.build(settings)
-    report = fill_encoder(source, weights, path, prefix, 1.0, skip)
+    source = MODELS.build(dict(settings))
+    report = fill_encoder(source, weights, path, prefix, 1.0, skip, grid=grid_of(source))
     source.eval()
+    if not isinstance(source, (VisionTransformer, BEiTViT, SwinTransformer)):
+        return settings, source
     absent = {name for name, why in report.by_design.items() if 'start at zero' not in why} | {'mask_token'}
-    facts, patch = function_of(source), encoder_of(source).grid
+    facts, patch = function_of(source), reader_of(source).grid
     size = patch.height * patch.patch_size, patch.width * patch.patch_size
     state = {n: v for n, v in source.state_dict().items() if n not in absent and not DERIVED_BUFFERS.search(n)}
     known = dict(heads=facts.get('num_heads'), norm_eps=facts.get('norm_eps'), activation=facts.get('activation'))
     config = backbone_of(state, known, size)
     module = MODELS.build(dict(config))
-    fill_encoder(module, Weights(state, '', ()), path, '', 1.0)
+    fill_encoder(module, Weights(state, '', ()), path, '', 1.0, grid=grid_of(module))
     module.eval()
+    _same(source, module, size, path)
     return config, module
+
+
+def _same(source: nn.Module, module: nn.Module, size: tuple[int, int], path: Path) -> None:
+    """LoadError where a class derived from a family computes otherwise than the family (DeiT III, EVA-02)."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, reader_of(module).grid.in_channels, *size, generator=generator)
+    wanted, found = (_last(backbone, images) for backbone in (source, module))
+    if wanted.shape != found.shape or (wanted - found).abs().max() > 1e-3 * wanted.abs().max().clamp(min=1):
+        raise LoadError(
+            f'{path}: {type(source).__name__} computes otherwise than {type(module).__name__} from the same tensors: '
+            'it is not exported.'
+        )
+
+
+def _last(backbone: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        if isinstance(backbone, SwinTransformer):
+            options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
+            return backbone(images, **options)[-1]
+        reader = reader_of(backbone)
+        return reader.read(images, [reader.depth - 1], norm=False)[0]

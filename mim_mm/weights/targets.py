@@ -32,7 +32,9 @@ _BACK = (
 )
 _HF_ACTIVATIONS = {'gelu': 'gelu', 'gelu_tanh': 'gelu_pytorch_tanh', 'quick_gelu': 'quick_gelu'}
 _TIMM_SIZES = {  # (width, depth, heads): its name; where a size has none, ViT-B's with other arguments
-    (192, 12, 3): 'vit_tiny_patch16_224', (768, 12, 12): 'vit_base_patch16_224', (384, 12, 6): 'vit_small_patch16_224', (1024, 24, 16): 'vit_large_patch16_224',
+    (192, 12, 3): 'vit_tiny_patch16_224', (768, 12, 12): 'vit_base_patch16_224',
+    (384, 12, 6): 'vit_small_patch16_224',
+    (1024, 24, 16): 'vit_large_patch16_224',
     (1280, 32, 16): 'vit_huge_patch14_224',
 }  # fmt: skip
 # Arguments at which timm's ViTs are without them.

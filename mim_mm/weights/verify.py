@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from mmengine.runner import load_checkpoint
+from mmpretrain.models import SwinTransformer
 from torch import Tensor, nn
 
 from mim_mm.checkpoint.load import load_encoder
+from mim_mm.encoders import encoder_of
 from mim_mm.registry import MODELS
 
 TOLERANCE = 1e-5  # of the largest feature, or of 1
@@ -46,19 +48,26 @@ def difference(backbone: nn.Module, theirs: Callable[[Tensor], Tensor], config: 
         theirs: images (2, C, H, W) -> what ``backbone`` gives: tokens (2, P+N, D), a map (2, D, h, w) or means (2, D).
         config: of the backbone.
     """
-    size = config['img_size']
+    size = config.get('img_size', 224)
     height, width = (size, size) if isinstance(size, int) else size
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, config['in_channels'], height, width, generator=generator, dtype=torch.float64)
+    images = torch.randn(2, config.get('in_channels', 3), height, width, generator=generator, dtype=torch.float64)
     kind = next(backbone.parameters()).dtype
     try:
         with torch.no_grad():
-            wanted, found = backbone.double()(images)[-1], theirs(images)
+            wanted, found = features_of(backbone.double(), config)(images), theirs(images)
     finally:
         backbone.to(kind)
     if found.shape != wanted.shape:
         return float('inf')
     return ((found - wanted).abs().max() / wanted.abs().max().clamp(min=1)).item()
+
+
+def features_of(backbone: nn.Module, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """What a canonical backbone puts out; of another family, which is kept as it was trained, its last tokens."""
+    if 'out_type' in config or isinstance(backbone, SwinTransformer):
+        return lambda images: backbone(images)[-1]
+    return lambda images: torch.cat(encoder_of(backbone, 'encode_whole').encode_whole(images), dim=1)
 
 
 def open_timm(folder: Path, architecture: str, args: Mapping[str, Any], pooled: bool) -> Callable[[Tensor], Tensor]:
@@ -114,7 +123,7 @@ def open_ours(file: Path, config: Mapping[str, Any]) -> Callable[[Tensor], Tenso
     backbone = MODELS.build(dict(config))
     load_encoder(backbone, file, min_loaded=1.0)
     backbone.double().eval()
-    return lambda images: backbone(images)[-1]
+    return features_of(backbone, config)
 
 
 def open_mmpretrain(file: Path, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
@@ -122,4 +131,4 @@ def open_mmpretrain(file: Path, config: Mapping[str, Any]) -> Callable[[Tensor],
     holder = nn.ModuleDict(dict(backbone=MODELS.build(dict(config))))
     load_checkpoint(holder, str(file), strict=True, logger='silent')
     holder.double().eval()
-    return lambda images: holder['backbone'](images)[-1]
+    return features_of(holder['backbone'], config)

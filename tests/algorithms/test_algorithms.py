@@ -8,10 +8,10 @@ from losses_restated import naive_consistency
 from mae_restated import PlainMAE
 from tiny import HIVIT, VIT, build, images, total_loss
 
-from mim_mm.weights.mae_release import from_mae_release
 from mim_mm.losses import reconstruction_loss
 from mim_mm.masking import MaskPlan
 from mim_mm.targets import patchify, pixel_target, unpatchify
+from mim_mm.weights.mae_release import from_mae_release
 
 MASKERS = [
     dict(type='RandomMasking', ratio=0.75),

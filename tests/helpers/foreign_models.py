@@ -20,7 +20,8 @@ def scattered(model):
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2, generator=generator)
-    return model.double().eval()
+    model.double().eval()  # eval() of mmpretrain's returns None
+    return model
 
 
 def vit(**options):

@@ -8,7 +8,7 @@ import torch
 from foreign_models import MODELS, SAID, content, scattered
 from mmengine.config import Config
 from safetensors.torch import load_file
-from tiny import VIT, build
+from tiny import HIVIT, VIT, build
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
 from mim_mm.registry import MODELS as REGISTRY
@@ -105,7 +105,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize('target', ['timm', 'hf'])
+@pytest.mark.parametrize('target', ['timm', 'hf', 'mmpretrain'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_form_of_encoder(tmp_path, kind, target):
     pytest.importorskip('timm')
@@ -117,7 +117,8 @@ def test_every_form_of_encoder(tmp_path, kind, target):
         return
     pytest.importorskip({'hf': 'transformers'}.get(target, 'timm'))
     assert export(own, target, tmp_path / 'out').difference <= 1e-5
-    again = open_foreign(tmp_path / 'out', **({} if target == 'hf' else dict(heads=2, **SAID.get(kind, {}))))
+    source = tmp_path / 'out' / ('model.pth' if target == 'mmpretrain' else '')
+    again = open_foreign(source, **({} if target == 'hf' else dict(heads=2, **SAID.get(kind, {}))))
     with torch.no_grad():
         images = torch.randn(2, 3, *2 * [own.config['img_size']])
         torch.testing.assert_close(again.backbone(images)[-1], own.backbone(images)[-1], atol=2e-5, rtol=1e-4)
@@ -139,6 +140,42 @@ def test_what_a_library_cannot_compute_is_refused(tmp_path, backbone, target, ma
     assert [p.name for p in tmp_path.iterdir()] == ['epoch_7.pth']
 
 
+def test_what_is_none_of_the_families(tmp_path):
+    path, model = checkpoint(tmp_path, HIVIT)
+    for target in ('mmpretrain', 'safetensors'):
+        assert export(open_own(path), target, tmp_path / target).difference == 0
+    with pytest.raises(LoadError, match='mmpretrain.HiViT: timm has no such encoder; --to mmpretrain'):
+        export(open_own(path), 'timm', tmp_path / 'out')
+    deit3 = dict(VIT, type='mmpretrain.DeiT3')
+    source = scattered(REGISTRY.build(deit3))
+    source.float()
+    torch.save(dict(state_dict={f'backbone.{n}': v for n, v in source.state_dict().items()},
+                    meta=dict(cfg=TRAINING.format(backbone=repr(deit3)))), path)  # fmt: skip
+    with pytest.raises(LoadError, match='DeiT3'):
+        open_own(path)
+
+
+@pytest.mark.parametrize(
+    'kind', ['BEiTPretrainViT', 'CAEPretrainViT', 'RegisterViT', 'MoCoV3ViT', 'SimMIMSwinTransformer']
+)
+def test_encoders_of_pretrainings_become_those_of_downstream_recipes(tmp_path, kind):
+    backbone = dict(VIT, type=f'mmpretrain.{kind}')
+    if kind == 'CAEPretrainViT':
+        backbone.update(layer_scale_init_value=0.1)
+    if kind == 'RegisterViT':
+        backbone.update(type='mim_mm.RegisterViT', num_registers=2)
+    if kind == 'SimMIMSwinTransformer':
+        arch = dict(embed_dims=16, depths=[1, 1], num_heads=[1, 2])
+        backbone = dict(type=f'mmpretrain.{kind}', arch=arch, img_size=64, out_indices=(1,))
+        backbone['stage_cfgs'] = dict(block_cfgs=dict(window_size=4))
+    source = scattered(REGISTRY.build(backbone))
+    source.float()
+    state = {f'backbone.{n}': v for n, v in source.state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(cfg=TRAINING.format(backbone=repr(backbone)))), tmp_path / 'a.pth')
+    pytest.importorskip('timm')
+    assert export(open_own(tmp_path / 'a.pth'), 'timm', tmp_path / 'out').difference <= 1e-5
+
+
 def test_no_biased_positions_in_torchvision(tmp_path):
     with pytest.raises(LoadError, match='BEiTViT: torchvision cannot'):
         export(imported(tmp_path, 'beit'), 'torchvision', tmp_path / 'out')
@@ -148,7 +185,12 @@ def test_an_export_that_computes_something_else_is_not_kept(tmp_path, monkeypatc
     pytest.importorskip('timm')
     path, _ = checkpoint(tmp_path)
     right = verify.open_timm
-    monkeypatch.setattr(verify, 'open_timm', lambda *args: lambda x, f=right(*args): f(x) * 1.001)
+
+    def wrong(*args):
+        features = right(*args)
+        return lambda images: features(images) * 1.001
+
+    monkeypatch.setattr(verify, 'open_timm', wrong)
     with pytest.raises(LoadError, match='features differ by .* after the export.*nothing was written'):
         export(open_own(path), 'timm', tmp_path / 'out')
     assert [p.name for p in tmp_path.iterdir()] == ['epoch_7.pth']
@@ -196,9 +238,11 @@ def test_the_card_says_what_the_checkpoint_says(tmp_path):
     export(open_own(path), 'safetensors', tmp_path / 'out', licence='apache-2.0', runs=[tmp_path / 'chain'])
     card = (tmp_path / 'out/README.md').read_text()
     for words in (
-        'license: apache-2.0', '| method | MAE, mask random r=3/4 |', 'UnlabelledImages photos; train: 12 files, sha256 def',
+        'license: apache-2.0', '| method | MAE, mask random r=3/4 |',
+        'UnlabelledImages photos; train: 12 files, sha256 def',
         '| epochs | 7 (iteration 70) of 7 epochs |', 'sha256 abc of what is learned', 'RandomResizedCrop(scale=32)',
-        'minus [123.675, 116.28, 103.53]', '| linear | mae | 1 | accuracy/top1 | 71.5 |', '32 px here, 224 in the method',
+        'minus [123.675, 116.28, 103.53]', '| linear | mae | 1 | accuracy/top1 | 71.5 |',
+        '32 px here, 224 in the method',
     ):  # fmt: skip
         assert words in card, words
     assert '/scratch' not in card

@@ -47,8 +47,8 @@ ORIGIN_OF = {
     'mae': 'bare', 'mae with decoder': 'mae', 'dino backbone': 'bare', 'attmask backbone': 'bare',
     'mocov3 momentum': 'mocov3', 'timm': 'bare', 'timm layer scale': 'bare', 'timm without class position': 'bare',
     'timm without qkv bias': 'bare', 'timm pooled norm': 'bare', 'clip': 'bare', 'bootmae backbone': 'beit-like',
-    'beit fine-tuned': 'beit-like', 'simmim swin': 'simmim', 'dinov2 training': 'dinov2', 'dinov2 registers': 'dinov2', 'timm registers': 'bare',
-    'timm registers with positions': 'bare',
+    'beit fine-tuned': 'beit-like', 'simmim swin': 'simmim', 'dinov2 training': 'dinov2',
+    'dinov2 registers': 'dinov2', 'timm registers': 'bare', 'timm registers with positions': 'bare',
 }  # fmt: skip
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from torch import nn
 
 FACTS = {  # what a file says -> how a config sets it
-    'num_heads': 'model.backbone.arch (num_heads)',
-    'norm_eps': 'model.backbone.norm_cfg.eps',
-    'activation': 'model.backbone.layer_cfgs.act_cfg',
+    'num_heads': "model.backbone.arch as a dict with num_heads={}",
+    'norm_eps': "model.backbone.norm_cfg=dict(type='LN', eps={})",
+    'activation': 'model.backbone.layer_cfgs.act_cfg to {}',
 }
 _ACTIVATIONS = {nn.GELU: 'gelu', nn.SiLU: 'silu', nn.ReLU: 'relu', nn.Tanh: 'tanh'}
 
@@ -50,7 +50,7 @@ def differences(said: Mapping, module: nn.Module) -> list[str]:
     own = function_of(module)
     return [
         f'{name} is {said[name]} in the file and {own[name]} in the model, which would compute other features from the '
-        f'same weights: set {fix} to that of the file'
+        f'same weights: set {fix.format(said[name])} (meta.encoder.config of the file has the whole backbone)'
         for name, fix in FACTS.items()
         if name in said and name in own and said[name] != own[name]
     ]

@@ -176,6 +176,16 @@ def test_encoders_of_pretrainings_become_those_of_downstream_recipes(tmp_path, k
     assert export(open_own(tmp_path / 'a.pth'), 'timm', tmp_path / 'out').difference <= 1e-5
 
 
+def test_the_teacher_by_its_prefix(tmp_path):
+    path, model = checkpoint(tmp_path)
+    state = model.state_dict()
+    teacher = {f'teacher.{n}': v + 1 for n, v in state.items() if n.startswith('backbone.')}
+    torch.save(dict(state_dict={**state, **teacher}, meta=dict(cfg=TRAINING.format(backbone=repr(VIT)))), path)
+    for prefix, plus in (('backbone.', 0), ('teacher.backbone.', 1)):
+        own = open_own(path, prefix=prefix)
+        assert torch.equal(own.encoder()['cls_token'], state['backbone.cls_token'] + plus)
+
+
 def test_no_biased_positions_in_torchvision(tmp_path):
     with pytest.raises(LoadError, match='BEiTViT: torchvision cannot'):
         export(imported(tmp_path, 'beit'), 'torchvision', tmp_path / 'out')

@@ -148,8 +148,11 @@ def test_a_file_says_its_function_and_another_backbone_refuses_it(tmp_path):
     load_encoder(REGISTRY.build(dict(config)), tmp_path / 'b.pth')
     arch = dict(config['arch'], num_heads=4)
     for other, match in (
-        (dict(arch=arch), 'num_heads is 2 in the file and 4 in the model.*model.backbone.arch'),
-        (dict(norm_cfg=dict(type='LN', eps=1e-6)), 'norm_eps is 0.001 in the file.*model.backbone.norm_cfg.eps'),
+        (dict(arch=arch), 'num_heads is 2 in the file and 4 in the model.*model.backbone.arch .* num_heads=2'),
+        (
+            dict(norm_cfg=dict(type='LN', eps=1e-6)),
+            r"norm_eps is 0.001 in the file.*model.backbone.norm_cfg=dict\(type='LN', eps=0.001\)",
+        ),
         (dict(layer_cfgs={}), 'activation is gelu_tanh in the file and gelu in the model.*act_cfg'),
     ):
         with pytest.raises(LoadError, match=match):

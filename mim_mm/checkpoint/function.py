@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from torch import nn
 
 FACTS = {  # what a file says -> how a config sets it
-    'num_heads': "model.backbone.arch as a dict with num_heads={}",
+    'num_heads': 'model.backbone.arch as a dict with num_heads={}',
     'norm_eps': "model.backbone.norm_cfg=dict(type='LN', eps={})",
     'activation': 'model.backbone.layer_cfgs.act_cfg to {}',
 }

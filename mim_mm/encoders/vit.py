@@ -34,6 +34,10 @@ class ViTEncoder(LayerEncoder):
         return replace(super().grid, patch_size=self.backbone.patch_embed.projection.kernel_size[0])
 
     @property
+    def position_rows(self) -> int:
+        return self.backbone.num_extra_tokens  # without a Grid, which torch.compile cannot make within a step
+
+    @property
     def prefix(self) -> Tensor | None:
         """The prefix tokens (1, P, D) with their positions."""
         if self.backbone.cls_token is None:

@@ -88,7 +88,7 @@ class BootMAE(Pretraining):
             raise ValueError('BootMAE decodes the normalised last tokens: set final_norm=True in its backbone')
         self.grid = grid = self.encoder.grid
         plain_drop_path(self.backbone)
-        set_positions(self.backbone, 'sincos', grid.height, grid.width, grid.num_prefix)
+        set_positions(self.backbone, 'sincos', grid.height, grid.width, self.encoder.position_rows)
         heads = self.encoder.heads
         self.pixel_decoder = DepthDecoder(grid, decoder_dims, decoder_depth, heads, pixels=True)
         self.feature_decoder = DepthDecoder(grid, grid.embed_dims, decoder_depth, heads, pixels=False)
@@ -106,7 +106,7 @@ class BootMAE(Pretraining):
         if not self._own_start:
             init_bootmae(self.backbone)
             grid = self.grid
-            set_positions(self.backbone, 'sincos', grid.height, grid.width, grid.num_prefix)
+            set_positions(self.backbone, 'sincos', grid.height, grid.width, self.encoder.position_rows)
         self.renew_teachers()
 
     def train(self, mode: bool = True) -> BootMAE:

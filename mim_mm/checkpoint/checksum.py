@@ -2,8 +2,8 @@
 
 ``torch.save`` writes a zip archive and a CRC-32 of each tensor into it; ``torch.load`` never compares them, so a file
 with a flipped bit loads, with other weights. Here they are compared, by zlib (1 to 2 GB/s a thread), before anything of
-the file is used. What carries no checksum passes: files of torch's older form, safetensors, and archives that were
-written with ``torch.serialization.set_crc32_options(False)``.
+the file is used. What carries no checksum passes: files of torch's older form, and archives that were written with
+``torch.serialization.set_crc32_options(False)``. Safetensors: :mod:`mim_mm.checkpoint.tensor_file`.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ TABLE = 'relative_position_bias_table'
 SHARED = f'rel_pos_bias.{TABLE}'
 CLASS_ROWS = 3  # class token to patch, patch to class token, class token to itself: BEiT's last rows
 PATCH_WEIGHT = 'patch_embed.projection.weight'
+REGISTERS = 'register_tokens'
 
 
 def _growth(half: int, target: int) -> float:
@@ -117,6 +118,30 @@ def _fit_table(table: Tensor, target: Tensor, owner: nn.Module) -> Tensor | None
     return torch.cat((resized, table[len(table) - kept :])) if kept else resized
 
 
+def _place_registers(state: dict[str, Tensor], count: int, rows: int) -> dict[str, str]:
+    """Registers under the name that DINOv2 gives them; positions that timm's have are added to them, which computes the
+    same. Changes ``state``; returns what was done."""
+    moved = {}
+    other = next((n for n in ('reg_token', 'reg_tokens', 'storage_tokens') if n in state), None)
+    if other and REGISTERS not in state:
+        state[REGISTERS] = state.pop(other)
+        moved[REGISTERS] = f'from {other}'
+    found, table = state.get(REGISTERS), state.get('pos_embed')
+    if found is None or found.ndim != 3 or found.shape[1] != count or table is None or table.ndim != 3:
+        return moved
+    first = state['cls_token'].shape[1] if 'cls_token' in state else 0
+    # Which rows a table of another grid has, only a square tells; where two fit, it stays as it is, and is refused.
+    left = [table.shape[1] - cut for cut in (0, first, first + count)]
+    squares = [n > 0 and math.isqrt(n) ** 2 == n for n in left]
+    if table.shape[1] == rows + count or (
+        table.shape[1] not in (rows, rows - first) and squares == [False, False, True]
+    ):
+        state[REGISTERS] = found + table[:, first : first + count]
+        state['pos_embed'] = torch.cat((table[:, :first], table[:, first + count :]), dim=1)
+        moved[REGISTERS] = f'{moved.get(REGISTERS, "")} with the positions added that they had'.strip()
+    return moved
+
+
 def convert(
     module: nn.Module,
     own: Mapping[str, Tensor],
@@ -141,6 +166,8 @@ def convert(
         for name in [n for n in state if n.startswith(old)]:
             moved[new + name[len(old) :]] = f'from {name}'
             state[new + name[len(old) :]] = state.pop(name)
+    if REGISTERS in own:
+        moved.update(_place_registers(state, own[REGISTERS].shape[1], own['pos_embed'].shape[1]))
     tables = [n for n in own if n.endswith(TABLE) and n not in state]
     if SHARED in state and SHARED not in own and tables:
         shared = state.pop(SHARED)

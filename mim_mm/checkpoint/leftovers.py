@@ -44,7 +44,11 @@ _UNPLACED = (
     ),
     (r'^(pre_norm|norm_pre)\.', 'a norm before the blocks, as in CLIP: set model.backbone.pre_norm=True'),
     (r'\.(q_norm|k_norm)\.', 'norms of queries and keys (qk_norm): no backbone here has them, not supported'),
-    (r'^(reg_tokens?|register_tokens?|storage_tokens?)$', 'register tokens: no backbone here has them, not supported'),
+    (
+        r'^(reg_tokens?|register_tokens?|storage_tokens?)$',
+        "register tokens: not supported by this kind of backbone, set model.backbone.type='mim_mm.RegisterViT' and "
+        'num_registers to their number',
+    ),
     (r'^dist_token$', 'a distillation token (DeiT): not supported, take the file that was trained without it'),
     (r'^cls_token$', 'a class token: set model.backbone.with_cls_token=True'),
     (

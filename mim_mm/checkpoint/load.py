@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mim_mm.checkpoint.convert import TABLE, convert, is_relative
+from mim_mm.checkpoint.convert import REGISTERS, TABLE, convert, is_relative
+from mim_mm.checkpoint.function import differences
 from mim_mm.checkpoint.keymap import select_backbone
 from mim_mm.checkpoint.leftovers import (
     DERIVED_BUFFERS,
@@ -28,10 +29,18 @@ from mim_mm.checkpoint.leftovers import (
     some,
     sort_left_over,
 )
-from mim_mm.checkpoint.read import LoadError, read_checkpoint, read_weights, resolve_checkpoint
+from mim_mm.checkpoint.read import LoadError, Weights, read_checkpoint, read_weights, resolve_checkpoint
 from mim_mm.checkpoint.report import LoadReport
 
-__all__ = ['LoadError', 'LoadReport', 'load_encoder', 'read_checkpoint', 'resize_positions', 'resolve_checkpoint']
+__all__ = [
+    'LoadError',
+    'LoadReport',
+    'fill_encoder',
+    'load_encoder',
+    'read_checkpoint',
+    'resize_positions',
+    'resolve_checkpoint',
+]
 
 # At this minimum, the default, and above every parameter must be filled; a lower one says that a part is meant.
 WHOLE = 0.95
@@ -139,12 +148,34 @@ def load_encoder(
 
     Raises:
         LoadError: No file, no such entry, no backbone keys, a shape that does not fit, values that are not finite, a
-            tensor of the encoder without a place in the model or the reverse, or less than ``min_loaded``.
+            tensor of the encoder without a place in the model or the reverse, less than ``min_loaded``, or a file that
+            says that its encoder is another function (:mod:`mim_mm.checkpoint.function`).
     """
     path = resolve_checkpoint(checkpoint)
+    weights = read_weights(path, trust, entry)
+    return fill_encoder(
+        module, weights, path, prefix, min_loaded, skip, rename, resample_patches, cut_depth=cut_depth, grid=grid
+    )
+
+
+def fill_encoder(
+    module: nn.Module,
+    weights: Weights,
+    path: Path,
+    prefix: str = 'backbone.',
+    min_loaded: float = WHOLE,
+    skip: Sequence[str] = (),
+    rename: Mapping[str, str] | None = None,
+    resample_patches: bool = False,
+    cut_depth: bool = False,
+    grid: tuple[int, int] | None = None,
+) -> LoadReport:
+    """:func:`load_encoder` for weights that are read already; ``path`` is for messages."""
+    other = differences(weights.about, module)
+    if other:
+        raise LoadError(f'{path} holds another function than this model: {"; ".join(other)}.')
     own = module.state_dict()
     parameters = {name: p for name, p in module.named_parameters()}
-    weights = read_weights(path, trust, entry)
     try:
         state, found, others, copies = select_backbone(weights.tensors, own, prefix, str(path))
     except ValueError as error:
@@ -236,7 +267,10 @@ def _positions(
     module: nn.Module, source: Tensor, target: Tensor, state: Mapping[str, Tensor], grid: tuple[int, int]
 ) -> Tensor:
     """The file's position table in the shape of ``target``; LoadError where rows would be cut."""
-    extra = extra_tokens(state) if 'dist_token' not in module.state_dict() else 0
+    has = module.state_dict().keys()
+    # Of the model's own grid, with or without class token: convert() has taken the rows of registers away.
+    placed = REGISTERS in has and source.ndim == 3 and source.shape[1] in (target.shape[1], math.prod(grid))
+    extra = extra_tokens(state) if not placed and 'dist_token' not in has else 0
     if extra and source.ndim == 3:
         left = [source.shape[1] - extra - c for c in (0, 1)]
         if any(n > 0 and math.isqrt(n) ** 2 == n for n in left):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mim_mm import files
 from mim_mm.checkpoint.checksum import damage, is_archive, older_sound
 from mim_mm.checkpoint.entries import choose, models_in
 from mim_mm.checkpoint.records import RecordError, restored, stand_ins
+from mim_mm.checkpoint.tensor_file import metadata, tensor_damage
 from mim_mm.checkpoint.trust import trusted
 
 
@@ -30,11 +32,13 @@ class Weights:
     """The tensors of one model of a file.
 
     tensors: by name. entry: where they lay in the file, '' for the top. notes: sentences for the load report.
+    about: what the file says of its encoder (see :mod:`mim_mm.checkpoint.function`), {} where it says nothing.
     """
 
     tensors: dict[str, Tensor]
     entry: str
     notes: tuple[str, ...]
+    about: Mapping = field(default_factory=dict)
 
 
 # Modules that torch puts around others; their names say nothing about the model.
@@ -90,7 +94,21 @@ def read_weights(path: str | os.PathLike, trust: bool = False, entry: str | None
     notes = [sentence] if sentence else []
     if removed:
         notes.append(f'Names were read without {", ".join(removed)}, which torch adds when it wraps a module.')
-    return Weights(tensors, taken, tuple(notes))
+    return Weights(tensors, taken, tuple(notes), about_of(path, content))
+
+
+def about_of(path: Path, content) -> Mapping:
+    """What a file that is read says of its encoder: the entry ``encoder`` of its ``meta``, or of its metadata."""
+    if path.suffix == '.safetensors':
+        text = metadata(path).get('encoder')
+        try:
+            said = json.loads(text) if text else {}
+        except ValueError:
+            said = {}
+    else:
+        meta = content.get('meta') if isinstance(content, Mapping) else None
+        said = meta.get('encoder') if isinstance(meta, Mapping) else None
+    return said if isinstance(said, Mapping) else {}
 
 
 def _without_wrappers(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -122,7 +140,7 @@ def read_content(source, trust: bool = False, map_location='cpu', mmap: bool = F
     if path and not path.is_file():
         raise FileNotFoundError(f'{name} can not be found.')  # mmengine's words
     if path and path.suffix == '.safetensors':
-        return _read_safetensors(path, map_location)
+        return _read_safetensors(path, map_location, verify)
     if verify:
         _check_bytes(path or source, name)
     load = partial(_load, path or source, map_location=map_location, mmap=bool(mmap and path and is_archive(path)))
@@ -212,9 +230,17 @@ def _damaged(name: str, error: Exception) -> LoadError:
     )
 
 
-def _read_safetensors(path: Path, map_location) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, map_location, verify: bool) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
+    try:
+        found = tensor_damage(path) if verify else None
+    except OSError as error:
+        raise _damaged(str(path), error) from error
+    if found:
+        raise LoadError(
+            f'{path} is damaged: {found}. Its weights are not those that were saved: copy it again, or take another.'
+        )
     try:
         device = map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
         return load_file(path, device=str(device))

@@ -121,6 +121,11 @@ class Encoder:
         return self.grid.num_prefix
 
     @property
+    def position_rows(self) -> int:
+        """Rows of the table of positions in front of those of the patches; registers have none there."""
+        return self.num_prefix
+
+    @property
     def width(self) -> int:
         """D of the tokens at the end."""
         return self.output[1]

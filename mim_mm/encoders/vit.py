@@ -34,11 +34,15 @@ class ViTEncoder(LayerEncoder):
         return replace(super().grid, patch_size=self.backbone.patch_embed.projection.kernel_size[0])
 
     @property
+    def position_rows(self) -> int:
+        return self.backbone.num_extra_tokens  # without a Grid, which torch.compile cannot make within a step
+
+    @property
     def prefix(self) -> Tensor | None:
         """The prefix tokens (1, P, D) with their positions."""
         if self.backbone.cls_token is None:
             return None
-        return self.backbone.cls_token + self.backbone.pos_embed[:, : self.backbone.num_extra_tokens]
+        return self.backbone.cls_token + self.backbone.pos_embed[:, : self.position_rows]
 
     def prepare(self, pos_embed: str) -> None:
         backbone, grid = self.backbone, self.grid
@@ -54,18 +58,19 @@ class ViTEncoder(LayerEncoder):
         nn.init.xavier_uniform_(projection.weight.data.flatten(1))
         if backbone.cls_token is not None:
             nn.init.normal_(backbone.cls_token, std=0.02)
-        set_positions(backbone, pos_embed, grid.height, grid.width, grid.num_prefix)
+        set_positions(backbone, pos_embed, grid.height, grid.width, self.position_rows)
 
     def embed(self, images: Tensor) -> Tensor:
         tokens, grid = self.backbone.patch_embed(images)
-        return tokens + self._positions(grid)
+        return tokens + self.patch_positions(grid)
 
     def positions(self, size: tuple[int, int]) -> Tensor:
-        return self._positions(tuple(side // self.grid.patch_size for side in size))
+        return self.patch_positions(tuple(side // self.grid.patch_size for side in size))
 
-    def _positions(self, grid: tuple[int, int]) -> Tensor:
+    def patch_positions(self, grid: tuple[int, int]) -> Tensor:
+        """The table (1, N, D) of the patches of a grid (rows, columns), resampled from the backbone's own."""
         backbone = self.backbone
-        table = backbone.pos_embed[:, backbone.num_extra_tokens :]
+        table = backbone.pos_embed[:, self.position_rows :]
         if self.resample_by_scale:
             return positions_by_scale(table, backbone.patch_resolution, grid)
         return resize_pos_embed(

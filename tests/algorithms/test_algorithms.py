@@ -8,10 +8,10 @@ from losses_restated import naive_consistency
 from mae_restated import PlainMAE
 from tiny import HIVIT, VIT, build, images, total_loss
 
-from mim_mm.checkpoint.mae_release import convert_file, from_mae_release
 from mim_mm.losses import reconstruction_loss
 from mim_mm.masking import MaskPlan
 from mim_mm.targets import patchify, pixel_target, unpatchify
+from mim_mm.weights.mae_release import from_mae_release
 
 MASKERS = [
     dict(type='RandomMasking', ratio=0.75),
@@ -41,19 +41,6 @@ def test_mae_equals_a_plain_restatement_with_the_same_weights_image_and_noise():
     ]
     for mine, reference in pairs:
         torch.testing.assert_close(mine.grad, reference.grad, rtol=1e-4, atol=1e-6)
-
-
-def test_a_release_file_is_converted_and_nothing_overwritten(tmp_path):
-    plain = PlainMAE()
-    torch.save({'model': plain.state_dict()}, tmp_path / 'mae.pth')
-    counts = convert_file(str(tmp_path / 'mae.pth'), str(tmp_path / 'ours.pth'))
-    state = torch.load(tmp_path / 'ours.pth', weights_only=True)['state_dict']
-    assert counts['encoder'] + counts['decoder'] == len(plain.state_dict()) == len(state)
-    build('MAE').load_state_dict(state, strict=False)
-    with pytest.raises(FileExistsError, match='ours.pth'):
-        convert_file(str(tmp_path / 'mae.pth'), str(tmp_path / 'ours.pth'))
-    with pytest.raises(ValueError, match='release'):
-        from_mae_release({'fc.weight': torch.zeros(1)})
 
 
 @pytest.mark.parametrize('backbone', [VIT, HIVIT], ids=['vit', 'hivit'])

@@ -11,7 +11,6 @@ from torch import nn
 from toy_run import run
 
 from mim_mm.algorithms.bootmae import BootMAE
-from mim_mm.checkpoint.bootmae_release import from_bootmae_release
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.clock import Clock
 from mim_mm.encoders.positions import sincos_table
@@ -20,6 +19,8 @@ from mim_mm.engine.start.checks.argument_rules import rule_for
 from mim_mm.losses import block_weights
 from mim_mm.masking import BlockMasking, salience
 from mim_mm.registry import MODELS
+from mim_mm.weights.bootmae_release import from_bootmae_release
+from mim_mm.weights.importing import open_foreign
 
 WIDTH, DEPTH, HEADS, SIDE, PATCH = 32, 2, 2, 4, 8
 DIMS = 20  # of the pixel decoder
@@ -348,6 +349,12 @@ def test_a_checkpoint_of_the_release_loads_in_full(tmp_path):
         assert report.fraction == 1 and not report.random and not report.by_design
         own = 'qkv.weight' if 'qkv.weight' in student.state_dict() else 'attn.qkv.weight'
         assert torch.equal(backbone.state_dict()[f'layers.1.{own}'], student.state_dict()[f'blocks.1.{own}'])
+    found = open_foreign(tmp_path / 'release.pth', entry='model', heads=2)
+    assert found.origin == 'bootmae' and found.pixels == ((127.5,) * 3, (127.5,) * 3)
+    state = found.write(tmp_path / 'ours.pth')
+    assert state.keys() == bootmae().state_dict().keys()
+    wanted = from_bootmae_release(student.state_dict(), teacher.state_dict())
+    assert all(torch.equal(state[name], value) for name, value in wanted.items())
     with pytest.raises(ValueError, match='fc.weight is no key'):
         from_bootmae_release({'fc.weight': torch.zeros(1)})
 

@@ -6,10 +6,13 @@ import zipfile
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mim_mm.checkpoint.atomic import checkpoints_of
 from mim_mm.checkpoint.checksum import damage, is_sound, older_sound
 from mim_mm.checkpoint.read import LoadError, read_content
+from mim_mm.checkpoint.tensor_file import CHECKSUMS, metadata, tensor_damage, write_tensors
 from mim_mm.engine.start.checks.words import ConfigError
 from mim_mm.engine.start.guard import resolve_resume
 
@@ -87,4 +90,52 @@ def test_an_archive_whose_end_is_damaged_is_no_file_of_the_older_form(tmp_path):
     data[-22 + 4 : -22 + 6] = b'\1\0'  # the number of its disk
     path.write_bytes(data)
     with pytest.raises(LoadError, match='is damaged'):
+        read_content(path)
+
+
+# ---------------------------------------------------------------- safetensors
+
+TENSORS = {
+    'a': torch.arange(25.0).view(5, 5), 'b.half': torch.ones(3, dtype=torch.bfloat16), 'empty': torch.empty(0, 4),
+    'count': torch.tensor(7), 'c': torch.arange(6).view(2, 3),
+}  # fmt: skip
+
+
+def test_a_flipped_bit_of_a_safetensors_file_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    write_tensors(path, TENSORS, {'encoder': '{"num_heads": 3}'})
+    whole, refused, seen = path.read_bytes(), 0, 0
+    bits = random.Random(0).sample(range(8 * len(whole)), 120)
+    first = 8 + int.from_bytes(whole[:8], 'little')
+    bits += range(8 * first, 8 * len(whole), 29)  # of the tensors
+    for bit in bits:
+        path.write_bytes(whole)
+        flip(path, bit)
+        seen += 1
+        try:
+            found = read_content(path)
+        except LoadError as error:
+            assert 'damaged' in str(error)
+            refused += 1
+            continue
+        assert found.keys() == TENSORS.keys(), bit
+        assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in TENSORS.items()), bit
+    assert refused > 0.9 * seen
+
+
+def test_other_libraries_read_it_and_files_without_checksums_pass(tmp_path):
+    path = tmp_path / 'a.safetensors'
+    write_tensors(path, {**TENSORS, 'again': TENSORS['a'].T}, {'encoder': '{}'})
+    assert torch.equal(load_file(path)['again'], TENSORS['a'].T) and tensor_damage(path) is None
+    with safe_open(path, 'pt') as file:
+        assert file.metadata()['format'] == 'pt' and CHECKSUMS in file.metadata()
+    assert metadata(path) == {'format': 'pt', 'encoder': '{}'}
+    save_file(TENSORS, tmp_path / 'plain.safetensors')
+    assert tensor_damage(tmp_path / 'plain.safetensors') is None and metadata(tmp_path / 'plain.safetensors') == {}
+    assert read_content(tmp_path / 'plain.safetensors').keys() == TENSORS.keys()
+    data = bytearray(path.read_bytes())
+    data[data.index(TENSORS['a'].numpy().tobytes()) + 40] ^= 1
+    path.write_bytes(data)
+    assert load_file(path), 'safetensors does not look'
+    with pytest.raises(LoadError, match='a.safetensors is damaged: a has the checksum .*, it was written with'):
         read_content(path)

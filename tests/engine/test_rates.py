@@ -273,7 +273,7 @@ RECIPES = [p for f in (*FOLDERS, 'mae', 'emae', 'sbam', 'amr', 'simmim', 'beit',
 
 def expected_way(path):
     name = f'{path.parent.name}/{path.stem}'
-    if 'simmim' in name or 'mocov3' in name or 'lowshot' in name:
+    if any(word in name for word in ('simmim', 'mocov3', 'lowshot', 'vits_scratch')):
         return 'timm'
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'

@@ -30,6 +30,7 @@ UPSTREAM = {
     'onedl-mmdetection': ['mmdet'],
 }  # fmt: skip
 # Modules of an extra, each imported where an ImportError is turned into advice; and what a benchmark compares with.
+# (mim_mm/weights/verify.py opens timm and transformers by name where they are installed, and says so where not.)
 EXTRAS = {'webdataset', 'braceexpand', 'simplejpeg', 'submitit', 'kornia'}
 PEERS = {'timm', 'lightly', 'transformers'}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mim_mm import registry
+from mim_mm.algorithms.listing import listed
 from mim_mm.utils import register_all_modules
 from mim_mm.version import __version__
 
@@ -144,3 +145,28 @@ def test_changelog_and_citation_have_this_version():
 def test_the_readme_says_first_that_no_gpu_was_used():
     text = (ROOT / 'README.md').read_text()
     assert text.index('run on a GPU yet') < text.index('| EMAE-pretrained |')
+
+
+def test_the_readme_lists_the_methods_of_the_registry():
+    text = (ROOT / 'README.md').read_text()
+    found = re.search(r'<!-- methods: [^>]* -->\n(.*?)<!-- end of methods -->', text, re.S)
+    assert found and found[1] == listed(), 'run: python tools/list_methods.py'
+    names = re.findall(r'^- \*\*([^*]+)\*\*', found[1], re.M)
+    assert {'EMAE', 'MAE', 'DINO', 'iBOT'} <= set(names) <= set(registry.MODELS.module_dict)
+
+
+@pytest.mark.parametrize(
+    'text, line',
+    [
+        ('I-JEPA: Images (A et al., CVPR 2023, arXiv 2301.08243), more',
+         '- **Mine** (I-JEPA): [Images](https://arxiv.org/abs/2301.08243), A et al., CVPR 2023'),
+        ('Mine: Pixels (B et al., 2020)', '- **Mine**: Pixels, B et al., 2020'),
+        ('Something about pixels.', '- **Mine**: Something about pixels.'),
+    ],
+)  # fmt: skip
+def test_a_line_of_the_list_is_how_a_docstring_begins(monkeypatch, text, line):
+    monkeypatch.setattr('mim_mm.algorithms.listing.methods', lambda: {'Mine': text})
+    assert listed() == line + '\n'
+    monkeypatch.setattr('mim_mm.algorithms.listing.methods', lambda: {'Mine': ''})
+    with pytest.raises(ValueError, match='Mine: its module has no docstring'):
+        listed()

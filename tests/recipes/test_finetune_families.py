@@ -28,7 +28,9 @@ from mim_mm.registry import MODELS
         ('swinb_finetune_simmim_100e', 2048, 5e-3, 0.9, 24, 0.1, 100, 20, 1e-6, 'norm3', 5.0),
         ('vitb_finetune_mocov3_150e', 1024, 1e-3, 1.0, 12, 0.1, 150, 5, 1e-5, 'ln1', None),
         ('vits_finetune_mocov3_300e', 1024, 1e-3, 1.0, 12, 0.1, 300, 5, 1e-5, 'ln1', None),
+        ('vits_scratch_300e', 1024, 1e-3, 1.0, 12, 0.1, 300, 5, 1e-5, 'ln1', None),
         ('vitb_scratch_300e', 4096, 1.6e-3, 1.0, 12, 0.1, 300, 20, 0.0, 'ln1', None),
+        ('vitl_scratch_200e', 4096, 1.6e-3, 1.0, 24, 0.2, 200, 20, 0.0, 'ln1', None),
         ('vitb_lowshot_1pct', 1024, 1e-5, 1.0, 12, 0.1, 1000, 5, 1e-5, 'ln1', None),
         ('vitb_lowshot_10pct', 1024, 1e-5, 1.0, 12, 0.1, 1000, 5, 1e-5, 'ln1', None),
     ],
@@ -115,16 +117,26 @@ def test_colours(name, mean, std, third):
 
 @pytest.mark.parametrize('name, momentum', [
     ('vits_finetune_mocov3_300e', 1 - 0.99996), ('vitb_finetune_mocov3_150e', 1 - 0.99996),
-    ('vitb_lowshot_1pct', 1 - 0.99996), ('vitb_scratch_300e', 1 - 0.9999),
+    ('vitb_lowshot_1pct', 1 - 0.99996), ('vitb_scratch_300e', 1 - 0.9999), ('vitl_scratch_200e', 1 - 0.9999),
 ])  # fmt: skip
 def test_average_of_the_weights(name, momentum):
     cfg, model = built(f'finetune/{name}.py')
     (hook,) = [h for h in cfg.custom_hooks if h.type == 'EMAHook']
     assert hook.momentum == pytest.approx(momentum)
-    assert (cfg.train_dataloader.sampler.type == 'RepeatAugSampler') == (name != 'vitb_scratch_300e')
+    assert (cfg.train_dataloader.sampler.type == 'RepeatAugSampler') == ('scratch' not in name)
     assert cfg.optim_wrapper.optimizer.weight_decay == (0.3 if 'scratch' in name else 0.05)
     if 'vits' in name:
         assert model.backbone.layers[0].attn.num_heads == 12
+
+
+def test_supervised_vit_small_is_deits():
+    """Six heads, three views of an image, weight decay 0.05; what is measured are the trained weights, no average."""
+    cfg, model = built('finetune/vits_scratch_300e.py')
+    assert model.backbone.layers[0].attn.num_heads == 6 and model.backbone.embed_dims == 384
+    sampler = cfg.train_dataloader.sampler
+    assert (sampler.type, sampler.num_repeats) == ('RepeatAugSampler', 3)
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05 and cfg.optim_wrapper.optimizer.betas == (0.9, 0.999)
+    assert not [hook for hook in cfg.custom_hooks if hook.type == 'EMAHook']
 
 
 # ---------------------------------------------------------------- our pretrainings, two steps each, then loaded

@@ -7,14 +7,9 @@ taken from the file: the release orders their channels differently from the tabl
 
 from __future__ import annotations
 
-import os
-
-import torch
 from torch import Tensor
 
-from mim_mm import files
 from mim_mm.checkpoint.keymap import rename_key
-from mim_mm.checkpoint.read import read_checkpoint
 
 _DECODER = ('decoder_', 'mask_token')
 
@@ -44,22 +39,3 @@ def from_mae_release(state: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             renamed['backbone.' + rename_key(key)] = value
     return renamed
-
-
-def convert_file(source: str, destination: str) -> dict[str, int]:
-    """Rewrite a release checkpoint as ``{'state_dict': ...}`` that ``load_from`` and ``init_cfg`` read.
-
-    Returns:
-        How many tensors of the encoder and of the decoder were written.
-
-    Raises:
-        FileExistsError: if the destination exists.
-        ValueError: if the file is not of the release.
-    """
-    if os.path.exists(destination):
-        raise FileExistsError(f"'{destination}' exists: choose another name, nothing is overwritten")
-    state = from_mae_release(read_checkpoint(source))
-    with files.replacing(destination) as temporary, open(temporary, 'wb') as stream:
-        torch.save({'state_dict': state}, stream)
-    decoder = sum(key.startswith('decoder.') for key in state)
-    return {'encoder': len(state) - decoder, 'decoder': decoder}

@@ -150,6 +150,11 @@ class SelfDistillation(Pretraining):
             init_dino(self.backbone)
         self.renew_teachers()
 
+    @property
+    def num_prototypes(self) -> int:
+        """K of the class token, which ``CollapseHook`` measures entropies against."""
+        return len(self.centre.mean)
+
     def views(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The views of a batch.
 

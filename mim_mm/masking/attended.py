@@ -170,8 +170,8 @@ class AttMask(Masker):
     ) -> None:
         if ratio is None or hide_prob is None:
             raise ValueError(
-                f'ratio={ratio}, hide_prob={hide_prob}: state both; nobody published those of MST (0.125 and 0.5, say, '
-                'would be values of yours)'
+                f'ratio={ratio}, hide_prob={hide_prob}: state both, shares of your own choice; those of MST are not '
+                'published'
             )
         if not 0 < hide_prob <= 1 or (variant == 'hint' and hide_prob < 1):
             raise ValueError(f"hide_prob={hide_prob} must lie in (0, 1], and be 1 with variant='hint'")
@@ -228,7 +228,8 @@ class AttMask(Masker):
     ) -> tuple[Tensor, Tensor]:
         """``order`` (B, N) with those of its last ``candidates`` patches at the end that are hidden, and how many of each
         image those are, long (B,) on the CPU."""
-        taken = draw_uniform((len(order), candidates), tokens, generator) < self.hide_prob
+        drawn = draw_uniform((len(order), candidates), tokens, generator)
+        taken = (drawn < self.hide_prob) | (drawn == drawn.min())  # at least one of the batch
         shown, last = order[:, : order.shape[1] - candidates], order[:, order.shape[1] - candidates :]
         last = last.gather(1, taken.long().argsort(dim=1, stable=True))
         return torch.cat([shown, last], dim=1), taken.sum(dim=1).cpu()

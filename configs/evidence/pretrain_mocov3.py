@@ -2,15 +2,15 @@
 
     python tools/train.py configs/evidence/pretrain_mocov3.py --data-root CIFAR
 
-CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 128: negatives come from
+CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 64: negatives come from
 the batch. Projector and predictor 256 wide; rate and momentum for the short run chosen by hand, not swept; no blur,
 which leaves little of 32 px. In fp32.
 """
 
 _base_ = ['../_base_/models/mocov3_vit.py', '../_base_/schedules/mocov3_pretrain.py', '../_base_/default_runtime.py']
 data_root = r"""{{$EVIDENCE_ROOT:data/cifar10}}"""
-epochs = 4
-warmup = 0.4
+epochs = 2
+warmup = 0.2
 
 model = dict(
     data_preprocessor=dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7]),
@@ -26,7 +26,7 @@ model = dict(
 colours = dict(jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, grey_prob=0.2)
 crops = dict(scale=32, crop_ratio_range=(0.2, 1.0))
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=0,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

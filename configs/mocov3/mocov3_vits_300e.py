@@ -7,7 +7,8 @@ MoCo v3's ViT-S has 12 heads where everybody else's (deit-small) has 6; the weig
 fine-tune with vits_mocov3_90e.py and vits_finetune_mocov3_300e.py, which know.
 Batch 4096 = 8 x 512, never accumulated. The release's other setting, batch 1024: train_dataloader.batch_size=128
 --auto-scale-lr. As mocov3_vitb_300e.py otherwise.
-Cost: 2.0 h on 8 H100 at half of their bf16 peak, by FLOPs (73 GFLOP an image, both views), about 41 GB each; not measured.
+Cost: 2.0 h on 8 H100 at half of their bf16 peak, by FLOPs (73 GFLOP an image, both views), about 41 GB each; not
+measured.
 """
 
 _base_ = './mocov3_vitb_300e.py'

@@ -2,7 +2,7 @@
 
     tools/dist_train.sh configs/sbam/sbam_msn_vits_800e.py 8
 
-Published: nothing; SBAM was not tried on MSN. Masks are of each image's own anchor, where MSN's are shared by the batch;
+Published: nothing; SBAM was not tried on MSN. Masks are those of each image, where MSN shares one in the batch;
 as many patches are dropped, 30 of 196, after 100 epochs of random ones.
 Everything else: msn_vits_800e.py.
 Cost: 86 h on 8 H100 at half of their fp32 peak, by FLOPs (81 GFLOP an image, all its views); not measured.

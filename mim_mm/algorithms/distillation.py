@@ -1,4 +1,5 @@
-"""What DINO, iBOT and MaskedDINO share: student and teacher of backbone and head, centres, temperatures, and what is watched."""
+"""What DINO, iBOT and MaskedDINO share: student and teacher of backbone and head, centres, temperatures, masked views,
+and what is watched."""
 
 from __future__ import annotations
 

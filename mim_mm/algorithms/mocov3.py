@@ -1,4 +1,4 @@
-"""MoCo v3: An Empirical Study of Training Self-Supervised Vision Transformers (Chen, Xie and He, ICCV 2021, 2104.02057)."""
+"""MoCo v3: An Empirical Study of Training Self-Supervised Vision Transformers (Chen et al., ICCV 2021, 2104.02057)."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class MoCoV3(Pretraining):
         backbone: config of ``mmpretrain.VisionTransformer`` with a class token. Positions are fixed.
         hidden_dims, out_dims: of projector (three layers) and predictor (two).
         temperature: t of the similarities.
-        momentum: of momentum encoder and projector, see :func:`mim_mm.algorithms.teacher.build_momentum`. Buffers of its
-            BatchNorms are its own: it normalises by its own batch.
+        momentum: of momentum encoder and projector, see :func:`mim_mm.algorithms.teacher.build_momentum`. Buffers of
+            its BatchNorms are its own: it normalises by its own batch.
         freeze_patches: the patch embedding keeps the weights that it starts with (``--stop-grad-conv1``, which all
             recipes of the release have and the paper needs for stability).
         data_preprocessor: as :class:`Pretraining`; ``mmpretrain.SelfSupDataPreprocessor`` takes lists.
@@ -76,9 +76,7 @@ class MoCoV3(Pretraining):
         self.backbone.patch_embed.requires_grad_(not freeze_patches)
         self.projector = layers_of(3, self.encoder.width, hidden_dims, out_dims)
         self.predictor = layers_of(2, out_dims, hidden_dims, out_dims)
-        self.teacher = nn.ModuleDict(
-            dict(backbone=frozen_copy(self.backbone), projector=frozen_copy(self.projector))
-        )
+        self.teacher = nn.ModuleDict(dict(backbone=frozen_copy(self.backbone), projector=frozen_copy(self.projector)))
         self.teacher_encoder = encoder_of(self.teacher['backbone'])
         self.teachers = [
             Teacher({name: f'teacher.{name}' for name in self.teacher}, momentum, buffers='own', after_optimizer=False)
@@ -121,7 +119,9 @@ class MoCoV3(Pretraining):
             student_std=spread_of(queries[0]),
             target_std=spread_of(keys[0]),
         )
-        return self.outcome(Terms({'loss_contrast': there[0] + back[0]}, metrics), lambda: {'loss_contrast': len(image)})
+        return self.outcome(
+            Terms({'loss_contrast': there[0] + back[0]}, metrics), lambda: {'loss_contrast': len(image)}
+        )
 
     @staticmethod
     def project(projector: nn.Module, features: Tensor) -> list[Tensor]:

@@ -37,7 +37,7 @@ class MSN(Pretraining):
     which stay whole. The teacher sees the target alone. With unit vectors z (anchor) and t (target) behind encoder and
     head, and unit prototypes q:
 
-    * ``p = softmax(z q / temperature)``, ``w = softmax(t q / temperature) ** (1 / sharpen)``, made to sum to one, and then
+    * ``p = softmax(z q / temperature)``, ``w = softmax(t q / temperature) ** (1 / sharpen)``, made to sum to one, then
       balanced over the prototypes by ``sinkhorn`` rounds of Sinkhorn's iteration over the batch of all ranks.
     * ``loss_assign``: the mean over anchors of ``-sum_K w log p``.
     * ``loss_memax``: ``memax_weight * (log K - H(mean of p))``, the mean over the anchors of all ranks.
@@ -182,7 +182,7 @@ class MSN(Pretraining):
         return torch.cat(found), torch.cat(image)
 
     def drop(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Class tokens (R, D) of the R parts that the masker makes of embedded views (V, N, D), and the view of each."""
+        """Class tokens (R, D) of the R parts that the masker makes of embedded views (V, N, D); the view of each."""
         plan = self.draw_plan(tokens, self.mask_generator)
         view = host_index([row // plan.num_parts for row in plan.rows()[0]], tokens.device)
         if plan.uniform:
@@ -243,7 +243,7 @@ def balanced(probs: Tensor, rounds: int) -> Tensor:
 
 
 def mean_over_ranks(probs: Tensor) -> Tensor:
-    """The mean (K,) over the rows of all ranks; its gradients, averaged over ranks, are those of one rank with all rows."""
+    """The mean (K,) over the rows of all ranks; gradients, averaged over ranks, are those of one rank with all rows."""
     own = probs.sum(dim=0)
     total = torch.cat([own.detach(), own.new_full((1,), len(probs))])
     all_reduce(total)

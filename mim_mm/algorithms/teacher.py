@@ -65,7 +65,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Linear:
-    """From ``start`` in the first step along a line that would be at ``end`` after ``stretch`` trainings (MSN, I-JEPA)."""
+    """From ``start`` in the first step along a line that is at ``end`` after ``stretch`` trainings (MSN, I-JEPA)."""
 
     start: float
     end: float = 1.0
@@ -96,8 +96,9 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     """A function of the clock from what a recipe states.
 
     Args:
-        momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`), the same with ``shape='linear'``
-            and perhaps a ``stretch`` of at least 1 (:class:`Linear`), or ``[(epoch, value), ...]`` (:class:`Piecewise`).
+        momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`), the same with
+            ``shape='linear'`` and perhaps a ``stretch`` of at least 1 (:class:`Linear`), or ``[(epoch, value), ...]``
+            (:class:`Piecewise`).
 
     Raises:
         ValueError: for anything else, values outside [0, 1], or epochs that do not ascend.
@@ -117,7 +118,8 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     if made is None or not all(0 <= v <= 1 for v in values) or list(epochs) != sorted(set(epochs)):
         raise ValueError(
             f'momentum is {momentum}: give a number in [0, 1], dict(start=0.996, end=1.0) for a cosine over the '
-            "training, with shape='linear' for a line, or [(0, 0.999), (100, 0.9999)] for values at ascending epochs and lines between them"
+            "training, with shape='linear' for a line, or [(0, 0.999), (100, 0.9999)] for values at "
+            'ascending epochs and lines between them'
         )
     return made
 

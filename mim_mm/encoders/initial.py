@@ -1,8 +1,8 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN and MoCo v3 initialise encoders; where it
-is mmpretrain's, nothing is done here.
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN and MoCo v3 initialise encoders; elsewhere
+mmpretrain's start stays.
 
-mmpretrain's modules draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
-absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
+Its modules draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
+absolute +-2, where BEiT and its kin cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
 """
 
 from __future__ import annotations

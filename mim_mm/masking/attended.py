@@ -226,8 +226,8 @@ class AttMask(Masker):
     def _drawn(
         self, order: Tensor, candidates: int, tokens: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """``order`` (B, N) with those of its last ``candidates`` patches at the end that are hidden, and how many of each
-        image those are, long (B,) on the CPU."""
+        """``order`` (B, N) with those of its last ``candidates`` patches at the end that are hidden, and how many of
+        each image those are, long (B,) on the CPU."""
         drawn = draw_uniform((len(order), candidates), tokens, generator)
         taken = (drawn < self.hide_prob) | (drawn == drawn.min())  # at least one of the batch
         shown, last = order[:, : order.shape[1] - candidates], order[:, order.shape[1] - candidates :]

@@ -13,9 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from view_methods import build_small, optimizer_of, run_recipe, shrunken_views
 
 from mim_mm.clock import Clock
-from mim_mm.engine.start.checks.words import ConfigError
 from mim_mm.engine.start import guard
 from mim_mm.engine.start.checks.parts import check_parts
+from mim_mm.engine.start.checks.words import ConfigError
 from mim_mm.registry import MODELS
 
 RECIPE = 'mocov3/mocov3_vitb_300e.py'
@@ -95,7 +95,9 @@ def test_two_steps_are_those_of_the_class_of_mmpretrain():
     for step in range(2):
         own.begin_step(clock(step))
         values = own.loss(views(step))['loss_contrast'], theirs.loss(views(step), [])['loss']
-        assert float(values[0].detach()) == pytest.approx(float(values[1].detach()), abs=1e-9)  # its momentum is a number of 32 bits
+        assert float(values[0].detach()) == pytest.approx(
+            float(values[1].detach()), abs=1e-9
+        )  # its momentum is a number of 32 bits
         for optimizer, value in zip(optimizers, values):
             optimizer.zero_grad()
             value.backward()
@@ -128,13 +130,17 @@ def test_patch_embedding_and_positions_stay_fixed_whatever_they_start_as(loaded,
     before = copy.deepcopy(model.state_dict())
     if loaded:
         for name, value in wanted.items():
-            assert torch.equal(before[f'backbone.{name}'], value) and torch.equal(before[f'teacher.backbone.{name}'], value)
+            assert torch.equal(before[f'backbone.{name}'], value) and torch.equal(
+                before[f'teacher.backbone.{name}'], value
+            )
     for step in range(2):
         model.begin_step(clock(step + 1))
         wrapper.update_params(model.loss(views(dtype=torch.float32))['loss_contrast'])
         model.end_step()
     still = {n for n, p in model.named_parameters() if torch.equal(p, before[n]) and not n.startswith('teacher.')}
-    assert still == FIXED == {n for n, p in model.named_parameters() if not (p.requires_grad or n.startswith('teacher.'))}
+    assert (
+        still == FIXED == {n for n, p in model.named_parameters() if not (p.requires_grad or n.startswith('teacher.'))}
+    )
     # An average of equal numbers, but for rounding.
     torch.testing.assert_close(model.teacher['backbone'].pos_embed, model.backbone.pos_embed, rtol=1e-6, atol=0)
 

@@ -16,9 +16,9 @@ from view_methods import build_small, optimizer_of, run_recipe, shrunken_views
 from mim_mm.algorithms.msn import balanced
 from mim_mm.algorithms.teacher import build_momentum
 from mim_mm.clock import Clock
-from mim_mm.engine.start.checks.words import ConfigError
 from mim_mm.engine.start import guard
 from mim_mm.engine.start.checks.parts import check_parts
+from mim_mm.engine.start.checks.words import ConfigError
 from mim_mm.masking import MaskPlan
 from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 
@@ -44,7 +44,7 @@ def total(out):
 
 
 def test_two_steps_are_those_of_the_plain_restatement(monkeypatch):
-    """Losses, clipped gradients, weights, teacher, prototypes and running statistics, by the optimizer of the recipe."""
+    """Losses, clipped gradients, weights, teacher, prototypes, running statistics; by the optimizer of the recipe."""
     monkeypatch.setattr(torch.Tensor, 'float', torch.Tensor.double)  # mmpretrain resamples positions in fp32
     cfg = shrunken_views(RECIPE, **SMALL, **{'optim_wrapper.clip_grad.max_norm': 0.5})
     model = build().double()
@@ -118,7 +118,7 @@ def test_all_images_lose_the_same_patches_and_what_they_lose_is_not_seen():
     inputs[1][0, :, row : row + 8, column : column + 8] += 5
     assert torch.equal(value(), before)
     for other in (0, 2):  # the target and the small anchors are whole
-        inputs[other][0, :, : 8, : 8] += 5
+        inputs[other][0, :, :8, :8] += 5
         after = value()
         assert not torch.equal(after, before)
         before = after
@@ -292,4 +292,9 @@ def test_recipes_state_what_the_release_does():
         assert cfg.train_cfg.max_epochs == epochs and cfg.optim_wrapper.clip_grad == dict(max_norm=3.0)
         assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == 1024
         large, small = cfg.train_dataloader.dataset.pipeline[1].views
-        assert (large.num, large.crop_ratio_range, small.num, small.crop_ratio_range) == (2, (0.3, 1.0), 10, (0.05, 0.3))
+        assert (large.num, large.crop_ratio_range, small.num, small.crop_ratio_range) == (
+            2,
+            (0.3, 1.0),
+            10,
+            (0.05, 0.3),
+        )

@@ -454,7 +454,9 @@ def test_masked_dino_is_dino_on_masked_views_and_a_restoring_loss():
     classes = [*seen[:, 0].chunk(2), *(run_vit(student, small)[:, 0] for small in inputs[2:])]
     said = [run_head(part(state, 'head.'), x) for x in classes]
     wanted = (taught / numpy.linspace(0.04, 0.07, 3)[1]).softmax(-1).chunk(2)
-    terms = [-(wanted[q] * (said[v] / 0.1).log_softmax(-1)).sum(-1).mean() for q in range(2) for v in range(4) if v != q]
+    terms = [
+        -(wanted[q] * (said[v] / 0.1).log_softmax(-1)).sum(-1).mean() for q in range(2) for v in range(4) if v != q
+    ]
     assert float(out['loss_cls'].detach()) == pytest.approx(float(sum(terms)) / 6, abs=1e-10)
     weight, bias = (state[f'decoder.decoder.0.{name}'] for name in ('weight', 'bias'))
     error = 0

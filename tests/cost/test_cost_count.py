@@ -127,7 +127,7 @@ def test_all_views_of_an_image_are_counted(kind, masker):
 
 @pytest.mark.parametrize('kind', ['MoCoV3', 'MSN'])
 def test_views_that_are_compared_are_counted(kind):
-    """MoCo v3's two, by both encoders; MSN's target by the teacher, its anchors, of which one loses patches, by the student."""
+    """MoCo v3's two, by both encoders; MSN's target by the teacher, its anchors by the student."""
     settings = dict(type=kind, backbone=VIT, hidden_dims=16, out_dims=8)
     views = [dict(num=2, scale=32, crop_ratio_range=(0.3, 1.0))]
     if kind == 'MSN':

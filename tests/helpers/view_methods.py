@@ -1,4 +1,4 @@
-"""Recipes of methods that compare views, MoCo v3 and MSN, at test size: 32-px views of 16 patches, small ones of 16 px."""
+"""Recipes of methods that compare views, MoCo v3 and MSN, at test size: views of 32 px, small ones of 16 px."""
 
 import torch
 from built_recipes import load

@@ -1,6 +1,6 @@
-"""MoCo v3 and MSN written down plainly from their descriptions (reference for the tests), as functions of a dict of tensors.
+"""MoCo v3 and MSN written down plainly from their descriptions (reference for the tests), from a dict of tensors.
 
-Only torch and the plain ViT of ``cmae_restated``; no code of the package. Names of the tensors are those of checkpoints.
+Only torch and the plain ViT of ``cmae_restated``; no code of the package. Tensors have the names of checkpoints.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def class_tokens(images, s, name, keep=None, heads=2, patch=8, resized=None):
-    """(B, D) after the final norm; ``keep`` bool (N,): the patches that are there, ``resized`` a table for these images."""
+    """(B, D) after the final norm; ``keep`` bool (N,): patches that are there, ``resized`` a table for these images."""
     count = (images.shape[-1] // patch) ** 2
     keep = torch.ones(count, dtype=torch.bool) if keep is None else keep
     weights = s if resized is None else {**s, f'{name}.pos_embed': resized}

@@ -1,4 +1,5 @@
-# ImageNet-1k without its labels, MoCo v3's two views for ViTs (BYOL's colours): crops from 0.08 of the image on, bilinear.
+# ImageNet-1k without its labels, MoCo v3's two views for ViTs, with BYOL's colours: crops from 0.08 of the image on,
+# bilinear.
 _base_ = './imagenet_pretrain.py'
 
 colours = dict(jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, grey_prob=0.2, blur_sigma=(0.1, 2.0))

@@ -18,8 +18,8 @@ T that of training, all in iterations (or epochs, for a schedule by epoch).
 
 ``mae``: MAE's ``adjust_learning_rate`` (util/lr_sched.py), also detectron2's and mmdetection 2's warm-up. ``beit``: the
 numpy table of one entry an optimizer step (``cosine_scheduler``) of DINO, iBOT, BEiT, CAE and BootMAE. ``timm``: its
-``CosineLRScheduler`` and the like, stepped after the optimizer: SimMIM by iteration, DeiT and MoCo v3 by epoch. ``msn``:
-the ``WarmupCosineSchedule`` and ``CosineWDSchedule`` of MSN and I-JEPA, which count before they look.
+``CosineLRScheduler`` and the like, stepped after the optimizer: SimMIM by iteration, DeiT and MoCo v3 by epoch.
+``msn``: ``WarmupCosineSchedule`` and ``CosineWDSchedule`` of MSN and I-JEPA, which count before they look.
 
 An optimizer step may begin in one epoch and end in the next, since mmengine counts iterations through; where A divides
 the epoch that never happens, and where not, MAE starts each epoch's count anew.
@@ -168,7 +168,9 @@ class HalfCosineLR(_Rate):
         if eta_min is not None and eta_min_ratio is not None:
             raise ValueError(f'HalfCosineLR: eta_min={eta_min} and eta_min_ratio={eta_min_ratio}: give one of them')
         if stretch < 1:
-            raise ValueError(f'{type(self).__name__}: stretch is {stretch}: the wave ends with the training or behind it')
+            raise ValueError(
+                f'{type(self).__name__}: stretch is {stretch}: the wave ends with the training or behind it'
+            )
         self.eta_min, self.eta_min_ratio, self.stretch = eta_min, eta_min_ratio, stretch
         super().__init__(optimizer, **kwargs)
 

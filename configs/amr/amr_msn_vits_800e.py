@@ -10,4 +10,11 @@ Cost: 86 h on 8 H100 at half of their fp32 peak, by FLOPs (81 GFLOP an image, al
 """
 
 _base_ = '../sbam/sbam_msn_vits_800e.py'
-model = dict(masker=dict(ratio=dict(type='AdaptiveRatio', base=0.15, delta_r=0.1, threshold=0.5, scope='per_image')))
+model = dict(
+    masker=dict(
+        _delete_=True,
+        type='SalienceMasking',
+        ratio=dict(type='AdaptiveRatio', base=0.15, delta_r=0.1, threshold=0.5, scope='per_image'),
+        random_epochs=100,
+    ),
+)

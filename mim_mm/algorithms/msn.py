@@ -17,9 +17,8 @@ from mim_mm.algorithms.base import Pretraining, Terms
 from mim_mm.algorithms.batch_norm import GlobalBatchNorm
 from mim_mm.algorithms.distillation import cross_entropy, entropy_of, widen
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
-from mim_mm.compat.initializers import trunc_normal_
 from mim_mm.encoders import build_backbone, encoder_of
-from mim_mm.encoders.initial import STD, init_msn
+from mim_mm.encoders.initial import init_dino, init_msn
 from mim_mm.encoders.packed import pack_plan
 from mim_mm.encoders.positions import plain_drop_path
 from mim_mm.masking.plan import host_index
@@ -223,9 +222,7 @@ def head_of(width: int, hidden_dims: int, out_dims: int) -> nn.Sequential:
             fc3=nn.Linear(hidden_dims, out_dims),
         )
     )
-    for layer in (head.fc1, head.fc2, head.fc3):
-        trunc_normal_(layer.weight, std=STD)
-        nn.init.zeros_(layer.bias)
+    init_dino(head)  # of which it has linear layers alone
     return head
 
 

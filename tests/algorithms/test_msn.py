@@ -298,3 +298,15 @@ def test_recipes_state_what_the_release_does():
             10,
             (0.05, 0.3),
         )
+
+
+def test_salience_recipes_drop_what_they_say():
+    for folder, ratio in (('sbam', 0.15), ('amr', dict(type='AdaptiveRatio', base=0.15, delta_r=0.1, threshold=0.5,
+                                                       scope='per_image'))):  # fmt: skip
+        cfg = load(f'{folder}/{folder}_msn_vits_800e.py')
+        guard.check_config(cfg)
+        assert cfg.model.type == 'MSN' and dict(cfg.model.masker, ratio=0) == dict(
+            type='SalienceMasking', ratio=0, random_epochs=100
+        )
+        assert cfg.model.masker.ratio == ratio
+        assert [hook.type for hook in cfg.custom_hooks] == ['CollapseHook', 'MaskDiagnosticsHook']

@@ -18,7 +18,7 @@ from torch import Tensor
 from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
 from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of
+from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of, to_device
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -228,11 +228,11 @@ class AttMask(Masker):
     ) -> tuple[Tensor, Tensor]:
         """``order`` (B, N) with those of its last ``candidates`` patches at the end that are hidden, and how many of
         each image those are, long (B,) on the CPU."""
-        drawn = draw_uniform((len(order), candidates), tokens, generator)
+        drawn = draw_uniform((len(order), candidates), tokens, generator).cpu()  # lengths are known to the host
         taken = (drawn < self.hide_prob) | (drawn == drawn.min())  # at least one of the batch
         shown, last = order[:, : order.shape[1] - candidates], order[:, order.shape[1] - candidates :]
-        last = last.gather(1, taken.long().argsort(dim=1, stable=True))
-        return torch.cat([shown, last], dim=1), taken.sum(dim=1).cpu()
+        last = last.gather(1, to_device(taken.long().argsort(dim=1, stable=True), order.device))
+        return torch.cat([shown, last], dim=1), taken.sum(dim=1)
 
     def _hints(self, patches: int, hidden: int, ratio: float | Fraction) -> tuple[int, int]:
         """How many of the most attended patches hints come from, and how many of them are shown."""

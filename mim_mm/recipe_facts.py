@@ -37,6 +37,7 @@ PUBLISHED_SETTINGS = {
 # Masks of methods whose rows in the table do not state them, and SBAM's ratio, which goes without saying.
 PUBLISHED_MASKS = {'SimMIM': 'random r=3/5', 'BEiT': 'block r=5/13', 'CAE': 'block r=1/2'}
 NAMED_BY_MASK = {('iBOT', 'AttMask'): 'AttMask'}  # methods that are another one with their own mask
+TABLE_NAMES = {'MoCoV3': 'MoCo v3'}  # of methods whose class is called otherwise
 SALIENCE_RATIO = 0.75
 MASKER_DEFAULTS = {
     'RandomMasking': dict(ratio=0.75), 'ParallelMasking': dict(num_parts=4), 'SalienceMasking': dict(ratio=0.75),
@@ -124,7 +125,7 @@ def pretraining(config: Mapping) -> dict[str, Any]:
     """Method, mask, duration, batch and views of a pretraining config, and where it leaves the published method."""
     model = config.get('model') or {}
     masker = dict(model.get('masker') or {})
-    method = type_name(model) or None
+    method = TABLE_NAMES.get(type_name(model), type_name(model)) or None
     inner = type_name(masker.get('masker') or masker)
     if inner == 'SalienceMasking' and method:
         method += ' + SBAM'  # what the published table calls it

@@ -26,7 +26,7 @@ MODELS = _child(
     'encoders.raw_pixels encoders.register_vit '
     'decoders.cross_decoder decoders.mae_decoder '
     'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.dino algorithms.emae '
-    'algorithms.ibot algorithms.mae algorithms.simmim '
+    'algorithms.ibot algorithms.mae algorithms.masked_dino algorithms.mocov3 algorithms.msn algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
     'data.colours data.device_decode data.own_images '

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-from mmengine.dist import all_gather, get_rank
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.batch_norm import GlobalBatchNorm
+from mim_mm.algorithms.contrast import info_nce, spread_of
 from mim_mm.algorithms.mae import MAE
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.encoders import encoder_of
@@ -128,14 +128,10 @@ class CMAE(MAE):
         with torch.no_grad():
             _, patches = encoder_of(self.target_backbone).encode_whole(target)
             targets = F.normalize(self.target_projector(patches.float().mean(dim=1)).float(), dim=1)
-            everyone = torch.cat(all_gather(targets.contiguous()))  # ranks have batches of one size
-        with torch.autocast(online.device.type, enabled=False):
-            similarity = students @ everyone.T / self.temperature
-            own = image + len(targets) * get_rank()
-            contrast = 2 * self.temperature * F.cross_entropy(similarity, own)
+        contrast, accuracy = info_nce(students, targets, image, self.temperature)
         losses['loss_contrast'] = self.contrast_weight * contrast
         metrics |= dict(
-            contrast_accuracy=(similarity.argmax(dim=1) == own).float().mean(),
+            contrast_accuracy=accuracy,
             student_std=spread_of(students),
             target_std=spread_of(targets),
         )
@@ -214,8 +210,3 @@ def over_patches(plan: MaskPlan, units: MaskUnits) -> MaskPlan:
     if plan.per_image is None:
         return MaskPlan(order, tuple(size * n for n in plan.num_visible))
     return MaskPlan.from_lengths(order, size * plan.per_image)
-
-
-def spread_of(vectors: Tensor) -> Tensor:
-    """Mean over the dimensions D of the standard deviation of unit vectors (B, D), times sqrt(D)."""
-    return vectors.float().std(dim=0, correction=0).mean() * vectors.shape[1] ** 0.5

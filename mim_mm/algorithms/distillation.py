@@ -1,4 +1,5 @@
-"""What DINO and iBOT share: student and teacher of backbone and head, centres, temperatures, and what is watched."""
+"""What DINO, iBOT and MaskedDINO share: student and teacher of backbone and head, centres, temperatures, masked views,
+and what is watched."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from mim_mm.decoders.dino_head import DINOHead
 from mim_mm.encoders import build_backbone, encoder_of
 from mim_mm.encoders.initial import init_dino
 from mim_mm.encoders.positions import plain_drop_path
+from mim_mm.masking.base import needs_attention
+from mim_mm.masking.plan import MaskPlan
 
 NUM_GLOBALS = 2  # views that the teacher sees
 # What the releases have where a recipe says nothing.
@@ -150,6 +153,11 @@ class SelfDistillation(Pretraining):
             init_dino(self.backbone)
         self.renew_teachers()
 
+    @property
+    def num_prototypes(self) -> int:
+        """K of the class token, which ``CollapseHook`` measures entropies against."""
+        return len(self.centre.mean)
+
     def views(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The views of a batch.
 
@@ -172,6 +180,37 @@ class SelfDistillation(Pretraining):
             tokens, _ = self.encoder.encode_tokens(self.encoder.embed(torch.cat(list(group))))
             found.append(tokens[:, 0])
         return torch.cat(found)
+
+    def teach(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The teacher's tokens (B, 1+N, D) of whole images and, where the masker needs it, its class token's attention
+        (B, N) from the same pass."""
+        tokens = self.teacher_encoder.embed(images)
+        return self.teacher_encoder.encode_tokens(tokens, attention=needs_attention(self.masker))
+
+    def see_masked(self, images: Tensor, attention: Tensor | None) -> tuple[MaskPlan, Tensor]:
+        """What is hidden of images (B, C, H, W), and the student's tokens (B, 1+N, D) with ``mask_token`` in its place.
+
+        Args:
+            attention: (B, N), the teacher's, for maskers that follow it.
+
+        Raises:
+            ValueError: a masker of several parts.
+        """
+        tokens = self.encoder.embed(images)
+        plan = self.draw_plan(tokens, self.mask_generator, attention=attention)
+        if plan.num_parts != 1:
+            raise ValueError(
+                f'{type(self.masker).__name__} makes {plan.num_parts} parts of a view, and {type(self).__name__} masks '
+                'each view once: use a masker of one part, e.g. BlockMasking'
+            )
+        masked = self.mask_token + self.encoder.positions(images.shape[-2:])
+        return plan, self.encoder.encode_tokens(torch.where(plan.mask[:, 0, :, None], masked, tokens))[0]
+
+    @torch.no_grad()
+    def plan(self, images: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
+        """The masks of a batch of large views (B, C, H, W)."""
+        attention = self.teach(images)[1] if needs_attention(self.masker) else None
+        return self.draw_plan(self.encoder.embed(images), generator, attention=attention)
 
     def class_loss(self, logits: Tensor, target: Tensor, num_views: int) -> Tensor:
         """Mean cross entropy over all pairs of a view of the teacher and another one of the student.

@@ -22,7 +22,6 @@ from mim_mm.algorithms.distillation import (
     cross_entropy,
     widen,
 )
-from mim_mm.masking.base import needs_attention
 from mim_mm.masking.plan import MaskPlan
 from mim_mm.registry import MODELS
 
@@ -85,15 +84,7 @@ class IBOT(SelfDistillation):
             cls_taught = self.teacher['head'](taught[:, 0])
             patches_taught = self.teacher['head'].patches(taught[:, 1:])
 
-        tokens = self.encoder.embed(whole)
-        plan = self.draw_plan(tokens, self.mask_generator, attention=attention)
-        if plan.num_parts != 1:
-            raise ValueError(
-                f'{type(self.masker).__name__} makes {plan.num_parts} parts of a view, and iBOT compares each view '
-                'with itself, once: use a masker of one part, e.g. BlockMasking'
-            )
-        masked = self.mask_token + self.encoder.positions(whole.shape[-2:])
-        seen, _ = self.encoder.encode_tokens(torch.where(plan.mask[:, 0, :, None], masked, tokens))
+        plan, seen = self.see_masked(whole, attention)
         hidden = plan.hidden_index()
         patches_said = self.head.patches(seen[:, 1:].flatten(0, 1)[hidden])
         classes = [seen[:, 0]] + ([self.class_tokens(views[NUM_GLOBALS:])] if len(views) > NUM_GLOBALS else [])
@@ -112,12 +103,6 @@ class IBOT(SelfDistillation):
             self.patch_centre.follow(patches_taught)
         return self.outcome(Terms(losses, metrics), lambda: dict.fromkeys(losses, len(views[0])))
 
-    def teach(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The teacher's tokens (B, 1+N, D) of whole images and, where the masker needs it, its class token's attention
-        (B, N) from the same pass."""
-        tokens = self.teacher_encoder.embed(images)
-        return self.teacher_encoder.encode_tokens(tokens, attention=needs_attention(self.masker))
-
     def patch_loss(self, said: Tensor, taught: Tensor, plan: MaskPlan, hidden: Tensor) -> Tensor:
         """See :class:`IBOT`.
 
@@ -132,9 +117,3 @@ class IBOT(SelfDistillation):
         counts = plan.hidden_per_image()
         weights = (1.0 / counts.clamp(min=1).double() / len(counts)).repeat_interleave(counts)
         return (errors * weights.to(errors)).sum()
-
-    @torch.no_grad()
-    def plan(self, images: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
-        """The masks of a batch of large views (B, C, H, W)."""
-        attention = self.teach(images)[1] if needs_attention(self.masker) else None
-        return self.draw_plan(self.encoder.embed(images), generator, attention=attention)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,22 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """From ``start`` in the first step along a line that is at ``end`` after ``stretch`` trainings (MSN, I-JEPA)."""
+
+    start: float
+    end: float = 1.0
+    stretch: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.stretch < 1:
+            raise ValueError(f'momentum: stretch is {self.stretch}: the line ends with the training (1) or behind it')
+
+    def __call__(self, clock: Clock) -> float:
+        return self.start + (self.end - self.start) * clock.share / self.stretch
+
+
+@dataclass(frozen=True)
 class Piecewise:
     """Linear between points ``(epoch, momentum)``, one value an epoch (BootMAE); constant before and after them."""
 
@@ -80,7 +96,8 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     """A function of the clock from what a recipe states.
 
     Args:
-        momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`) or ``[(epoch, value), ...]``
+        momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`), the same with
+            ``shape='linear'`` and perhaps a ``stretch`` of at least 1 (:class:`Linear`), or ``[(epoch, value), ...]``
             (:class:`Piecewise`).
 
     Raises:
@@ -89,16 +106,20 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     values, epochs, made = [], [], None
     if isinstance(momentum, (int, float)):
         values, made = [momentum], Constant(momentum)
-    elif isinstance(momentum, Mapping) and 'start' in momentum and not set(momentum) - {'start', 'end'}:
-        made = Cosine(**momentum)
-        values = [made.start, made.end]
+    elif isinstance(momentum, Mapping) and 'start' in momentum:
+        options = dict(momentum)
+        kind = {'cosine': Cosine, 'linear': Linear}.get(options.pop('shape', 'cosine'))
+        if kind and set(options) <= {field.name for field in fields(kind)}:
+            made = kind(**options)
+            values = [made.start, made.end]
     elif isinstance(momentum, Sequence) and momentum and all(isinstance(p, (list, tuple)) for p in momentum):
         made = Piecewise(tuple((epoch, value) for epoch, value in momentum))
         epochs, values = zip(*made.points)
     if made is None or not all(0 <= v <= 1 for v in values) or list(epochs) != sorted(set(epochs)):
         raise ValueError(
             f'momentum is {momentum}: give a number in [0, 1], dict(start=0.996, end=1.0) for a cosine over the '
-            'training, or [(0, 0.999), (100, 0.9999)] for values at ascending epochs and lines between them'
+            "training, with shape='linear' for a line, or [(0, 0.999), (100, 0.9999)] for values at "
+            'ascending epochs and lines between them'
         )
     return made
 

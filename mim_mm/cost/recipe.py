@@ -19,7 +19,8 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def has_autocast(cfg: Mapping) -> bool:
-    return bare((cfg.get('optim_wrapper') or {}).get('type', '')) in AUTOCAST
+    wrapper = cfg.get('optim_wrapper') or {}
+    return bare(wrapper.get('type', '')) in AUTOCAST and wrapper.get('dtype') != 'float32'
 
 
 def pipeline_of(cfg: Mapping) -> list[Mapping]:

@@ -1,7 +1,8 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO and iBOT initialise encoders; mmpretrain's start otherwise.
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN and MoCo v3 initialise encoders; elsewhere
+mmpretrain's start stays.
 
-Theirs draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
-absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
+Its modules draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
+absolute +-2, where BEiT and its kin cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mim_mm.compat.initializers import trunc_normal_
-from mim_mm.encoders.positions import init_linears
+from mim_mm.encoders.positions import init_linears, set_positions
 
 STD = 0.02
 
@@ -39,6 +40,16 @@ def init_dino(backbone: nn.Module) -> None:
     for name in ('pos_embed', 'cls_token'):
         if getattr(backbone, name, None) is not None:
             trunc_normal_(getattr(backbone, name), std=STD)
+
+
+@torch.no_grad()
+def init_msn(backbone: nn.Module) -> None:
+    """MSN's ViT: as :func:`init_dino`, but the convolution of the patches normal by its fan-in (He), its bias zero."""
+    init_dino(backbone)
+    projection = backbone.patch_embed.projection
+    nn.init.kaiming_normal_(projection.weight, mode='fan_in', nonlinearity='relu')
+    if projection.bias is not None:
+        projection.bias.zero_()
 
 
 def init_cae(backbone: nn.Module) -> None:
@@ -90,6 +101,12 @@ def init_bootmae(backbone: nn.Module) -> None:
     nn.init.zeros_(projection.bias)
     if backbone.cls_token is not None:
         nn.init.normal_(backbone.cls_token, std=1e-6)
+
+
+def init_mocov3(backbone: nn.Module) -> None:
+    """MoCo v3's ViT: the matrices of :func:`init_bootmae`, and fixed sine-cosine positions."""
+    init_bootmae(backbone)
+    set_positions(backbone, 'sincos', *backbone.patch_resolution, backbone.num_extra_tokens)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor
 from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
 from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of
+from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of, to_device
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -153,6 +153,8 @@ class AttMask(Masker):
             the plan is ragged, and at least one image of the batch is masked.
         show_max: share of the most attended patches that hints come from; 0.1 in the source.
         round_down: hide ``int(N * ratio)`` patches as the source does, and not ``ceil(N * ratio)`` as all else here.
+        hide_prob: probability that one of these patches is hidden, each drawn on its own; below 1 they are candidates,
+            as MST has it with 'low', and the plan is ragged. Not with 'hint', which shows some in a way of its own.
     """
 
     needs_attention = True
@@ -164,7 +166,15 @@ class AttMask(Masker):
         masking_prob: float = 1.0,
         show_max: float = 0.1,
         round_down: bool = False,
+        hide_prob: float = 1.0,
     ) -> None:
+        if ratio is None or hide_prob is None:
+            raise ValueError(
+                f'ratio={ratio}, hide_prob={hide_prob}: state both, shares of your own choice; those of MST are not '
+                'published'
+            )
+        if not 0 < hide_prob <= 1 or (variant == 'hint' and hide_prob < 1):
+            raise ValueError(f"hide_prob={hide_prob} must lie in (0, 1], and be 1 with variant='hint'")
         if variant not in ('high', 'low', 'hint'):
             raise ValueError(f"variant is '{variant}': use 'high', 'low' or 'hint'")
         low, high = check_ratio(ratio)
@@ -172,10 +182,11 @@ class AttMask(Masker):
             raise ValueError(f'masking_prob={masking_prob} must lie in (0, 1], show_max={show_max} in (0, 1)')
         self.variant, self.ratio = variant, (low, high)
         self.masking_prob, self.show_max, self.round_down = masking_prob, show_max, round_down
+        self.hide_prob = hide_prob
 
     @property
     def fixed_count(self) -> bool:
-        return self.ratio[0] == self.ratio[1] and self.masking_prob == 1
+        return self.ratio[0] == self.ratio[1] and self.masking_prob == self.hide_prob == 1
 
     @property
     def published(self) -> str:
@@ -186,6 +197,7 @@ class AttMask(Masker):
         hidden = self._hidden(num_patches, ratio)
         if self.variant == 'hint':
             hidden -= self._hints(num_patches, hidden, ratio)[1]
+        hidden = max(1, round(hidden * self.hide_prob))
         return [PartCount(num_patches - hidden, hidden)]
 
     def __call__(
@@ -203,11 +215,24 @@ class AttMask(Masker):
             top = order[:, patches - pool :].gather(1, mixed)
             order = torch.cat([top[:, :shown], order[:, : patches - pool], top[:, shown:]], dim=1)
             hidden -= shown
-        if self.masking_prob == 1:
+        if self.hide_prob < 1:
+            order, hidden = self._drawn(order, hidden, tokens, generator)
+        elif self.masking_prob == 1:
             return MaskPlan(order[:, None], (patches - hidden,))
         gate = draw_uniform((batch,), tokens, generator).cpu()
         masked = (gate < self.masking_prob) | (gate == gate.min())
         return MaskPlan.from_lengths(order[:, None], torch.where(masked, patches - hidden, patches))
+
+    def _drawn(
+        self, order: Tensor, candidates: int, tokens: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """``order`` (B, N) with those of its last ``candidates`` patches at the end that are hidden, and how many of
+        each image those are, long (B,) on the CPU."""
+        drawn = draw_uniform((len(order), candidates), tokens, generator).cpu()  # lengths are known to the host
+        taken = (drawn < self.hide_prob) | (drawn == drawn.min())  # at least one of the batch
+        shown, last = order[:, : order.shape[1] - candidates], order[:, order.shape[1] - candidates :]
+        last = last.gather(1, to_device(taken.long().argsort(dim=1, stable=True), order.device))
+        return torch.cat([shown, last], dim=1), taken.sum(dim=1)
 
     def _hints(self, patches: int, hidden: int, ratio: float | Fraction) -> tuple[int, int]:
         """How many of the most attended patches hints come from, and how many of them are shown."""

@@ -21,16 +21,19 @@ class RandomMasking(Masker):
         ratio: share of hidden patches, 0.75 in MAE.
         predict: share of all patches that is predicted, a random choice of the hidden ones; the rest gets no token at
             all (CrossMAE's prediction ratio, for ``CrossAttentionDecoder``). None predicts every hidden patch.
+        shared: hide the same patches in all images of a batch, each rank its own: MSN's ``patch_drop``, one permutation
+            a step.
     """
 
     fixed_count = True
 
-    def __init__(self, ratio: float = 0.75, predict: float | None = None) -> None:
+    def __init__(self, ratio: float = 0.75, predict: float | None = None, shared: bool = False) -> None:
         ratio = one_ratio(ratio)
         if predict is not None and not 0 < predict <= ratio:
             raise ValueError(f'predict is {predict}: only hidden patches are predicted, so use 0 < predict <= {ratio}')
         self.ratio = ratio
         self.predict = predict
+        self.shared = shared
 
     @property
     def published(self) -> str:
@@ -39,7 +42,7 @@ class RandomMasking(Masker):
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1."""
         batch, patches = tokens.shape[:2]
-        noise = draw_uniform((batch, patches), tokens, generator)
+        noise = draw_uniform((1 if self.shared else batch, patches), tokens, generator).expand(batch, -1)
         plan = MaskPlan.from_scores(noise[:, None], patches - num_hidden(patches, self.ratio))
         if self.predict is None:
             return plan

@@ -7,6 +7,7 @@ import numpy
 import pytest
 import torch
 import torch.nn.functional as F
+from built_recipes import load
 from masker_table import table
 from mmengine.optim import build_optim_wrapper
 from processes import spawn
@@ -429,3 +430,64 @@ def test_a_centre_follows_the_mean():
     centre, logits = Centre(4, 0.9), torch.randn(3, 5, 4)
     centre.follow(logits)
     torch.testing.assert_close(centre.mean, 0.1 * logits.mean(dim=(0, 1)))
+
+
+# ---- DINO with masked views
+
+
+MASKED = dict(
+    masker=dict(type='AttMask', variant='low', ratio=0.5, hide_prob=0.5), restore_weight=0.7,
+    decoder=dict(type='mmpretrain.SimMIMLinearDecoder', in_channels=32, encoder_stride=8),
+)  # fmt: skip
+
+
+def test_masked_dino_is_dino_on_masked_views_and_a_restoring_loss():
+    model = build('MaskedDINO', **MASKED).double()
+    state, inputs, mask = dict(model.state_dict()), views(), uneven_mask()
+    model.masker = Given(mask)
+    model.begin_step(Clock(0, 1, 1, 0.1, 1))
+    out = model.loss(inputs)
+    whole = torch.cat(inputs[:2])
+    student = dict(part(state, 'backbone.'), mask_token=state['mask_token'])
+    seen = run_vit(student, whole, mask)
+    taught = run_head(part(state, 'teacher.head.'), run_vit(part(state, 'teacher.backbone.'), whole)[:, 0])
+    classes = [*seen[:, 0].chunk(2), *(run_vit(student, small)[:, 0] for small in inputs[2:])]
+    said = [run_head(part(state, 'head.'), x) for x in classes]
+    wanted = (taught / numpy.linspace(0.04, 0.07, 3)[1]).softmax(-1).chunk(2)
+    terms = [
+        -(wanted[q] * (said[v] / 0.1).log_softmax(-1)).sum(-1).mean() for q in range(2) for v in range(4) if v != q
+    ]
+    assert float(out['loss_cls'].detach()) == pytest.approx(float(sum(terms)) / 6, abs=1e-10)
+    weight, bias = (state[f'decoder.decoder.0.{name}'] for name in ('weight', 'bias'))
+    error = 0
+    for image, tokens in zip(whole, seen[:, 1:]):
+        for place, token in enumerate(tokens):  # 3 x 8 x 8 values of each patch, channel by channel
+            row, column = 8 * (place // 4), 8 * (place % 4)
+            values = (weight[:, :, 0, 0] @ token + bias).view(3, 8, 8)
+            error += (values - image[:, row : row + 8, column : column + 8]).abs().sum()
+    assert float(out['loss_restore'].detach()) == pytest.approx(0.7 * float(error) / whole.numel(), abs=1e-10)
+    total(out).backward()
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_masked_dino_hides_some_of_the_least_attended():
+    model = build('MaskedDINO', **MASKED)
+    whole = torch.cat(views(batch=40, dtype=torch.float32)[:2])
+    hidden, attention = model.plan(whole, torch.Generator().manual_seed(0)).mask[:, 0], model.teach(whole)[1]
+    candidates = attention.argsort(dim=1).argsort(dim=1) < 8
+    assert not (hidden & ~candidates).any()
+    assert float(hidden[candidates].float().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_what_nobody_published_must_be_stated():
+    for change in (dict(restore_weight=None), dict(masker=dict(MASKED['masker'], hide_prob=None))):
+        with pytest.raises(ValueError, match='not published'):
+            build('MaskedDINO', **{**MASKED, **change})
+    cfg = load('dino/dino_masked_low_vits_100e.py')
+    with pytest.raises(ValueError, match='not published'), torch.device('meta'):
+        MODELS.build(copy.deepcopy(cfg.model))
+    cfg.merge_from_dict({'model.masker.ratio': 0.3, 'model.masker.hide_prob': 0.4, 'model.restore_weight': 1.0})
+    with torch.device('meta'):
+        assert MODELS.build(cfg.model).masker.counts(196)[0].hidden == 24
+    with pytest.raises(ValueError, match='hide_prob=0.5 must'):
+        MODELS.build(dict(type='mim_mm.AttMask', variant='hint', hide_prob=0.5))

@@ -125,6 +125,27 @@ def test_all_views_of_an_image_are_counted(kind, masker):
     assert sum(part.forward for part in taught) > 0 and all(part.backward == 0 for part in taught)
 
 
+@pytest.mark.parametrize('kind', ['MoCoV3', 'MSN'])
+def test_views_that_are_compared_are_counted(kind):
+    """MoCo v3's two, by both encoders; MSN's target by the teacher, its anchors by the student."""
+    settings = dict(type=kind, backbone=VIT, hidden_dims=16, out_dims=8)
+    views = [dict(num=2, scale=32, crop_ratio_range=(0.3, 1.0))]
+    if kind == 'MSN':
+        settings |= dict(masker=dict(type='RandomMasking', ratio=0.25, shared=True), prototypes=12)
+        views.append(dict(num=3, scale=16, crop_ratio_range=(0.1, 0.3)))
+    steps = dict(LazyLoadImageFromFile={}, MultiCrop=dict(views=views), PackViews={})
+    pipeline = [dict(type=f'mim_mm.{name}', **own) for name, own in steps.items()]
+    loader = dict(collate_fn=dict(type='default_collate'), dataset=dict(pipeline=pipeline))
+    normalise = dict(type='mmpretrain.SelfSupDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3)
+    model = MODELS.build(copy.deepcopy(settings)).train()
+    work = work_of(dict(model=dict(settings, data_preprocessor=normalise), train_dataloader=loader))
+    assert not [note for note in work.notes if 'pipeline' in note] and work.size == (32, 32)
+    batch = [images(2, size) for size in [32, 32] + [16] * 3 * (kind == 'MSN')]
+    assert 2 * work.train == pytest.approx(real_flops(lambda: step(model, batch).backward()), rel=0.01)
+    taught = [part for part in work.parts if part.name.startswith('teacher.backbone')]
+    assert sum(part.forward for part in taught) > 0 and all(part.backward == 0 for part in taught)
+
+
 def test_the_pass_for_attention_is_apart():
     """Of two blocks it runs one and the query, key and value of the other, on all patches, without gradient."""
     work = work_of(dict(model=autoencoder('MAE', dict(type='AttentionMasking', mask_ratio=0.75))))

@@ -115,6 +115,33 @@ def test_mae_and_emae(name):
     ])  # fmt: skip
 
 
+def test_mocov3():
+    model = shrunken('mocov3/mocov3_vitb_300e', **{'model.hidden_dims': 128, 'model.out_dims': 64})
+    separate = (math.sqrt(2 / (96 + 96)), math.sqrt(6 / (96 + 96)))  # queries, keys and values are three matrices
+    check(model.backbone, [
+        (FIXED, ELSEWHERE), (r'cls_token$', normal(1e-6)), *NORMS, LINEAR_BIAS, (r'qkv\.weight$', separate),
+        (r'\.weight$', lambda name, p: xavier(p)),
+    ])  # fmt: skip
+    table = model.backbone.pos_embed.detach()[0]
+    assert not table[0].any() and float(table[1 + 14 + 2, 0]) == pytest.approx(math.sin(1))  # the row is 1
+    assert float(table[1 + 14 + 2, 48]) == pytest.approx(math.sin(2))  # and the column 2
+    for part in (model.projector, model.predictor):
+        check(part, [*NORMS, (r'bn\d\.weight$', constant(1.0)), (r'bn\d\.bias$', constant(0.0)),
+                     (r'weight$', lambda name, p: torch_default(p))])  # fmt: skip
+
+
+def test_msn():
+    model = shrunken('msn/msn_vits_800e', **{'model.hidden_dims': 128, 'model.out_dims': 64})
+    he = math.sqrt(2 / (3 * 16 * 16))
+    check(model.backbone, [
+        (r'(pos_embed|cls_token)$', normal()), *NORMS, LINEAR_BIAS, (r'projection\.weight$', normal(he)),
+        (r'\.weight$', normal()),
+    ])  # fmt: skip
+    check(model.head, [(r'bn\d\.weight$', constant(1.0)), LINEAR_BIAS, (r'weight$', normal())])
+    found = model.prototypes.detach()
+    assert float(found.abs().max()) <= 1 / 8 and abs(float(found.std()) * 8 * math.sqrt(3) - 1) < 0.02
+
+
 def test_mae_on_hivit_and_with_learned_positions():
     model = tiny_model('MAE', backbone=HIVIT, pos_embed='learned')
     model.init_weights()

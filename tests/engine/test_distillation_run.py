@@ -163,7 +163,7 @@ def test_the_signs_are_those_of_the_two_ways_to_collapse():
 def test_the_hook_warns_once_after_some_looks(caplog):
     log = logging.getLogger('collapse-test')
     hub = SimpleNamespace(update_scalar=lambda *args: None)
-    model = SimpleNamespace(seen_features=torch.ones(8, 4), centre=SimpleNamespace(mean=torch.zeros(10)))
+    model = SimpleNamespace(seen_features=torch.ones(8, 4), num_prototypes=10)
     runner = SimpleNamespace(model=model, iter=0, message_hub=hub, logger=log, train_dataloader=[0, 0])
     hook = CollapseHook(interval=1, patience=3)
     with caplog.at_level('WARNING', logger='collapse-test'):

@@ -63,6 +63,12 @@ FAMILIES = {
     'ibot': Family('ibot/ibot_vits_800e', ONE_EPOCH),
     'attmask': Family('attmask/attmask_hint_vits_100e', ONE_EPOCH),
     'dino': Family('dino/dino_vits_100e', ONE_EPOCH),
+    'masked-dino': Family(
+        'dino/dino_masked_low_vits_100e',
+        ONE_EPOCH | {'model.masker.ratio': 0.3, 'model.masker.hide_prob': 0.5, 'model.restore_weight': 1.0},
+    ),
+    'mocov3': Family('mocov3/mocov3_vits_300e', ONE_EPOCH),
+    'msn': Family('msn/msn_vitb_600e', ONE_EPOCH),
     'sbam-ibot': Family('sbam/sbam_ibot_vitb_400e', ONE_EPOCH),
     'simmim-swin': Family('simmim/simmim_swinb_800e', ONE_EPOCH),
     'beit': Family('beit/beit_vitb_300e', ONE_EPOCH),

@@ -26,6 +26,7 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
     side = 2 if rows % 2 == columns % 2 == 0 else 3
     return {
         'random': dict(type='RandomMasking', ratio=ratio),
+        'random-shared': dict(type='RandomMasking', ratio=ratio, shared=True),
         'independent': dict(type='IndependentMasking', num_parts=parts, ratio=ratio),
         'parallel': dict(type='ParallelMasking', num_parts=parts),
         'complementary': dict(type='ComplementaryMasking', num_parts=parts),
@@ -48,6 +49,7 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
         'attmask-low': dict(type='AttMask', variant='low', ratio=(0.3, 0.6)),
         'attmask-hint': dict(type='AttMask', variant='hint', ratio=ratio, show_max=0.4),
         'attmask-gate': dict(type='AttMask', ratio=ratio, masking_prob=0.5),
+        'attmask-drawn': dict(type='AttMask', variant='low', ratio=ratio, hide_prob=0.5),
         'block-rounded': dict(type='BlockMasking', ratio=(0.2, ratio), fill='none', grid=grid, round_down=True),
         'drawn': dict(type='DrawnRatio', masker=dict(type='RandomMasking'), ratio=(0.3, 0.6), share=0.7),
         'drawn-sbam': dict(type='DrawnRatio', masker=dict(type='SalienceMasking', ratio=amr()), ratio=None, share=0.7),
@@ -62,7 +64,7 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
 # Their numbers of visible patches follow the image (salience, the blocks that fitted, the gate).
 PER_IMAGE = {
     'sbam-amr', 'salience-balanced-amr', 'salience-graded-amr', 'block-beit', 'block-ibot', 'block-range',
-    'attmask-gate', 'block-rounded', 'drawn', 'drawn-sbam',
+    'attmask-gate', 'attmask-drawn', 'block-rounded', 'drawn', 'drawn-sbam',
 }  # fmt: skip
 # Equal within a batch, but following its salience.
 PER_BATCH = {'sbam-amr-batch', 'salience-balanced-amr-batch'}

@@ -35,9 +35,10 @@ class AutocastOptimWrapper(OptimWrapper):
     ``AmpOptimWrapper`` builds one anyway and refuses to run on a CPU.
 
     Args:
-        dtype: 'bfloat16'. (fp16 needs a scaler: use ``AmpOptimWrapper``.)
+        dtype: 'bfloat16', or 'float32' for no autocast. (fp16 needs a scaler: use ``AmpOptimWrapper``.)
         clip_grad: as mmengine's, or ``dict(type='tensor', max_norm=3.0)``: each gradient by itself, see
-            :func:`mim_mm.engine.optim.clipping.clip_each_`.
+            :func:`mim_mm.engine.optim.clipping.clip_each_`. Parameter groups with ``clip=False`` (``custom_keys`` of
+            ``LayerDecayConstructor``) are neither clipped nor counted in the norm.
         on_cpu: 'auto' uses autocast on processors with bf16 matrix instructions only; True or False force it.
         **kwargs: as mmengine's ``OptimWrapper``.
 
@@ -53,15 +54,17 @@ class AutocastOptimWrapper(OptimWrapper):
         super().__init__(clip_grad=dict(clip_grad, type='norm') if each else clip_grad, **kwargs)
         if each:
             self.clip_func = clip_each_
-        if dtype != 'bfloat16':
+        if dtype not in ('bfloat16', 'float32'):
             raise ValueError(
                 f"dtype is '{dtype}': this wrapper has no loss scaler, which only bfloat16 can do without; "
-                'for fp16 use optim_wrapper.type=AmpOptimWrapper'
+                'for fp16 use optim_wrapper.type=AmpOptimWrapper, for no autocast float32'
             )
         if on_cpu not in (True, False, 'auto'):
             raise ValueError(f"on_cpu is {on_cpu!r}: use True, False or 'auto'")
         self.device_type = get_device().split(':')[0]
-        self.enabled = True
+        self.enabled = dtype == 'bfloat16'
+        if not self.enabled:
+            return
         if self.device_type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise RuntimeError(
                 f'{torch.cuda.get_device_name()} has no bf16: train in fp16 with --cfg-options '
@@ -77,3 +80,12 @@ class AutocastOptimWrapper(OptimWrapper):
         """The context of the forward pass and the loss."""
         with super().optim_context(model), torch.autocast(self.device_type, torch.bfloat16, enabled=self.enabled):
             yield
+
+    def _clip_grad(self) -> None:
+        """As mmengine's, of the groups that are to be clipped."""
+        everything = self.optimizer.param_groups
+        self.optimizer.param_groups = [group for group in everything if group.get('clip', True)]
+        try:
+            super()._clip_grad()
+        finally:
+            self.optimizer.param_groups = everything

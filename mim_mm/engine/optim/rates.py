@@ -1,7 +1,7 @@
 """Learning rates and weight decay as the releases compute them, value by value, also under gradient accumulation.
 
 mmengine's ``LinearLR`` is at its peak one iteration before the end of the warm-up, and under accumulation every rate is
-that of the last micro-step before the update. The classes here take ``like``, one of three ways of looking up a rate.
+that of the last micro-step before the update. The classes here take ``like``, one of four ways of looking up a rate.
 An optimizer step is made of A iterations (``accumulative_counts``); i is the first of them, W the end of the warm-up,
 T that of training, all in iterations (or epochs, for a schedule by epoch).
 
@@ -12,11 +12,14 @@ T that of training, all in iterations (or epochs, for a schedule by epoch).
 ``beit``   s + (r - s) i / (W - A): r in the last step     half a wave from W to T                 scaled by layer
 ``timm``   s + (r - s) t / W with t = i - 1, the step      half a wave from 0 to T, looked up at   the same for all
            before: set after the update                    t, so that there is a drop at W         layers
+``msn``    s + (r - s) t / W with t = i + A, the step      half a wave from W to ``stretch`` T,    scaled by layer
+           behind: set before the update                   looked up at t
 =========  ==============================================  ======================================  ===================
 
 ``mae``: MAE's ``adjust_learning_rate`` (util/lr_sched.py), also detectron2's and mmdetection 2's warm-up. ``beit``: the
 numpy table of one entry an optimizer step (``cosine_scheduler``) of DINO, iBOT, BEiT, CAE and BootMAE. ``timm``: its
 ``CosineLRScheduler`` and the like, stepped after the optimizer: SimMIM by iteration, DeiT and MoCo v3 by epoch.
+``msn``: ``WarmupCosineSchedule`` and ``CosineWDSchedule`` of MSN and I-JEPA, which count before they look.
 
 An optimizer step may begin in one epoch and end in the next, since mmengine counts iterations through; where A divides
 the epoch that never happens, and where not, MAE starts each epoch's count anew.
@@ -32,7 +35,7 @@ from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 
 from mim_mm.registry import PARAM_SCHEDULERS
 
-LIKE = ('mae', 'beit', 'timm')
+LIKE = ('mae', 'beit', 'timm', 'msn')
 
 
 class _Rate(_ParamScheduler):
@@ -43,7 +46,7 @@ class _Rate(_ParamScheduler):
 
     Args:
         begin, end: in epochs, or iterations with ``by_epoch=False`` or after ``convert_to_iter_based``.
-        like: 'mae', 'beit' or 'timm', see the head of this file.
+        like: 'mae', 'beit', 'timm' or 'msn', see the head of this file.
 
     Raises:
         ValueError: for any other ``like``.
@@ -85,11 +88,13 @@ class _Rate(_ParamScheduler):
     def lookup(self, step: int) -> int:
         """The iteration (or epoch) whose rate iteration ``step`` has."""
         first = step - step % self.accumulated
+        if self.like == 'msn':
+            return first + self.accumulated
         return max(0, first - 1) if self.like == 'timm' else first
 
     def sets(self, at: int) -> bool:
         """Whether it is this scheduler that sets the rate of iteration ``at``."""
-        return self.begin <= at < self.end
+        return self.begin <= at < self.end or (self.like == 'msn' and at == self.end)  # looks ahead, to the end
 
     def step(self) -> None:
         """One iteration (or epoch) further; sets the rates where :meth:`sets` says so."""
@@ -148,19 +153,36 @@ class HalfCosineLR(_Rate):
     Args:
         eta_min: the last rate, the same for all groups. At most one of the two.
         eta_min_ratio: it as a part of the rate: of each group's own, or with ``like='timm'`` of the largest.
+        stretch: the wave ends at ``stretch * end``, behind the training: 1.25 in MSN and I-JEPA.
         **kwargs: ``begin``, ``end``, ``by_epoch``, ``like``.
     """
 
-    def __init__(self, optimizer, eta_min: float | None = None, eta_min_ratio: float | None = None, **kwargs) -> None:
+    def __init__(
+        self,
+        optimizer,
+        eta_min: float | None = None,
+        eta_min_ratio: float | None = None,
+        stretch: float = 1.0,
+        **kwargs,
+    ) -> None:
         if eta_min is not None and eta_min_ratio is not None:
             raise ValueError(f'HalfCosineLR: eta_min={eta_min} and eta_min_ratio={eta_min_ratio}: give one of them')
-        self.eta_min, self.eta_min_ratio = eta_min, eta_min_ratio
+        if stretch < 1:
+            raise ValueError(
+                f'{type(self).__name__}: stretch is {stretch}: the wave ends with the training or behind it'
+            )
+        self.eta_min, self.eta_min_ratio, self.stretch = eta_min, eta_min_ratio, stretch
         super().__init__(optimizer, **kwargs)
 
     def rate(self, at: int, base: float, reference: float) -> float:
         start = 0 if self.like == 'timm' else self.begin
         floor = self.eta_min_ratio * reference if self.eta_min_ratio is not None else self.eta_min or 0.0
-        return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * (at - start) / (self.end - start)))
+        return floor + 0.5 * (base - floor) * (1 + math.cos(math.pi * (at - start) / (self._horizon - start)))
+
+    @property
+    def _horizon(self) -> float:
+        """Where the wave ends; whole iterations, as the releases that stretch it count."""
+        return self.end if self.stretch == 1 else int(self.stretch * self.end)
 
 
 @PARAM_SCHEDULERS.register_module()

@@ -17,7 +17,7 @@ class CollapseHook(Hook):
     """Log the variety of features and warn where training leaves what methods that work show.
 
     Looks at ``model.seen_features``, those of the last step (:class:`mim_mm.algorithms.base.Pretraining`), and at the
-    metrics ``teacher_entropy`` and ``teacher_spread`` of methods that have a teacher with prototypes. Adds
+    metrics ``teacher_entropy`` and ``teacher_spread`` of methods that have ``num_prototypes``. Adds
     ``feature_std`` and ``feature_rank`` (:mod:`mim_mm.evaluation.quality.variety`) to the log, until the next look.
     A model without either is left alone. The first process alone looks, at its own share of the batch.
 
@@ -45,10 +45,10 @@ class CollapseHook(Hook):
         for name, value in found.items():
             runner.message_hub.update_scalar(f'train/{name}', value)
         outputs = outputs or {}
-        prototypes = getattr(getattr(bare_model(runner), 'centre', None), 'mean', None)
+        prototypes = getattr(bare_model(runner), 'num_prototypes', None)
         for name in ('teacher_entropy', 'teacher_spread'):
-            if name in outputs and prototypes is not None:
-                found[name] = float(outputs[name]) / math.log(len(prototypes))
+            if name in outputs and prototypes:
+                found[name] = float(outputs[name]) / math.log(prototypes)
         signs = collapse_signs(found, len(features))
         self.looks = {sign: self.looks.get(sign, 0) + 1 for sign in signs}
         if runner.iter + 1 <= self.warm_up * (epoch_length(runner) or 0):

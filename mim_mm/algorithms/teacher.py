@@ -64,6 +64,17 @@ class Cosine:
 
 
 @dataclass(frozen=True)
+class Linear:
+    """From ``start`` in the first step to ``end`` after the last, along a line (I-JEPA)."""
+
+    start: float
+    end: float = 1.0
+
+    def __call__(self, clock: Clock) -> float:
+        return self.start + clock.share * (self.end - self.start)
+
+
+@dataclass(frozen=True)
 class Piecewise:
     """Linear between points ``(epoch, momentum)``, one value an epoch (BootMAE); constant before and after them."""
 
@@ -76,12 +87,15 @@ class Piecewise:
         return self.points[-1][1]
 
 
+CURVES = dict(cosine=Cosine, linear=Linear)
+
+
 def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     """A function of the clock from what a recipe states.
 
     Args:
-        momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`) or ``[(epoch, value), ...]``
-            (:class:`Piecewise`).
+        momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`; with ``curve='linear'``
+            :class:`Linear`) or ``[(epoch, value), ...]`` (:class:`Piecewise`).
 
     Raises:
         ValueError: for anything else, values outside [0, 1], or epochs that do not ascend.
@@ -89,16 +103,19 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     values, epochs, made = [], [], None
     if isinstance(momentum, (int, float)):
         values, made = [momentum], Constant(momentum)
-    elif isinstance(momentum, Mapping) and 'start' in momentum and not set(momentum) - {'start', 'end'}:
-        made = Cosine(**momentum)
-        values = [made.start, made.end]
+    elif isinstance(momentum, Mapping) and 'start' in momentum and not set(momentum) - {'start', 'end', 'curve'}:
+        ends = {key: value for key, value in momentum.items() if key != 'curve'}
+        curve = CURVES.get(momentum.get('curve', 'cosine'))
+        made = curve and curve(**ends)
+        values = [made.start, made.end] if made else []
     elif isinstance(momentum, Sequence) and momentum and all(isinstance(p, (list, tuple)) for p in momentum):
         made = Piecewise(tuple((epoch, value) for epoch, value in momentum))
         epochs, values = zip(*made.points)
     if made is None or not all(0 <= v <= 1 for v in values) or list(epochs) != sorted(set(epochs)):
         raise ValueError(
             f'momentum is {momentum}: give a number in [0, 1], dict(start=0.996, end=1.0) for a cosine over the '
-            'training, or [(0, 0.999), (100, 0.9999)] for values at ascending epochs and lines between them'
+            "training (curve='linear': a line), or [(0, 0.999), (100, 0.9999)] for values at ascending epochs and "
+            'lines between them'
         )
     return made
 

@@ -1,4 +1,4 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO and iBOT initialise encoders; mmpretrain's start otherwise.
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT and I-JEPA initialise encoders; mmpretrain's start otherwise.
 
 Theirs draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
 absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
@@ -39,6 +39,21 @@ def init_dino(backbone: nn.Module) -> None:
     for name in ('pos_embed', 'cls_token'):
         if getattr(backbone, name, None) is not None:
             trunc_normal_(getattr(backbone, name), std=STD)
+
+
+@torch.no_grad()
+def init_ijepa(module: nn.Module) -> None:
+    """I-JEPA's encoder and predictor: linears and convolutions normal (0.02), biases zero, norms one and zero.
+
+    The release divides the last projections of each block by sqrt(2 i), and then draws all linears anew."""
+    for child in module.modules():
+        if isinstance(child, (nn.Linear, nn.Conv2d)):
+            trunc_normal_(child.weight, std=STD)
+            if child.bias is not None:
+                child.bias.zero_()
+        elif isinstance(child, nn.LayerNorm) and child.elementwise_affine:
+            child.weight.fill_(1)
+            child.bias.zero_()
 
 
 def init_cae(backbone: nn.Module) -> None:

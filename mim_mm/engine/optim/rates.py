@@ -1,7 +1,7 @@
 """Learning rates and weight decay as the releases compute them, value by value, also under gradient accumulation.
 
 mmengine's ``LinearLR`` is at its peak one iteration before the end of the warm-up, and under accumulation every rate is
-that of the last micro-step before the update. The classes here take ``like``, one of three ways of looking up a rate.
+that of the last micro-step before the update. The classes here take ``like``, one of four ways of looking up a rate.
 An optimizer step is made of A iterations (``accumulative_counts``); i is the first of them, W the end of the warm-up,
 T that of training, all in iterations (or epochs, for a schedule by epoch).
 
@@ -12,11 +12,14 @@ T that of training, all in iterations (or epochs, for a schedule by epoch).
 ``beit``   s + (r - s) i / (W - A): r in the last step     half a wave from W to T                 scaled by layer
 ``timm``   s + (r - s) t / W with t = i - 1, the step      half a wave from 0 to T, looked up at   the same for all
            before: set after the update                    t, so that there is a drop at W         layers
+``ijepa``  s + (r - s) t / W with t = i + A: set before    half a wave from W to T, looked up at   scaled by layer
+           the step, which is counted first                t: m in the last step
 =========  ==============================================  ======================================  ===================
 
 ``mae``: MAE's ``adjust_learning_rate`` (util/lr_sched.py), also detectron2's and mmdetection 2's warm-up. ``beit``: the
 numpy table of one entry an optimizer step (``cosine_scheduler``) of DINO, iBOT, BEiT, CAE and BootMAE. ``timm``: its
 ``CosineLRScheduler`` and the like, stepped after the optimizer: SimMIM by iteration, DeiT and MoCo v3 by epoch.
+``ijepa``: ``WarmupCosineSchedule`` and ``CosineWDSchedule`` of I-JEPA, stepped before the forward pass.
 
 An optimizer step may begin in one epoch and end in the next, since mmengine counts iterations through; where A divides
 the epoch that never happens, and where not, MAE starts each epoch's count anew.
@@ -32,7 +35,7 @@ from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 
 from mim_mm.registry import PARAM_SCHEDULERS
 
-LIKE = ('mae', 'beit', 'timm')
+LIKE = ('mae', 'beit', 'timm', 'ijepa')
 
 
 class _Rate(_ParamScheduler):
@@ -43,7 +46,7 @@ class _Rate(_ParamScheduler):
 
     Args:
         begin, end: in epochs, or iterations with ``by_epoch=False`` or after ``convert_to_iter_based``.
-        like: 'mae', 'beit' or 'timm', see the head of this file.
+        like: 'mae', 'beit', 'timm' or 'ijepa', see the head of this file.
 
     Raises:
         ValueError: for any other ``like``.
@@ -85,11 +88,13 @@ class _Rate(_ParamScheduler):
     def lookup(self, step: int) -> int:
         """The iteration (or epoch) whose rate iteration ``step`` has."""
         first = step - step % self.accumulated
+        if self.like == 'ijepa':
+            return first + self.accumulated
         return max(0, first - 1) if self.like == 'timm' else first
 
     def sets(self, at: int) -> bool:
         """Whether it is this scheduler that sets the rate of iteration ``at``."""
-        return self.begin <= at < self.end
+        return self.begin <= at < self.end or (self.like == 'ijepa' and at == self.end)
 
     def step(self) -> None:
         """One iteration (or epoch) further; sets the rates where :meth:`sets` says so."""
@@ -120,7 +125,7 @@ class WarmupLR(_Rate):
     They may be these or mmengine's, which multiply what they find.
 
     Args:
-        start_factor: 0 in MAE, BEiT and their relatives.
+        start_factor: 0 in MAE, BEiT and their relatives, 0.2 in I-JEPA.
         **kwargs: ``begin``, ``end``, ``by_epoch``, ``like``.
     """
 

@@ -34,7 +34,7 @@ RULES: dict[str, dict[str, Rule]] = {
     'PARAM_SCHEDULERS': dict(
         begin=NOT_NEGATIVE, end=POSITIVE, by_epoch=yes_or_no, convert_to_iter_based=yes_or_no, T_max=WHOLE,
         eta_min=NOT_NEGATIVE, eta_min_ratio=PART, gamma=POSITIVE, power=POSITIVE, step_size=WHOLE, factor=POSITIVE_PART,
-        start_factor=PART, end_factor=PART, milestones=rules.milestones, like=one_of('mae', 'beit', 'timm'),
+        start_factor=PART, end_factor=PART, milestones=rules.milestones, like=one_of('mae', 'beit', 'timm', 'ijepa'),
         pct_start=PART, total_steps=WHOLE,
     ),
     'HOOKS': dict(

@@ -1,4 +1,4 @@
-"""Small scale, data2vec on CIFAR-10: 64 patches of 4 px, BEiT's ViT of width 64; targets are its last two blocks of four.
+"""Small scale, data2vec on CIFAR-10: 64 patches of 4 px, BEiT's ViT of width 64, targets from two blocks of four.
 
     python tools/train.py configs/evidence/pretrain_data2vec.py --data-root CIFAR
 

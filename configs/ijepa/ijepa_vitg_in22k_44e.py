@@ -1,4 +1,4 @@
-"""I-JEPA, ViT-g/16, 44 epochs of ImageNet-22k (Assran et al., CVPR 2023; configs/in22k_vitg16_ep44.yaml of the release).
+"""I-JEPA, ViT-g/16, 44 epochs of ImageNet-22k (Assran et al., CVPR 2023; configs/in22k_vitg16_ep44.yaml, released).
 
     tools/dist_train.sh configs/ijepa/ijepa_vitg_in22k_44e.py 8 --data-root DIR
 

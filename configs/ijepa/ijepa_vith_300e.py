@@ -1,4 +1,4 @@
-"""I-JEPA, ViT-H/14, 300 epochs of ImageNet-1k (Assran et al., CVPR 2023; configs/in1k_vith14_ep300.yaml of the release).
+"""I-JEPA, ViT-H/14, 300 epochs of ImageNet-1k (Assran et al., CVPR 2023; configs/in1k_vith14_ep300.yaml, released).
 
     tools/dist_train.sh configs/ijepa/ijepa_vith_300e.py 8
 

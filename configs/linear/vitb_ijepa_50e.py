@@ -14,7 +14,11 @@ model = dict(
     _delete_=True,
     type='mim_mm.FrozenProbe',
     backbone=dict(
-        type='mmpretrain.VisionTransformer', arch='base', img_size=224, patch_size=16, with_cls_token=False,
+        type='mmpretrain.VisionTransformer',
+        arch='base',
+        img_size=224,
+        patch_size=16,
+        with_cls_token=False,
         out_type='raw',
     ),
     blocks=[-1],

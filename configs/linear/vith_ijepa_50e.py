@@ -13,6 +13,4 @@ Cost: not measured here.
 
 _base_ = ['./vitb_ijepa_50e.py']
 
-model = dict(
-    backbone=dict(arch='huge', patch_size=14), neck=dict(input_features=1280), head=dict(in_channels=1280)
-)
+model = dict(backbone=dict(arch='huge', patch_size=14), neck=dict(input_features=1280), head=dict(in_channels=1280))

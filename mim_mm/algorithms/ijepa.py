@@ -1,5 +1,5 @@
-"""I-JEPA: Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture (Assran et al., CVPR 2023,
-arXiv 2301.08243), for any mask plan."""
+"""I-JEPA: Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture (Assran et al., CVPR
+2023, arXiv 2301.08243), for any mask plan."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from mim_mm.encoders.positions import sincos_table, table_for
 
 
 class JEPAPredictor(nn.Module):
-    """Linear to ``embed_dims``, positions, mask tokens for the target, blocks, LayerNorm, linear to the encoder's width.
+    """Linear to ``embed_dims``, positions, mask tokens of the target, blocks, LayerNorm, linear to the encoder's width.
 
     Args:
         grid: geometry of the encoder.

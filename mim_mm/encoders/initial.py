@@ -1,7 +1,7 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT and I-JEPA initialise encoders; mmpretrain's start otherwise.
+"""How BEiT, SimMIM, CAE, BootMAE, DINO, iBOT and I-JEPA initialise encoders; mmpretrain's classes start otherwise.
 
 Theirs draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
-absolute +-2, where these releases cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
+absolute +-2, where BEiT and its relatives cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
 """
 
 from __future__ import annotations

@@ -84,9 +84,13 @@ def test_as_published(name):
         assert {p.numel() for p in model.head.parameters() if p.ndim > 1} == {1000 * width}
     else:
         assert {p.shape[1] for n, p in model.head.named_parameters() if p.ndim > 1} == {width}
-    heads = {'vits_mocov3_90e': 12, 'vits_dino_100e': 6, 'vits_ibot_100e': 6}.get(name, 12 if 'vitb' in name or 'vits' in name else 16)
+    heads = {'vits_mocov3_90e': 12, 'vits_dino_100e': 6, 'vits_ibot_100e': 6}.get(
+        name, 12 if 'vitb' in name or 'vits' in name else 16
+    )
     assert model.backbone.layers[0].attn.num_heads == heads
-    depth = {'vitb_bootmae_90e': 10, 'vitl_bootmae_50e': 18, 'vith_ijepa_50e': 32}.get(name, 24 if 'vitl' in name else 12)
+    depth = {'vitb_bootmae_90e': 10, 'vitl_bootmae_50e': 18, 'vith_ijepa_50e': 32}.get(
+        name, 24 if 'vitl' in name else 12
+    )
     assert len(model.backbone.layers) == depth
 
 

@@ -1,4 +1,4 @@
-"""The recipes of I-JEPA and data2vec: what they state is what the releases' files state, and each builds at full size."""
+"""The recipes of I-JEPA and data2vec: they state what the releases' files state, and each builds at full size."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ IJEPA = {
     'ijepa_vitb_600e': (768, 12, 196, 600, 40, 6),
     'ijepa_vitl_600e': (1024, 24, 196, 600, 40, 12),
 }
-# width, depth; lr, images a step, warm-up, momentum; drop path, dropout of attention, layer scale. The release's commands.
+# width, depth; lr, images a step, warm-up, momentum; drop path, dropout of attention, layer scale: its commands.
 DATA2VEC = {
     'data2vec_vitb_800e': (768, 12, 2e-3, 2048, 10, 0.9998, 0.25, 0.05, 1e-4),
     'data2vec_vitl_800e': (1024, 24, 1e-3, 4096, 80, 0.9998, 0.2, 0.15, 1e-5),
@@ -49,7 +49,12 @@ def test_ijepa(name):
     width, depth, patches, epochs, warm, blocks = IJEPA[name]
     cfg, model = built('ijepa', name)
     grid = model.grid
-    assert (grid.embed_dims, len(model.backbone.layers), grid.num_patches, grid.num_prefix) == (width, depth, patches, 0)
+    assert (grid.embed_dims, len(model.backbone.layers), grid.num_patches, grid.num_prefix) == (
+        width,
+        depth,
+        patches,
+        0,
+    )
     assert model.backbone.layers[0].ffn.layers[0][0].out_features == (6144 if width == 1408 else 4 * width)
     predictor = model.predictor
     heads = 12 if width == 768 else 16
@@ -66,7 +71,11 @@ def test_ijepa(name):
     assert (masker.target_aspect, masker.context_scale) == ((0.75, 1.5), (0.85, 1.0))
     assert dict(cfg.model.momentum) == dict(start=0.996, end=1.0, curve='linear')
     crop = cfg.train_dataloader.dataset.pipeline[1]
-    assert (crop.scale, crop.crop_ratio_range, crop.interpolation) == (patches**0.5 * grid.patch_size, (0.3, 1), 'bilinear')
+    assert (crop.scale, crop.crop_ratio_range, crop.interpolation) == (
+        patches**0.5 * grid.patch_size,
+        (0.3, 1),
+        'bilinear',
+    )
     assert not [t for t in cfg.train_dataloader.dataset.pipeline if 'Flip' in t.type or 'Jitter' in t.type]
 
 

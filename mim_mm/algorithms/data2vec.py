@@ -15,6 +15,8 @@ from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.encoders import encoder_of
 from mim_mm.encoders.initial import cut_normal_
 from mim_mm.losses import at_least_fp32
+from mim_mm.masking import MaskPlan
+from mim_mm.masking.plan import host_index, ragged_places
 from mim_mm.registry import MODELS
 
 
@@ -40,7 +42,7 @@ class Data2Vec(MaskedInput):
         target_blocks: which blocks, from 0 and ascending; negative ones from the end.
         momentum: of the teacher, see :func:`mim_mm.algorithms.teacher.build_momentum`.
         beta: of the smooth L1.
-        **kwargs: ``mask_unit``, ``data_preprocessor`` and ``init_cfg`` of :class:`MaskedInput`.
+        data_preprocessor: as :class:`MaskedInput`; what is hidden are single patches.
 
     Raises:
         ValueError: blocks that do not exist, none, or out of order; beta not above 0.
@@ -53,9 +55,10 @@ class Data2Vec(MaskedInput):
         target_blocks: Sequence[int] = (-6, -5, -4, -3, -2, -1),
         momentum: float | Mapping | Sequence = 0.9998,
         beta: float = 2.0,
-        **kwargs,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(backbone, masker, **kwargs)
+        super().__init__(backbone, masker, None, data_preprocessor, init_cfg)
         depth = self.encoder.depth
         blocks = [index + depth if index < 0 else index for index in target_blocks]
         if not blocks or blocks != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < depth:
@@ -90,16 +93,16 @@ class Data2Vec(MaskedInput):
         plan = self.plan(inputs, self.mask_generator)
         features = self.teach(inputs)
         mask, images, wanted = self.masked_parts(plan, inputs, features)
-        fine = self.units_of(*inputs.shape[-2:]).expand(mask)
-        tokens = self.encoder.encode_masked(images, fine)[:, self.encoder.num_prefix :]
-        hidden = fine.flatten(1)
-        said = self.head(tokens[hidden])
+        grid = self.units_of(*inputs.shape[-2:])
+        tokens = self.encoder.encode_masked(images, grid.expand(mask))[:, self.encoder.num_prefix :]
+        hidden = hidden_places(plan)
+        said = self.head(tokens.flatten(0, 1)[hidden])
         with torch.autocast(inputs.device.type, enabled=False):
-            said, wanted = at_least_fp32(said), wanted[hidden]
+            said, wanted = at_least_fp32(said), wanted.flatten(0, 1)[hidden]
             loss = F.smooth_l1_loss(said, wanted, beta=self.beta)
         metrics = dict(target_std=wanted.std(dim=0).mean(), predicted_std=said.std(dim=0).mean())
         self.seen_features = features.mean(dim=1)
-        return self.outcome(Terms({'loss_features': loss}, metrics), lambda: {'loss_features': hidden.sum()})
+        return self.outcome(Terms({'loss_features': loss}, metrics), lambda: {'loss_features': len(hidden)})
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Tensor:
@@ -109,3 +112,15 @@ class Data2Vec(MaskedInput):
             normed = [F.layer_norm(x, x.shape[-1:]) for x in (y[:, self.encoder.num_prefix :] for y in outputs)]
             mean = torch.stack(normed).mean(dim=0)
             return F.layer_norm(mean, mean.shape[-1:])
+
+
+def hidden_places(plan: MaskPlan) -> Tensor:
+    """Long (H,), every hidden patch of the R parts that exist as an index into (R, N) flattened.
+
+    From what the host knows of the plan; a mask as index would make it wait for the device.
+    """
+    rows, visible = plan.rows()
+    patches, device = plan.num_patches, plan.order.device
+    part, place = ragged_places([patches - count for count in visible], device)
+    order = plan.order.flatten(0, 1)[host_index(rows, device)]
+    return part * patches + order[part, host_index(visible, device)[part] + place]

@@ -101,8 +101,8 @@ class IJEPA(Pretraining):
         with torch.autocast(inputs.device.type, enabled=False):
             loss = F.smooth_l1_loss(at_least_fp32(said), wanted)
         metrics = dict(
-            context=loss.new_tensor(float(plan.num_visible[0])),
-            target=loss.new_tensor(float(plan.hidden.shape[-1])),
+            context=loss.new_full((), plan.num_visible[0]),
+            target=loss.new_full((), plan.hidden.shape[-1]),
             target_std=features.flatten(0, 1).std(dim=0).mean(),
         )
         self.seen_features = features.mean(dim=1)

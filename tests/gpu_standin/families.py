@@ -72,7 +72,9 @@ FAMILIES = {
     'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', ONE_EPOCH),
     'ijepa': Family('ijepa/ijepa_vitb_600e', ONE_EPOCH),
     'data2vec': Family('data2vec/data2vec_vitb_800e', ONE_EPOCH),
-    'linear-ijepa': Family('linear/vitb_ijepa_50e', ONE_EPOCH | CLASSES | READS_BACKBONE, start='ijepa/ijepa_vitb_600e'),
+    'linear-ijepa': Family(
+        'linear/vitb_ijepa_50e', ONE_EPOCH | CLASSES | READS_BACKBONE, start='ijepa/ijepa_vitb_600e'
+    ),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
     'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),

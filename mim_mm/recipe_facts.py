@@ -35,7 +35,8 @@ PUBLISHED_SETTINGS = {
     'decoder.embed_dims': 512, 'decoder.depth': 8, 'decoder.num_heads': 16, 'mask_unit': 32,
 }  # fmt: skip
 # Masks of methods whose rows in the table do not state them, and SBAM's ratio, which goes without saying.
-PUBLISHED_MASKS = {'SimMIM': 'random r=3/5', 'BEiT': 'block r=5/13', 'CAE': 'block r=1/2'}
+PUBLISHED_MASKS = {'SimMIM': 'random r=3/5', 'BEiT': 'block r=5/13', 'CAE': 'block r=1/2', 'data2vec': 'block r=11/18'}
+PUBLISHED_NAMES = {'IJEPA': 'I-JEPA'}
 NAMED_BY_MASK = {('iBOT', 'AttMask'): 'AttMask'}  # methods that are another one with their own mask
 TABLE_NAMES = {'MoCoV3': 'MoCo v3'}  # of methods whose class is called otherwise
 SALIENCE_RATIO = 0.75
@@ -129,6 +130,7 @@ def pretraining(config: Mapping) -> dict[str, Any]:
     inner = type_name(masker.get('masker') or masker)
     if inner == 'SalienceMasking' and method:
         method += ' + SBAM'  # what the published table calls it
+    method = PUBLISHED_NAMES.get(method, method)
     method = NAMED_BY_MASK.get((method, inner), method)
     facts = dict(method=method, mask_variant=variant(masker), views=views(masker), **schedule(config))
     return dict(facts, changes=changes(config))

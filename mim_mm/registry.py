@@ -21,12 +21,13 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.parallel masking.random '
-    'masking.salience masking.salience_parallel '
+    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.multi_block '
+    'masking.parallel masking.random masking.salience masking.salience_parallel '
     'encoders.raw_pixels encoders.register_vit '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.dino algorithms.emae '
-    'algorithms.ibot algorithms.mae algorithms.masked_dino algorithms.mocov3 algorithms.msn algorithms.simmim '
+    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.data2vec algorithms.dino '
+    'algorithms.emae algorithms.ibot algorithms.ijepa algorithms.mae algorithms.masked_dino algorithms.mocov3 '
+    'algorithms.msn algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit '
     'data.colours data.device_decode data.own_images '

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mim_mm.cost.inputs import first_view, read_batch
@@ -245,7 +246,8 @@ class DrawnMasks:
             self.counts = counts(self._masker, noise.shape[1])
             lengths = torch.tensor([part.visible for part in self.counts]).expand(len(noise), -1)
             if not torch.equal(lengths, plan.lengths):
-                plan = MaskPlan.from_lengths(plan.order[:, : len(self.counts)], lengths)
+                kept = dict(num_thrown=self.counts[0].thrown, same_visible=plan.same_visible)
+                plan = replace(MaskPlan.from_lengths(plan.order[:, : len(self.counts)], lengths), **kept)
         return plan
 
 

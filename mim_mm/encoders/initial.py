@@ -1,4 +1,4 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN and MoCo v3 initialise encoders; elsewhere
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN, MoCo v3 and I-JEPA initialise encoders; elsewhere
 mmpretrain's start stays.
 
 Its modules draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
@@ -50,6 +50,21 @@ def init_msn(backbone: nn.Module) -> None:
     nn.init.kaiming_normal_(projection.weight, mode='fan_in', nonlinearity='relu')
     if projection.bias is not None:
         projection.bias.zero_()
+
+
+@torch.no_grad()
+def init_ijepa(module: nn.Module) -> None:
+    """I-JEPA's encoder and predictor: linears and convolutions normal (0.02), biases zero, norms one and zero.
+
+    The release divides the last projections of each block by sqrt(2 i), and then draws all linears anew."""
+    for child in module.modules():
+        if isinstance(child, (nn.Linear, nn.Conv2d)):
+            trunc_normal_(child.weight, std=STD)
+            if child.bias is not None:
+                child.bias.zero_()
+        elif isinstance(child, nn.LayerNorm) and child.elementwise_affine:
+            child.weight.fill_(1)
+            child.bias.zero_()
 
 
 def init_cae(backbone: nn.Module) -> None:

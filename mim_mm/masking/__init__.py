@@ -5,6 +5,7 @@ from mim_mm.masking.attended import AttentionMasking, AttMask
 from mim_mm.masking.block import BlockMasking
 from mim_mm.masking.drawn import DrawnRatio
 from mim_mm.masking.grid import GridMasking
+from mim_mm.masking.multi_block import MultiBlockMasking
 from mim_mm.masking.parallel import ComplementaryMasking, ParallelMasking
 from mim_mm.masking.plan import MaskPlan, num_hidden
 from mim_mm.masking.random import IndependentMasking, RandomMasking
@@ -23,6 +24,7 @@ __all__ = [
     'GridMasking',
     'IndependentMasking',
     'MaskPlan',
+    'MultiBlockMasking',
     'ParallelMasking',
     'RandomMasking',
     'SalienceMasking',

@@ -73,6 +73,8 @@ class MaskPlan:
             stands in ``order`` there is ignored. On the host, so that shapes are known without waiting for the device.
             Made by :meth:`from_lengths`.
         num_thrown: T, how many patches at the end of each line of ``order`` are thrown away.
+        same_visible: True when all parts of an image see the same patches in the same order (several targets of one
+            context): then one part's encoding is that of all.
     """
 
     order: Tensor
@@ -80,6 +82,7 @@ class MaskPlan:
     partition: bool = False
     per_image: Tensor | None = None
     num_thrown: int = 0
+    same_visible: bool = False
 
     def __post_init__(self) -> None:
         if self.order.dim() != 3 or self.order.dtype != torch.long:

@@ -5,13 +5,14 @@ differ between ranks with any masks.
 """
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from input_tokens import CAE_VIT, DALLE, NECK, SWIN, VIT, initialised
 from mmengine.dist import all_reduce
 from processes import spawn
-from tiny import bootmae, build, images, total_loss
+from tiny import bootmae, build, ijepa, images, total_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from mim_mm.masking import MaskPlan
@@ -43,6 +44,10 @@ CASES = {
     'bootmae': ('BootMAE', None),
     'bootmae-sbam': ('BootMAE', dict(type='SalienceMasking')),
     'bootmae-parts': ('BootMAE', dict(type='ParallelMasking')),
+    'ijepa': ('IJEPA', dict(type='MultiBlockMasking', num_targets=2, target_scale=(0.2, 0.3), min_keep=1)),
+    'ijepa-sbam': ('IJEPA', dict(type='SalienceMasking')),
+    'data2vec-blocks': ('data2vec', BLOCKS, dict(backbone=VIT, target_blocks=[0, 1])),
+    'data2vec-amr': ('data2vec', dict(type='SalienceMasking', ratio=AMR), dict(backbone=VIT, target_blocks=[0, 1])),
     'cae': ('CAE', dict(type='RandomMasking', ratio=0.5), dict(backbone=CAE_VIT, neck=NECK)),
 }
 
@@ -58,7 +63,8 @@ class SomeImages:
         spread = torch.tensor([0.1, 0.6, 1.2, 6.0])[:, None, None]
         drawn = spread * torch.randn(4, 16, 8, generator=torch.Generator().manual_seed(1))
         plan = self.masker(drawn, torch.Generator().manual_seed(2))
-        return MaskPlan.from_lengths(plan.order[self.rows], plan.lengths[self.rows], plan.partition)
+        some = MaskPlan.from_lengths(plan.order[self.rows], plan.lengths[self.rows], plan.partition)
+        return replace(some, num_thrown=plan.num_thrown, same_visible=plan.same_visible)
 
 
 def model_of(name, rows, tokenizer):
@@ -67,8 +73,8 @@ def model_of(name, rows, tokenizer):
     torch.manual_seed(0)
     if kind in ('MAE', 'EMAE'):
         model = build(kind, masker, **options)
-    elif kind == 'BootMAE':
-        model = bootmae(masker, **options)
+    elif kind in ('BootMAE', 'IJEPA'):
+        model = (bootmae if kind == 'BootMAE' else ijepa)(masker, **options)
     else:
         if kind in ('BEiT', 'CAE'):
             options.update(tokenizer=DALLE, tokenizer_checkpoint=tokenizer)

@@ -60,6 +60,9 @@ PRETRAINING = {
     'blocks': (autoencoder('MAE', dict(type='BlockMasking', ratio=0.5), HIVIT), 32),
     'attention, thrown patches': (
         autoencoder('MAE', dict(type='AttentionMasking', mask_ratio=0.45, throw_ratio=0.4)), 32),
+    'features of a teacher': (
+        dict(type='IJEPA', backbone=VIT, masker=RANDOM, predictor=dict(embed_dims=24, depth=1)), 32),
+    'features of several blocks': (dict(type='data2vec', backbone=BEIT_VIT, masker=RANDOM, target_blocks=[0, 1]), 32),
     'simmim vit': (dict(type='SimMIM', backbone=BEIT_VIT, masker=RANDOM, mask_unit=8), 32),
     'simmim swin': (dict(type='SimMIM', backbone=SWIN, masker=RANDOM, mask_unit=32), 96),
 }  # fmt: skip
@@ -144,6 +147,18 @@ def test_views_that_are_compared_are_counted(kind):
     assert 2 * work.train == pytest.approx(real_flops(lambda: step(model, batch).backward()), rel=0.01)
     taught = [part for part in work.parts if part.name.startswith('teacher.backbone')]
     assert sum(part.forward for part in taught) > 0 and all(part.backward == 0 for part in taught)
+def test_a_context_of_several_targets_is_counted_once():
+    settings = dict(
+        type='IJEPA', backbone=VIT, predictor=dict(embed_dims=24, depth=1),
+        masker=dict(type='MultiBlockMasking', num_targets=3, target_scale=(0.2, 0.3), min_keep=1),
+    )  # fmt: skip
+    work = work_of(dict(model=settings))
+    seen, hidden, _ = MODELS.build(dict(settings['masker'])).counts(16)[0]
+    one = work_of(dict(model=dict(settings, masker=dict(type='RandomMasking', ratio=1 - seen / 16))))
+    assert work['backbone.layers'].forward == one['backbone.layers'].forward
+    blocks = 3 * (1 + seen + hidden)  # tokens of the predictor, class token included
+    linears = 24 * 24 * 12 * blocks + 2 * 24 * (1 + seen + hidden) * blocks
+    assert work['predictor.predictor_blocks'].forward == pytest.approx(2 * linears, rel=0.02)
 
 
 def test_the_pass_for_attention_is_apart():

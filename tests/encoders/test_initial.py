@@ -224,6 +224,7 @@ HEADS = {  # std of the classifier, and of the release that says so
     'linear/vitb_mocov3_90e': 0.01,
     'linear/vitb_beit_100e': 0.01,
     'linear/vitb_ibot_100e': 0.01,
+    'linear/vitb_ijepa_50e': 0.01,
     'linear/vitb_quick_probe': 0.01,
 }
 

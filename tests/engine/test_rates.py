@@ -182,7 +182,7 @@ def test_the_state_is_plain_and_the_optimizer_says_what_it_accumulates():
 
 
 def test_unknown_ways_are_refused():
-    with pytest.raises(ValueError, match="like is 'moco': use one of mae, beit, timm"):
+    with pytest.raises(ValueError, match="like is 'moco': use one of mae, beit, timm, ijepa"):
         schedulers_for([dict(type='WarmupLR', like='moco')], 1)
     with pytest.raises(ValueError, match='give one of them'):
         schedulers_for([dict(type='HalfCosineLR', eta_min=1.0, eta_min_ratio=1.0)], 1)
@@ -267,7 +267,7 @@ def test_a_run_and_a_resumed_run_follow_mae(accumulated, tmp_path):
 
 
 RECIPES = [p for f in (*FOLDERS, 'mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ibot',
-                              'dino', 'attmask', 'mocov3', 'msn') for p in
+                              'dino', 'attmask', 'mocov3', 'msn', 'ijepa', 'data2vec') for p in
            sorted((CONFIGS / f).glob('*.py'))]  # fmt: skip
 
 
@@ -277,14 +277,14 @@ def expected_way(path):
         'mocov3' in name and path.parent.name != 'mocov3'
     ):
         return 'timm'
-    if 'msn' in name:
+    if 'msn' in name or path.parent.name == 'ijepa':
         return 'msn'
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'
     fine = path.parent.name == 'finetune'
-    if not fine and path.parent.name != 'linear' and re.search('cmae|bootmae|ibot|dino|attmask', name):
+    if not fine and path.parent.name != 'linear' and re.search('cmae|bootmae|ibot|dino|attmask|data2vec', name):
         return 'beit'
-    words = ('beit', 'cae', 'cmae', 'bootmae', 'ibot', 'vits_finetune_200e')
+    words = ('beit', 'cae', 'cmae', 'bootmae', 'ibot', 'data2vec', 'vits_finetune_200e')
     return 'beit' if fine and any(k in name for k in words) else 'mae'
 
 
@@ -300,5 +300,6 @@ def test_each_recipe_warms_up_as_its_release(path):
         else:  # by epoch or at milestones, where nothing is to be added
             assert ROOT.get(scheduler.type) is not None and not scheduler.get('convert_to_iter_based')
     if 'WarmupLR' in kinds and expected_way(path) != 'timm' and path.parent.name != 'coco':
-        wanted = 1e-4 if 'cmae' in path.stem else 0.2 if 'msn' in path.stem else None  # where theirs begin
+        # where theirs begin: CMAE's LinearLR, MSN's and I-JEPA's 2e-4 of 1e-3
+        wanted = 1e-4 if 'cmae' in path.stem else 0.2 if expected_way(path) == 'msn' else None
         assert schedulers[0].get('start_factor') == wanted, 'from zero'

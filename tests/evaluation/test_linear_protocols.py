@@ -35,6 +35,9 @@ RECIPES = {
     'vitl_bootmae_50e': (('mim_mm.LARS', 4.48, 0.9, 0.0), 16384, (50, 10), ('bicubic', 'bicubic'), 1024),
     'vitb_cae_linear_90e': (('mim_mm.LARS', 6.4, 0.9, 0.0), 16384, (90, 10), ('bicubic', 'bicubic'), 768),
     'vitl_cae_linear_90e': (('mim_mm.LARS', 6.4, 0.9, 0.0), 16384, (90, 10), ('bicubic', 'bicubic'), 1024),
+    'vitb_ijepa_50e': (('mim_mm.LARS', 6.4, 0.9, 0.0), 16384, (50, 10), ('bicubic', 'bicubic'), 768),
+    'vitl_ijepa_50e': (('mim_mm.LARS', 6.4, 0.9, 0.0), 16384, (50, 10), ('bicubic', 'bicubic'), 1024),
+    'vith_ijepa_50e': (('mim_mm.LARS', 6.4, 0.9, 0.0), 16384, (50, 10), ('bicubic', 'bicubic'), 1280),
     'vitb_cae_attentive_90e': ((SGD, 0.4, 0.9, 0.0), 8192, (90, 10), ('bicubic', 'bicubic'), 768),
     'vitl_cae_attentive_90e': ((SGD, 0.4, 0.9, 0.0), 8192, (90, 10), ('bicubic', 'bicubic'), 1024),
 }
@@ -81,9 +84,13 @@ def test_as_published(name):
         assert {p.numel() for p in model.head.parameters() if p.ndim > 1} == {1000 * width}
     else:
         assert {p.shape[1] for n, p in model.head.named_parameters() if p.ndim > 1} == {width}
-    heads = {'vits_mocov3_90e': 12, 'vits_dino_100e': 6, 'vits_ibot_100e': 6}.get(name, 16 if 'vitl' in name else 12)
+    heads = {'vits_mocov3_90e': 12, 'vits_dino_100e': 6, 'vits_ibot_100e': 6}.get(
+        name, 12 if 'vitb' in name or 'vits' in name else 16
+    )
     assert model.backbone.layers[0].attn.num_heads == heads
-    depth = {'vitb_bootmae_90e': 10, 'vitl_bootmae_50e': 18}.get(name, 24 if 'vitl' in name else 12)
+    depth = {'vitb_bootmae_90e': 10, 'vitl_bootmae_50e': 18, 'vith_ijepa_50e': 32}.get(
+        name, 24 if 'vitl' in name else 12
+    )
     assert len(model.backbone.layers) == depth
 
 
@@ -94,7 +101,7 @@ def test_form(name):
     assert all(part in sheet for part in ('Published', 'Cost: '))
     hooks = load(f'linear/{name}.py').custom_hooks
     assert hooks[0].type == 'mim_mm.LoadPretrainedHook' and hooks[0].checkpoint is None
-    batch_norm = 'bootmae' in name or 'cae' in name
+    batch_norm = any(word in name for word in ('bootmae', 'cae', 'ijepa'))
     assert any(h.type == 'SyncBuffersHook' for h in hooks) == batch_norm
     assert hooks[0].get('complete', False) == ('bootmae' not in name)  # whose norm after pooling nobody has trained
 
@@ -104,6 +111,10 @@ def test_form(name):
 
 def plain_vit(**options):
     return VisionTransformer(arch=ARCH, img_size=32, patch_size=16, **options)
+
+
+def no_cls():
+    return plain_vit(with_cls_token=False, out_type='raw')
 
 
 def cae():
@@ -180,15 +191,19 @@ ATTENTIVE = {'model.neck.embed_dims': 32, 'model.neck.num_heads': 2}
         ('vitb_dino_100e', plain_vit, 64, {},
          lambda s, x: torch.cat([layer_norm(x[3], s.ln1)[:, 0], layer_norm(x[3], s.ln1)[:, 1:].mean(1)], 1)),
         ('vitb_cae_attentive_90e', cae, 32, ATTENTIVE, lambda s, x: layer_norm(x[3], s.ln1)),
+        ('vitb_ijepa_50e', no_cls, 32, {'model.neck.input_features': 32},
+         lambda s, x: layer_norm(x[3], s.ln1).mean(1)),
         ('vitb_beit_100e', beit, 64, {'model.blocks': [2]},
          lambda s, x: torch.cat([x[2][:, 0], x[2][:, 1:].mean(1)], 1)),
     ],
 )  # fmt: skip
 def test_frozen_probes_run(tmp_path, image_folders, name, make, width, options, feature):
-    source = saved(tmp_path / 'a.pth', make())
+    where = 'teacher.' if 'ijepa' in name else 'backbone.'
+    source = saved(tmp_path / 'a.pth', make(), lambda key: where + key)
     runner, changed = two_iterations(name, tmp_path, width, **options)
     assert runner.iter == 2 and any('accuracy/top1' in row for row in metrics_of(tmp_path / 'run'))
-    assert {n.split('.')[0] for n in changed} == ({'head', 'neck'} if 'attentive' in name else {'head'})
+    neck = 'attentive' in name or 'ijepa' in name  # whose BatchNorm keeps statistics
+    assert {n.split('.')[0] for n in changed} == ({'head', 'neck'} if neck else {'head'})
     images = torch.randn(3, 3, 32, 32)
     wanted = feature(source, blocks_of(source, images))
     torch.testing.assert_close(runner.model.features(images), wanted, atol=1e-4, rtol=1e-3)

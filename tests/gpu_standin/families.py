@@ -23,6 +23,7 @@ class Family:
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
 TWICE = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 1}
+READS_BACKBONE = {'custom_hooks.0.prefix': 'backbone.'}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
 WATCHED = """custom_hooks = [
     dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
@@ -75,6 +76,11 @@ FAMILIES = {
     'cae': Family('cae/cae_vitb_300e', ONE_EPOCH),
     'bootmae': Family('bootmae/bootmae_vitb_800e', ONE_EPOCH),
     'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', ONE_EPOCH),
+    'ijepa': Family('ijepa/ijepa_vitb_600e', ONE_EPOCH),
+    'data2vec': Family('data2vec/data2vec_vitb_800e', ONE_EPOCH),
+    'linear-ijepa': Family(
+        'linear/vitb_ijepa_50e', ONE_EPOCH | CLASSES | READS_BACKBONE, start='ijepa/ijepa_vitb_600e'
+    ),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
     'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),

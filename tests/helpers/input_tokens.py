@@ -1,4 +1,4 @@
-"""Small models whose mask tokens are inputs of the encoder: SimMIM, BEiT and CAE on 32-px images."""
+"""Small models whose mask tokens are inputs of the encoder: SimMIM, BEiT, CAE and data2vec on 32-px images."""
 
 import copy
 
@@ -36,6 +36,11 @@ def initialised(model):
 def simmim(backbone=SWIN, masker=RANDOM, mask_unit=8):
     model = MODELS.build(copy.deepcopy(dict(type='SimMIM', backbone=backbone, masker=masker, mask_unit=mask_unit)))
     return initialised(model)
+
+
+def data2vec(masker=RANDOM, backbone=VIT, **options):
+    cfg = dict(type='data2vec', backbone=backbone, masker=masker, target_blocks=[0, 1], **options)
+    return initialised(MODELS.build(copy.deepcopy(cfg)))
 
 
 def write_tokenizer(path):

@@ -53,6 +53,7 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
         'block-rounded': dict(type='BlockMasking', ratio=(0.2, ratio), fill='none', grid=grid, round_down=True),
         'drawn': dict(type='DrawnRatio', masker=dict(type='RandomMasking'), ratio=(0.3, 0.6), share=0.7),
         'drawn-sbam': dict(type='DrawnRatio', masker=dict(type='SalienceMasking', ratio=amr()), ratio=None, share=0.7),
+        'multi-block': dict(type='MultiBlockMasking', num_targets=2, target_scale=(0.2, 0.3), min_keep=1, grid=grid),
         'salience-balanced': dict(type='SalienceParallelMasking', num_parts=parts),
         'salience-graded': dict(type='SalienceParallelMasking', num_parts=parts, mode='graded'),
         'salience-balanced-amr': dict(type='SalienceParallelMasking', ratio=amr()),
@@ -66,7 +67,9 @@ PER_IMAGE = {
     'sbam-amr', 'salience-balanced-amr', 'salience-graded-amr', 'block-beit', 'block-ibot', 'block-range',
     'attmask-gate', 'attmask-drawn', 'block-rounded', 'drawn', 'drawn-sbam',
 }  # fmt: skip
-# Equal within a batch, but following its salience.
-PER_BATCH = {'sbam-amr-batch', 'salience-balanced-amr-batch'}
+# Equal within a batch, but following its salience, or drawn for it.
+PER_BATCH = {'sbam-amr-batch', 'salience-balanced-amr-batch', 'multi-block'}
+# They throw patches away, for which a sequence must not keep its length.
+THROWING = {'amt', 'multi-block'}
 # Their parts are disjoint and show every patch once.
 COVERING = {name for name in table() if name.startswith('salience-') or name == 'parallel'}

@@ -45,6 +45,16 @@ def bootmae(masker=None, backbone=BEIT, **options):
     return model
 
 
+def ijepa(masker=None, backbone=VIT, **options):
+    """A tiny I-JEPA on the same images, initialised."""
+    masker = masker or dict(type='MultiBlockMasking', num_targets=2, target_scale=(0.2, 0.3), min_keep=1)
+    predictor = {**dict(embed_dims=24, depth=1), **options.pop('predictor', {})}
+    cfg = dict(type='IJEPA', backbone=backbone, masker=masker, predictor=predictor, **options)
+    model = MODELS.build(copy.deepcopy(cfg))
+    model.init_weights()
+    return model
+
+
 def build_cmae(masker=None, **options):
     """A tiny CMAE on the same images, single patches hidden unless ``mask_unit`` says otherwise."""
     feature = dict(DECODER, embed_dims=16)

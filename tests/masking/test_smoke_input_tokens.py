@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from input_tokens import SWIN, VIT, simmim, views, with_tokens
-from masker_table import table
+from input_tokens import SWIN, VIT, data2vec, simmim, views, with_tokens
+from masker_table import THROWING, table
 from tiny import images, total_loss
 
 MASKERS = table()
@@ -14,7 +14,7 @@ def refusal(method, name, model, inputs):
     """What the error must say where method and masker do not go together."""
     if method == 'swin' and name in FOLLOW_CLS:
         return 'follows the class token, which SimMIMSwinTransformer lacks'
-    if name == 'amt':
+    if name in THROWING:
         return 'throws .* patches away'
     if method == 'CAE':
         # One index drops the patches of the whole batch, so all images and parts must hide the same number.
@@ -25,10 +25,12 @@ def refusal(method, name, model, inputs):
 
 
 @pytest.mark.parametrize('name', sorted(MASKERS))
-@pytest.mark.parametrize('method', ['swin', 'vit', 'BEiT', 'CAE'])
+@pytest.mark.parametrize('method', ['swin', 'vit', 'BEiT', 'CAE', 'data2vec'])
 def test_methods_train_under_maskers(method, name, tokenizer_file):
     if method in ('swin', 'vit'):
         model, inputs = simmim(SWIN if method == 'swin' else VIT, MASKERS[name]), images()
+    elif method == 'data2vec':
+        model, inputs = data2vec(MASKERS[name]), images()
     else:
         model, inputs = with_tokens(method, tokenizer_file, MASKERS[name]), views()
     model.mask_generator = torch.Generator().manual_seed(0)

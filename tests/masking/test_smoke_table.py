@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from masker_table import table
-from tiny import BEIT, HIVIT, VIT, bootmae, build, build_cmae, images, total_loss
+from masker_table import THROWING, table
+from tiny import BEIT, HIVIT, VIT, bootmae, build, build_cmae, ijepa, images, total_loss
 
 from mim_mm.losses import reconstruction_loss
 from mim_mm.targets import patchify, unpatchify
@@ -18,6 +18,8 @@ def train_step(kind, name, backbone):
     views = images()
     if kind == 'CMAE':
         model, views = build_cmae(MASKERS[name], backbone=backbone), [views, images(seed=9)]
+    elif kind == 'IJEPA':
+        model = ijepa(MASKERS[name], backbone)
     else:
         model = bootmae(MASKERS[name], backbone) if kind == 'BootMAE' else build(kind, MASKERS[name], backbone)
     model.mask_generator = torch.Generator().manual_seed(0)
@@ -46,15 +48,26 @@ def test_methods_train_under_maskers_on_hivit(kind, name):
 @pytest.mark.parametrize('name', sorted(MASKERS))
 @pytest.mark.parametrize('backbone', [BEIT, VIT], ids=['beit', 'vit'])
 def test_bootmae_trains_under_maskers_or_says_why_not(name, backbone):
-    says = 'throws 4 patches away' if name == 'amt' else None
+    says = r'throws \d+ patches away' if name in THROWING else None
     torch.manual_seed(0)
-    if name != 'amt' and not bootmae(MASKERS[name], backbone).plan(images(), torch.Generator().manual_seed(0)).uniform:
+    if not says and not bootmae(MASKERS[name], backbone).plan(images(), torch.Generator().manual_seed(0)).uniform:
         says = 'the same number of hidden patches'
     if says:
         with pytest.raises(ValueError, match=says):
             train_step('BootMAE', name, backbone)
         return
     model = train_step('BootMAE', name, backbone)
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+
+
+@pytest.mark.parametrize('name, backbone', [(n, VIT) for n in sorted(MASKERS)] + [(n, HIVIT) for n in ON_HIVIT])
+def test_ijepa_trains_under_maskers_or_says_why_not(name, backbone):
+    torch.manual_seed(0)
+    if not ijepa(MASKERS[name], backbone).plan(images(), torch.Generator().manual_seed(0)).uniform:
+        with pytest.raises(ValueError, match='the same number of visible patches'):
+            train_step('IJEPA', name, backbone)
+        return
+    model = train_step('IJEPA', name, backbone)
     assert not any(p.requires_grad for p in model.teacher.parameters())
 
 

@@ -349,7 +349,7 @@ def test_at_least_500_steps(tmp_path, stage, count, gpus):
 
 METHODS = [
     path
-    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae')
+    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ijepa', 'data2vec')
     for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
 ]
 

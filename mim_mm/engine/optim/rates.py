@@ -125,7 +125,7 @@ class WarmupLR(_Rate):
     They may be these or mmengine's, which multiply what they find.
 
     Args:
-        start_factor: 0 in MAE, BEiT and their relatives.
+        start_factor: 0 in MAE, BEiT and their relatives, 0.2 in I-JEPA.
         **kwargs: ``begin``, ``end``, ``by_epoch``, ``like``.
     """
 

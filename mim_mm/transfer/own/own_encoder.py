@@ -65,12 +65,14 @@ class Encoder:
         size, linear, finetune = self.recipe()
         large, probe = size == 'vitl', 'linear/vitb_quick_probe'
         detect = 'coco/mask_rcnn_vith_simple_lsj_75e' if size == 'vith' else f'coco/mask_rcnn_{size}_fpn_lsj_100e'
-        tuned = dict(BEiT='beit', CAE='cae', BootMAE='bootmae').get(self.method)
+        tuned = dict(BEiT='beit', CAE='cae', BootMAE='bootmae', data2vec='data2vec').get(self.method)
         tuned = (
             f'finetune/vitl_finetune_{tuned}_50e'
             if large and tuned
             else f'finetune/vitb_finetune_{tuned or "simmim"}_100e'
         )
+        if self.method == 'IJEPA':  # no class token, and the teacher is what is evaluated
+            return dict(linear=f'linear/{size}_ijepa_50e') if size in ('vitb', 'vitl', 'vith') else {}
         if self.kind == 'VisionTransformer':
             return dict(
                 quick_probe=probe,

@@ -147,6 +147,8 @@ def test_views_that_are_compared_are_counted(kind):
     assert 2 * work.train == pytest.approx(real_flops(lambda: step(model, batch).backward()), rel=0.01)
     taught = [part for part in work.parts if part.name.startswith('teacher.backbone')]
     assert sum(part.forward for part in taught) > 0 and all(part.backward == 0 for part in taught)
+
+
 def test_a_context_of_several_targets_is_counted_once():
     settings = dict(
         type='IJEPA', backbone=VIT, predictor=dict(embed_dims=24, depth=1),

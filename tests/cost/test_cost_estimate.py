@@ -102,7 +102,6 @@ def test_views_with_colours_cost_the_loader_what_was_measured(name, views):
     assert estimate_stage('s', recipe(name), Conditions()).loader == pytest.approx(1 / (1 / 520 + 8.3e-3 * views))
 
 
-
 def test_few_cores_limit_the_rate():
     estimate = estimate_stage('s', TINY, Conditions(assumptions=Assumptions(cores=3), loader=dict(pretrain=50)))
     assert estimate.rate == 150 and '3 cores' in estimate.basis

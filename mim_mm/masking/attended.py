@@ -18,7 +18,7 @@ from torch import Tensor
 from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
 from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of
+from mim_mm.masking.plan import MaskPlan, draw_on_host, draw_uniform, exact_ratio, num_hidden, patches_of
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -205,7 +205,7 @@ class AttMask(Masker):
             hidden -= shown
         if self.masking_prob == 1:
             return MaskPlan(order[:, None], (patches - hidden,))
-        gate = draw_uniform((batch,), tokens, generator).cpu()
+        gate = draw_on_host((batch,), tokens, generator)
         masked = (gate < self.masking_prob) | (gate == gate.min())
         return MaskPlan.from_lengths(order[:, None], torch.where(masked, patches - hidden, patches))
 
@@ -221,7 +221,7 @@ class AttMask(Masker):
 
     def _draw_ratio(self, tokens: Tensor, generator: torch.Generator | None) -> float:
         low, high = self.ratio
-        return low if low == high else low + (high - low) * draw_uniform((1,), tokens, generator).item()
+        return low if low == high else low + (high - low) * draw_on_host((1,), tokens, generator).item()
 
 
 def _is_number(value: object) -> bool:

@@ -42,7 +42,7 @@ FAMILIES = {
     'mask-rcnn-fpn': Family(DETECTOR, ONE_EPOCH, start=ENCODER),
     'mask-rcnn-simple': Family(
         'coco/mask_rcnn_vitb_simple_lsj_100e',
-        {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'param_scheduler.0.end': 1},
+        {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4, 'param_scheduler.0.end': 1},
         start=ENCODER,
     ),
     'mask-rcnn-swin': Family('coco/mask_rcnn_swinb_fpn_ms_36e', ONE_EPOCH, start='simmim/simmim_swinb_800e'),

@@ -11,8 +11,11 @@ train_pipeline = [
     *_base_.train_pipeline[3:],  # noqa: F821
 ]
 # Classes are the training folders, sorted: ImageNet's order. val is numbered by them too (CustomDataset: by its own).
+# One copy of all images and one of all labels, which the device is not waited for.
+data_preprocessor = dict(type='mim_mm.LabelledPreprocessor')
 train_dataloader = dict(
     drop_last=True,
+    collate_fn=dict(type='mim_mm.collate_labelled'),
     pin_memory=True,
     persistent_workers=True,
     dataset=dict(

@@ -28,7 +28,7 @@ MODELS = _child(
     'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.dino algorithms.emae '
     'algorithms.ibot algorithms.mae algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
-    'detection.windowed_vit '
+    'detection.windowed_vit detection.without_waits '
     'data.batches data.colours data.device_decode data.own_images '
     'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe',
 )
@@ -61,12 +61,13 @@ METRICS = _child(_root.METRICS, 'detection.metric evaluation.pictures.mask_diagn
 RUNNERS = _child(_root.RUNNERS, _FIT + 'engine.fsdp.sharded_runner')
 STRATEGIES = _child(_root.STRATEGIES, _FIT + 'engine.fsdp.fsdp_strategy')
 FUNCTIONS = _child(_root.FUNCTIONS, 'data.batches')
+TASK_UTILS = _child(_root.TASK_UTILS, 'detection.without_waits')
 VISBACKENDS = _child(_root.VISBACKENDS, 'engine.hooks.tracking')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
 # for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
     'DATA_SAMPLERS EVALUATOR INFERENCERS LOG_PROCESSORS LOOPS MODEL_WRAPPERS RUNNER_CONSTRUCTORS '
-    'TASK_UTILS VISUALIZERS WEIGHT_INITIALIZERS'
+    'VISUALIZERS WEIGHT_INITIALIZERS'
 ).split():
     globals()[_name] = _child(getattr(_root, _name))

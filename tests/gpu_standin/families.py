@@ -22,6 +22,7 @@ class Family:
 
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
+GUIDED = ONE_EPOCH | {'model.masker.random_epochs': 0}  # past the warm-up of random masks
 TWICE = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 1}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
 WATCHED = """custom_hooks = [
@@ -54,11 +55,11 @@ FAMILIES = {
     'emae-decoded': Family('emae/emae_vits_300e', ONE_EPOCH, more=DECODED),
     'mae': Family('mae/mae_vitb_300e', ONE_EPOCH),
     'mae-fp16': Family('mae/mae_vitb_300e', ONE_EPOCH | {'optim_wrapper.type': 'AmpOptimWrapper'}),
-    'sbam': Family('sbam/sbam_emae_vitb_300e', ONE_EPOCH),
-    'sbam-swin': Family('sbam/sbam_simmim_swinb_800e', ONE_EPOCH),
-    'amr': Family('amr/amr_emae_vitb_300e', ONE_EPOCH),
-    'amr-mae': Family('amr/amr_mae_vitb_400e', ONE_EPOCH),
-    'amr-swin': Family('amr/amr_simmim_swinb_800e', ONE_EPOCH),
+    'sbam': Family('sbam/sbam_emae_vitb_300e', GUIDED),
+    'sbam-swin': Family('sbam/sbam_simmim_swinb_800e', GUIDED),
+    'amr': Family('amr/amr_emae_vitb_300e', GUIDED),
+    'amr-mae': Family('amr/amr_mae_vitb_400e', GUIDED),
+    'amr-swin': Family('amr/amr_simmim_swinb_800e', GUIDED),
     'simmim': Family('simmim/simmim_vitb_800e', ONE_EPOCH),
     'ibot': Family('ibot/ibot_vits_800e', ONE_EPOCH),
     'attmask': Family('attmask/attmask_hint_vits_100e', ONE_EPOCH),
@@ -68,7 +69,7 @@ FAMILIES = {
     'beit': Family('beit/beit_vitb_300e', ONE_EPOCH),
     'cae': Family('cae/cae_vitb_300e', ONE_EPOCH),
     'bootmae': Family('bootmae/bootmae_vitb_800e', ONE_EPOCH),
-    'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', ONE_EPOCH),
+    'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', GUIDED),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
     'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),

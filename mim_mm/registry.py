@@ -45,7 +45,7 @@ HOOKS = _child(
     _root.HOOKS,
     _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
     'engine.hooks.finite_hook engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook '
-    'engine.hooks.mask_diagnostics_hook engine.hooks.pretrain_hooks engine.hooks.progress '
+    'engine.hooks.mask_diagnostics_hook engine.hooks.matmul_hook engine.hooks.pretrain_hooks engine.hooks.progress '
     'engine.hooks.progressive_hook engine.hooks.tracking '
     'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
     'engine.stop.checkpoint_hook engine.stop.exact_hook engine.stop.ranks engine.stop.stop_hook '

@@ -87,6 +87,7 @@ def words_of(name: str, folder: Path) -> list[str]:
         'train_dataloader.batch_size': 2 if family.detects else 4,
         'train_dataloader.num_workers': 1,
         'default_hooks.logger.interval': ITERATIONS,
+        'default_hooks.finite.interval': 1,
         'default_hooks.checkpoint.interval': -1,
         'default_hooks.checkpoint.save_last': False,
         'default_hooks.checkpoint.save_best': None,

@@ -1,5 +1,6 @@
 """Recipes of every family on 'cuda' at real size, where there is no GPU: see build_standin.py for what that finds.
 
+A family trains to the end, and the host waits for the device as often an iteration as families.py says.
 Three families run with every `make test`, all of them with `make test-gpu-standin`.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import build_standin
 import pytest
-from families import COMMANDS, FAMILIES
+from families import COMMANDS, DETECTING, FAMILIES, ON_DDP
 from mmengine.utils import digit_version
 
 HERE = Path(__file__).resolve().parent
@@ -80,6 +81,11 @@ def test_a_recipe_of_every_family_trains_on_cuda(job, results):
     assert 'training goes on' not in log, 'a hook failed and said so'
     memory = re.findall(r'\((?:train)\).* memory: (\d+)', log)
     assert memory and min(map(int, memory)) > 100, 'MB on the device'
+    found = json.loads((folder / job / 'waits.json').read_text())
+    silent = [i for i in range(1, len(found['iterations'])) if i not in found['logged']]
+    waits, allowed = [found['iterations'][i] for i in silent], FAMILIES[job].waits
+    exact = allowed not in (DETECTING, ON_DDP)
+    assert silent and (max(waits) == allowed if exact else max(waits) <= allowed), (waits, found['places'][silent[0]])
 
 
 @pytest.mark.parametrize('job', jobs(COMMANDS))

@@ -268,7 +268,7 @@ def _check_per_image(per_image: Tensor, order: Tensor, num_visible: tuple[int, .
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
     """A copy of a CPU tensor that the host does not wait for: pinned memory is copied behind the running kernels."""
-    if device.type != 'cuda' or torch.compiler.is_compiling():
+    if device.type != 'cuda' or host.is_cuda or torch.compiler.is_compiling():
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
 
@@ -306,7 +306,7 @@ def draw_uniform(shape: tuple[int, ...], tokens: Tensor, generator: torch.Genera
     """
     device = tokens.device if generator is None else generator.device
     drawn = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
-    return drawn if device == tokens.device else to_device(drawn, tokens.device)
+    return drawn if drawn.device == tokens.device else to_device(drawn, tokens.device)
 
 
 def draw_on_host(shape: tuple[int, ...], tokens: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -8,6 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from mim_mm.engine.hooks.clock_hook import accumulation_note
+from mim_mm.engine.hooks.later import Later
+from mim_mm.engine.hooks.matmul_hook import MatmulPrecisionHook
 from mim_mm.engine.hooks.pretrain_hooks import AgreementWatchHook
 from mim_mm.engine.optim.precision import AutocastOptimWrapper
 from mim_mm.engine.start import guard, schedule
@@ -286,3 +288,21 @@ def test_deferred_metrics_give_the_same_history_without_reading_in_between():
         hook.after_train_iter(runner, step, outputs={'loss': Loud(step)})
         assert len(reads) == (0 if step < 4 else 5 if step < 9 else 10 if step < 11 else 12)
     assert runner.message_hub.scalars['train/loss'].data[0].tolist() == list(range(12))
+
+
+def test_fp32_products_in_tf32_during_training_only():
+    before = torch.get_float32_matmul_precision()
+    hook = MatmulPrecisionHook(precision='high')
+    hook.before_train(None)
+    assert torch.get_float32_matmul_precision() == 'high'
+    hook.after_train(None)
+    assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(ValueError, match="'medium': use 'high' .TF32. or 'highest'"):
+        MatmulPrecisionHook(precision='medium')
+
+
+def test_numbers_of_a_cpu_are_those_of_the_moment_they_were_sent():
+    values = torch.tensor([1.5, 2.0])
+    sent = Later(values)
+    values.zero_()
+    assert sent.arrived and sent.tolist() == [1.5, 2.0]

@@ -1,7 +1,7 @@
 """The most memory that steps of a recipe take, by torch's own allocator: OUT/run.sh python peaks.py RECIPE[:BATCH] ...
 
-On the stand-in GPU (build_standin.py), at the recipe's batch size or another. One JSON line a recipe: what was allocated
-and reserved at most, and what tools/plan.py estimates for one GPU, without its CUDA context, all in GB.
+On the stand-in GPU (build_standin.py), at the recipe's batch size or another. One JSON line a recipe: what was
+allocated and reserved at most, and what tools/plan.py estimates for one GPU, without its CUDA context, all in GB.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from jobs import make_weights, recipe
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch.utils._pytree import tree_map_only
 
 import mim_mm  # noqa: F401
-from jobs import make_weights, recipe
 from mim_mm.clock import Clock
 from mim_mm.cost.count import count
 from mim_mm.cost.inputs import read_batch
@@ -29,7 +29,7 @@ STEPS = 3
 
 
 def stepper(name: str, batch: int | None = None) -> tuple[Callable[[], None], int]:
-    """A training step of configs/NAME.py on blank images, and how many; past the warm-up of the masks, if there is one."""
+    """A training step of configs/NAME.py on blank images, and how many; past the warm-up of the masks, if any."""
     cfg = recipe(name)
     batch = batch or cfg.train_dataloader.batch_size
     if 'tokenizer' in cfg.model:

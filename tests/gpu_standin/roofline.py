@@ -1,7 +1,7 @@
 """What a step cannot be faster than in eager mode: OUT/run.sh python roofline.py RECIPE[:BATCH] ...
 
-Every kernel that a step starts on the stand-in GPU (build_standin.py) is counted at the longer of two times: its FLOPs at
-what an H100 reaches in large products, and the bytes that it reads and writes at the rate of its copies. Views cost
+Every kernel that a step starts on the stand-in GPU (build_standin.py) is counted at the longer of two times: its FLOPs
+at what an H100 reaches in large products, and the bytes that it reads and writes at the rate of its copies. Views cost
 nothing, and neither does the host. One JSON line a recipe: images/s, and milliseconds by kind of kernel.
 """
 

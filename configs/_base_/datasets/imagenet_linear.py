@@ -19,7 +19,7 @@ test_pipeline = [
 # Classes are the training folders, sorted: ImageNet's order. val is numbered by them too (CustomDataset: by its own).
 # One copy of all images and one of all labels, which the device is not waited for.
 data_preprocessor = dict(type='mim_mm.LabelledPreprocessor')
-# A core reads about 520 images/s and an H100 takes 11,000: up to 22 workers, where there are as many cores a GPU (docs/plan.md).
+# A core reads about 520 images/s and an H100 takes 11,000: 22 workers a GPU, where it has as many cores (docs/plan.md).
 train_dataloader = dict(
     drop_last=True,
     num_workers=12,

@@ -14,11 +14,11 @@ PRECISIONS = ('highest', 'high')
 class MatmulPrecisionHook(Hook):
     """Products of fp32 matrices by the tensor cores, in TF32 (10 bits behind the point), during training.
 
-    A switch, off by default: ``custom_hooks`` entry ``dict(type='mim_mm.MatmulPrecisionHook', precision='high')``. It is
-    meant for the prediction head of EMAE's recipes (``decoder.fp32_head``), 0.6 % of a step's FLOPs that without tensor
-    cores take an H100 fifteen times as long as with them. What else is fp32 under autocast changes with it: the
-    affinities of salience masks, the heads of the quick probe. docs/speed.md says what TF32 does to the floor of the
-    consistency term. No effect on a CPU, where torch knows no TF32.
+    A switch, off by default, in ``custom_hooks``: ``dict(type='mim_mm.MatmulPrecisionHook', precision='high')``. It is
+    meant for the prediction head of EMAE's recipes (``decoder.fp32_head``), 0.6 % of a step's FLOPs, which without
+    tensor cores take an H100 fifteen times as long as with bf16's. What else is fp32 under autocast changes with it:
+    the affinities of salience masks, the heads of the quick probe. docs/speed.md says what TF32 does to the floor of
+    the consistency term. No effect on a CPU, where torch knows no TF32.
 
     Args:
         precision: 'high' (TF32) or 'highest' (fp32), of ``torch.set_float32_matmul_precision``.

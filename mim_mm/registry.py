@@ -29,8 +29,8 @@ MODELS = _child(
     'algorithms.emae algorithms.ibot algorithms.ijepa algorithms.mae algorithms.masked_dino algorithms.mocov3 '
     'algorithms.msn algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
-    'detection.windowed_vit '
-    'data.colours data.device_decode data.own_images '
+    'detection.windowed_vit detection.without_waits '
+    'data.batches data.colours data.device_decode data.own_images '
     'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe',
 )
 DATASETS = _child(
@@ -46,7 +46,7 @@ HOOKS = _child(
     _root.HOOKS,
     _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
     'engine.hooks.finite_hook engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook '
-    'engine.hooks.mask_diagnostics_hook engine.hooks.pretrain_hooks engine.hooks.progress '
+    'engine.hooks.mask_diagnostics_hook engine.hooks.matmul_hook engine.hooks.pretrain_hooks engine.hooks.progress '
     'engine.hooks.progressive_hook engine.hooks.tracking '
     'engine.start.class_count engine.start.resume_schedule engine.start.runtime_info '
     'engine.stop.checkpoint_hook engine.stop.exact_hook engine.stop.ranks engine.stop.stop_hook '
@@ -61,12 +61,14 @@ PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, _FIT + 'engine.optim.rates')
 METRICS = _child(_root.METRICS, 'detection.metric evaluation.pictures.mask_diagnostics evaluation.probes.probe_metric')
 RUNNERS = _child(_root.RUNNERS, _FIT + 'engine.fsdp.sharded_runner')
 STRATEGIES = _child(_root.STRATEGIES, _FIT + 'engine.fsdp.fsdp_strategy')
+FUNCTIONS = _child(_root.FUNCTIONS, 'data.batches')
+TASK_UTILS = _child(_root.TASK_UTILS, 'detection.without_waits')
 VISBACKENDS = _child(_root.VISBACKENDS, 'engine.hooks.tracking')
 
 # Empty, but there: for each registry that a scope lacks, mmengine warns at every build under that default scope, and
 # for one without a location it says that mim_mm is not installed; this module is a location that costs nothing.
 for _name in (
-    'DATA_SAMPLERS EVALUATOR FUNCTIONS INFERENCERS LOG_PROCESSORS LOOPS MODEL_WRAPPERS RUNNER_CONSTRUCTORS '
-    'TASK_UTILS VISUALIZERS WEIGHT_INITIALIZERS'
+    'DATA_SAMPLERS EVALUATOR INFERENCERS LOG_PROCESSORS LOOPS MODEL_WRAPPERS RUNNER_CONSTRUCTORS '
+    'VISUALIZERS WEIGHT_INITIALIZERS'
 ).split():
     globals()[_name] = _child(getattr(_root, _name))

@@ -9,6 +9,7 @@ from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.algorithms.visual_tokens import VisualTokens
 from mim_mm.encoders import encoder_of
+from mim_mm.encoders.base import gather_parts
 from mim_mm.encoders.initial import cut_normal_
 from mim_mm.encoders.positions import init_linears
 from mim_mm.masking import MaskPlan
@@ -60,20 +61,23 @@ class CAE(VisualTokens):
         wanted = self.token_logits(inputs)
         plan = self.plan(inputs[0], self.mask_generator)
         self.neck.mask_token_num = self.count_hidden(plan)
-        mask, images, wanted = self.masked_parts(plan, inputs[0], wanted)
-        latent = self.encoder.encode_visible(images, mask)[:, 1:]
+        _, images, wanted = self.masked_parts(plan, inputs[0], wanted)
+        # In the order of the image; masks would have to be counted on the device.
+        visible, hidden = (places.flatten(0, 1).sort(dim=1).values for places in (plan.visible, plan.hidden))
+        latent = self.encoder.encode_visible(images, visible)[:, 1:]
         with torch.no_grad():
-            latent_target = encoder_of(self.teacher).encode_visible(images, ~mask)[:, 1:]
+            latent_target = encoder_of(self.teacher).encode_visible(images, hidden)[:, 1:]
             self.teachers[0].update(self, self.clock)
-        positions = self.backbone.pos_embed[:, 1:].expand(len(mask), -1, -1)
-        hidden, visible = (positions[m].view(len(mask), -1, positions.shape[-1]) for m in (mask, ~mask))
-        logits, latent_pred = self.neck(latent, hidden, visible)
+        positions = self.backbone.pos_embed[:, 1:].expand(len(images), -1, -1)
+        asked, shown = (gather_parts(positions, places[:, None]) for places in (hidden, visible))
+        logits, latent_pred = self.neck(latent, asked, shown)
+        said = wanted.argmax(dim=1).flatten(1).gather(1, hidden)
         with torch.autocast(images.device.type, enabled=False):
-            tokens, align = self.head.loss(
-                logits.float().flatten(0, 1), wanted, latent_pred.float(), latent_target.float(), mask
+            tokens, align = self.head.loss_module(
+                logits.float().flatten(0, 1), said.flatten(), latent_pred.float(), latent_target.float()
             )
         losses = {'loss_tokens': tokens, 'loss_align': align}
-        return self.outcome(Terms(losses, {}), lambda: dict.fromkeys(losses, mask.sum()))
+        return self.outcome(Terms(losses, {}), lambda: dict.fromkeys(losses, hidden.numel()))
 
     @staticmethod
     def count_hidden(plan: MaskPlan) -> int:

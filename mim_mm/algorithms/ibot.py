@@ -22,7 +22,7 @@ from mim_mm.algorithms.distillation import (
     cross_entropy,
     widen,
 )
-from mim_mm.masking.plan import MaskPlan
+from mim_mm.masking.plan import MaskPlan, to_device
 from mim_mm.registry import MODELS
 
 
@@ -116,4 +116,4 @@ class IBOT(SelfDistillation):
         errors = cross_entropy(target, (widen(said) / self.student_temp).log_softmax(dim=-1))
         counts = plan.hidden_per_image()
         weights = (1.0 / counts.clamp(min=1).double() / len(counts)).repeat_interleave(counts)
-        return (errors * weights.to(errors)).sum()
+        return (errors * to_device(weights.to(errors.dtype), errors.device)).sum()

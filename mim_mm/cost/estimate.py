@@ -179,7 +179,8 @@ def estimate_stage(
         checkpoint_bytes(work, cfg), checkpoints=kept, energy=hours * gpus * spec.power * conditions.utilisation *
         conditions.pue / 1000, loader=loader, cores=bound / loader,
         cost=None if conditions.price is None else hours * gpus * conditions.price,
-        notes=_notes(cfg, work, spec, gpus, batch, found) + _guessed_size(cfg, kind, conditions),
+        notes=_notes(cfg, work, spec, gpus, batch, found) + _too_few_workers(cfg, bound, loader) +
+        _guessed_size(cfg, kind, conditions),
     )  # fmt: skip
 
 
@@ -191,6 +192,22 @@ def _guessed_size(cfg: Mapping, kind: str, conditions: Conditions) -> tuple[str,
     if cfg['train_cfg'].get('max_iters') or name in conditions.images or name in root.lower():
         return ()
     return (f'an epoch of {root or "its data"} counts as the {IMAGES[name][0]} images of {name}: --images {name}=N',)
+
+
+def _too_few_workers(cfg: Mapping, wanted: float, loader: float) -> tuple[str, ...]:
+    """Where the recipe's workers read less than a GPU takes.
+
+    Args:
+        wanted: images/s of one GPU.
+        loader: images/s of a core, which is a worker.
+    """
+    workers = cfg['train_dataloader'].get('num_workers') or 0
+    if max(workers, 1) * loader >= wanted:
+        return ()
+    return (
+        f'num_workers={workers} read about {max(workers, 1) * loader:.0f} images/s, a GPU takes {wanted:.0f}: '
+        f'train_dataloader.num_workers={math.ceil(wanted / loader)} where it has as many cores',
+    )
 
 
 def loader_rate(cfg: Mapping, kind: str, conditions: Conditions) -> float:

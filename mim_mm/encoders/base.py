@@ -242,12 +242,12 @@ class Encoder:
         """
         raise refusal(type(self.backbone), 'encode_masked')
 
-    def encode_visible(self, images: Tensor, mask: Tensor) -> Tensor:
-        """The visible patches in the order of the image, as CAE's encoder picks them.
+    def encode_visible(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Some patches of each image, as CAE's encoder takes them.
 
         Args:
             images: (B, C, H, W).
-            mask: bool (B, N), True where hidden, the same number in every image.
+            visible: long (B, V), which ones; ascending, as CAE has them.
 
         Returns:
             (B, P+V, D), prefix tokens first.

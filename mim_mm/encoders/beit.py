@@ -106,5 +106,14 @@ class CAEEncoder(BEiTEncoder):
     def initialise(self) -> None:
         init_cae(self.backbone)
 
-    def encode_visible(self, images: Tensor, mask: Tensor) -> Tensor:
-        return self.backbone(images, mask)
+    def encode_visible(self, images: Tensor, visible: Tensor) -> Tensor:
+        # The pass of CAEPretrainViT, which takes a mask and waits for the device to count what it shows.
+        backbone = self.backbone
+        tokens, _ = backbone.patch_embed(images)
+        x = torch.cat([backbone.cls_token.expand(len(images), -1, -1), gather_parts(tokens, visible[:, None])], dim=1)
+        positions = backbone.pos_embed.expand(len(images), -1, -1)
+        x = x + torch.cat([positions[:, :1], gather_parts(positions[:, 1:], visible[:, None])], dim=1)
+        x = backbone.drop_after_pos(x)
+        for layer in backbone.layers:
+            x = layer(x=x, rel_pos_bias=None)
+        return x if self.norm is None else self.norm(x)

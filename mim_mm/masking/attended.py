@@ -18,7 +18,15 @@ from torch import Tensor
 from mim_mm.masking.adaptive import RandomWarmUp, check_ratio
 from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden, patches_of, to_device
+from mim_mm.masking.plan import (
+    MaskPlan,
+    draw_on_host,
+    draw_uniform,
+    exact_ratio,
+    num_hidden,
+    patches_of,
+    to_device,
+)
 from mim_mm.registry import MODELS
 
 # A patch of no attention at all is drawn last, in random order, instead of never.
@@ -219,7 +227,7 @@ class AttMask(Masker):
             order, hidden = self._drawn(order, hidden, tokens, generator)
         elif self.masking_prob == 1:
             return MaskPlan(order[:, None], (patches - hidden,))
-        gate = draw_uniform((batch,), tokens, generator).cpu()
+        gate = draw_on_host((batch,), tokens, generator)
         masked = (gate < self.masking_prob) | (gate == gate.min())
         return MaskPlan.from_lengths(order[:, None], torch.where(masked, patches - hidden, patches))
 
@@ -228,7 +236,7 @@ class AttMask(Masker):
     ) -> tuple[Tensor, Tensor]:
         """``order`` (B, N) with those of its last ``candidates`` patches at the end that are hidden, and how many of
         each image those are, long (B,) on the CPU."""
-        drawn = draw_uniform((len(order), candidates), tokens, generator).cpu()  # lengths are known to the host
+        drawn = draw_on_host((len(order), candidates), tokens, generator)  # lengths are known to the host
         taken = (drawn < self.hide_prob) | (drawn == drawn.min())  # at least one of the batch
         shown, last = order[:, : order.shape[1] - candidates], order[:, order.shape[1] - candidates :]
         last = last.gather(1, to_device(taken.long().argsort(dim=1, stable=True), order.device))
@@ -246,7 +254,7 @@ class AttMask(Masker):
 
     def _draw_ratio(self, tokens: Tensor, generator: torch.Generator | None) -> float:
         low, high = self.ratio
-        return low if low == high else low + (high - low) * draw_uniform((1,), tokens, generator).item()
+        return low if low == high else low + (high - low) * draw_on_host((1,), tokens, generator).item()
 
 
 def _is_number(value: object) -> bool:

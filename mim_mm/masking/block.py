@@ -10,7 +10,7 @@ from torch import Tensor
 from mim_mm.masking.adaptive import check_ratio
 from mim_mm.masking.base import Masker, PartCount, ratio_text
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, num_hidden
+from mim_mm.masking.plan import MaskPlan, draw_on_host, draw_uniform, exact_ratio, num_hidden, to_device
 from mim_mm.registry import MODELS
 
 FILLS = ('random', 'blocks', 'none')
@@ -102,8 +102,7 @@ class BlockMasking(Masker):
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan with K = 1.
 
-        Blocks are placed on the CPU from numbers that the generator draws, so its device decides nothing else; a
-        generator on a GPU costs a wait for every 16 proposals.
+        Blocks are placed on the CPU, from numbers drawn there (:func:`mim_mm.masking.plan.draw_on_host`).
         """
         batch, patches = tokens.shape[:2]
         wanted = self._wanted(batch, patches, tokens, generator)
@@ -111,7 +110,7 @@ class BlockMasking(Masker):
         hidden = self._place(batch, grid_shape(patches, self.grid), blocks, tokens, generator)
         noise = draw_uniform((batch, patches), tokens, generator)
         # Visible before hidden, either in random order: what is left over of the visible ones tops the hidden ones up.
-        order = (hidden.flatten(1).to(tokens.device) + noise).argsort(dim=1)[:, None]
+        order = (to_device(hidden.flatten(1), tokens.device) + noise).argsort(dim=1)[:, None]
         if self.fill == 'none':
             return MaskPlan.from_lengths(order, (patches - hidden.flatten(1).sum(dim=1)).tolist())
         if self.roll:
@@ -124,12 +123,12 @@ class BlockMasking(Masker):
         """(B,) on the CPU, how many patches each image shall hide: whole numbers unless ``round_down``."""
         low, high = self.ratio
         if self.round_down:
-            drawn = draw_uniform((batch,), tokens, generator).cpu().double()
+            drawn = draw_on_host((batch,), tokens, generator).double()
             return patches * (low + (high - low) * drawn)
         fewest, most = num_hidden(patches, low), num_hidden(patches, high)
         if low == high:
             return torch.full((batch,), fewest)
-        ratios = low + (high - low) * draw_uniform((batch,), tokens, generator).cpu().double()
+        ratios = low + (high - low) * draw_on_host((batch,), tokens, generator).double()
         return (patches * ratios).ceil().long().clamp(fewest, most)
 
     def _place(
@@ -152,7 +151,7 @@ class BlockMasking(Masker):
         refused = torch.zeros(batch, dtype=torch.long)
         row, column = torch.arange(rows)[:, None], torch.arange(columns)
         while True:
-            numbers = draw_uniform((ROUND, 4, batch), tokens, generator).cpu().double()
+            numbers = draw_on_host((ROUND, 4, batch), tokens, generator).double()
             for area, aspect, top, side in numbers.unbind(0):
                 active = (left > 0) & (refused < PATIENCE[self.fill])
                 if not active.any():

@@ -11,7 +11,7 @@ from torch import Tensor
 from mim_mm.clock import Clock
 from mim_mm.masking.adaptive import check_ratio
 from mim_mm.masking.base import Masker, PartCount, counts, needs_attention, published, ratio_text, set_clock
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, patches_of
+from mim_mm.masking.plan import MaskPlan, draw_on_host, exact_ratio, patches_of
 from mim_mm.registry import MODELS
 
 RANDOM = MappingProxyType(dict(type='RandomMasking'))
@@ -89,8 +89,8 @@ class DrawnRatio(Masker):
             visible = patches - plan.hidden_per_image()
         else:
             low, high = self.ratio
-            drawn = draw_uniform((batch,), tokens, generator).cpu().double()
+            drawn = draw_on_host((batch,), tokens, generator).double()
             visible = patches - (patches * (low + (high - low) * drawn)).long()
-        gate = draw_uniform((batch,), tokens, generator).cpu()
+        gate = draw_on_host((batch,), tokens, generator)
         masked = (gate < self.share) | (gate == gate.min())
         return MaskPlan.from_lengths(plan.order, torch.where(masked, visible, patches))

@@ -6,6 +6,7 @@ business. True in a mask means hidden.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+# Offsets of a CUDA generator are multiples of it.
+PHILOX_STEP = 4
 
 
 @lru_cache
@@ -181,8 +185,9 @@ class MaskPlan:
         """Long (B, K), the number of visible patches, on the device of ``order``; 0 = absent."""
         if self.per_image is not None:
             return to_device(self.per_image, self.order.device)
-        lengths = torch.tensor(self.num_visible, device=self.order.device)
-        return lengths.expand(self.order.shape[:2])
+        if self.uniform:
+            return torch.full(self.order.shape[:2], self.num_visible[0], device=self.order.device)
+        return host_index(self.num_visible, self.order.device).expand(self.order.shape[:2])
 
     @property
     def mask(self) -> Tensor:
@@ -266,7 +271,7 @@ def _check_per_image(per_image: Tensor, order: Tensor, num_visible: tuple[int, .
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
     """A copy of a CPU tensor that the host does not wait for: pinned memory is copied behind the running kernels."""
-    if device.type != 'cuda' or torch.compiler.is_compiling():
+    if device.type != 'cuda' or host.is_cuda or torch.compiler.is_compiling():
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
 
@@ -274,6 +279,14 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
 def host_index(values: Sequence[int], device: torch.device) -> Tensor:
     """Python ints as a long tensor of a device, without a wait."""
     return to_device(torch.tensor(values, dtype=torch.long), device)
+
+
+def true_places(mask: Tensor, count: int) -> Tensor:
+    """Long (count,), the places of a bool tensor's True ones in it flattened, ascending; the host knows their number.
+
+    ``mask.nonzero()``, and with it ``tensor[mask]``, waits for the device to count.
+    """
+    return (~mask).flatten().to(torch.uint8).argsort(stable=True)[:count]
 
 
 def ragged_places(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -295,4 +308,23 @@ def draw_uniform(shape: tuple[int, ...], tokens: Tensor, generator: torch.Genera
     every machine.
     """
     device = tokens.device if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=device, dtype=torch.float32).to(tokens.device)
+    drawn = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+    return drawn if drawn.device == tokens.device else to_device(drawn, tokens.device)
+
+
+def draw_on_host(shape: tuple[int, ...], tokens: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Uniform noise in [0, 1) on the CPU, fp32: numbers that decide shapes, or that loops on the host look at.
+
+    A CPU generator draws it, :func:`draw_uniform`'s numbers. One of a GPU is not asked, which the host would wait for:
+    its seed and offset, which the host knows, seed the draw, and the offset moves on as if the GPU had drawn. So masks
+    are as replayable as ever, and differ from those of a CPU generator of the same seed, as they do anyway.
+    """
+    device = tokens.device if generator is None else generator.device
+    if device.type != 'cuda':
+        return torch.rand(shape, generator=generator, device=device, dtype=torch.float32).cpu()
+    if generator is None:
+        generator = torch.cuda.default_generators[device.index]
+    seed, offset = generator.initial_seed(), generator.get_offset()
+    generator.set_offset(offset + PHILOX_STEP)
+    mixed = int.from_bytes(hashlib.blake2b(f'{seed} {offset}'.encode(), digest_size=8).digest(), 'big')
+    return torch.rand(shape, generator=torch.Generator().manual_seed(mixed), dtype=torch.float32)

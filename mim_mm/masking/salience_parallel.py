@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mim_mm.masking.adaptive import AdaptiveRatio, RandomWarmUp, build_ratio
 from mim_mm.masking.base import PartCount
-from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio
+from mim_mm.masking.plan import MaskPlan, draw_uniform, exact_ratio, to_device
 from mim_mm.masking.salience import salience
 from mim_mm.registry import MODELS
 
@@ -110,10 +110,10 @@ class SalienceParallelMasking(RandomWarmUp):
         device, patches = ranks.device, ranks.shape[1]
         place = torch.arange(patches, device=device)
         if self.mode == 'graded':
-            ends = lengths.cumsum(dim=1).to(device)
+            ends = to_device(lengths.cumsum(dim=1), device)
             part = (place[None, :, None] >= ends[:, None, :]).sum(dim=2)
         else:
-            counts = counts.to(device)[:, None]
+            counts = to_device(counts, device)[:, None]
             # Sorting round + noise shuffles each round; the last, short one goes to the first parts, which are longer.
             part = (place // counts + shuffle).argsort(dim=1).argsort(dim=1) % counts
         return torch.zeros_like(ranks).scatter_(1, ranks, part)

@@ -1,14 +1,16 @@
 """The captured step against the eager one: a compiler that drops a gradient must not go unnoticed."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.runner import Runner
-from tiny import build, images, total_loss
+from tiny import VIT, build, images, total_loss
 from tiny_run import shrunken
+from torch._dynamo.backends.debugging import aot_eager
 
-from mim_mm.engine.hooks.compile_hook import CompileHook
+from mim_mm.engine.hooks.compile_hook import CompileHook, for_all_batches
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +73,72 @@ def test_a_run_with_the_hook_ends_where_one_without_ends(image_folder, tmp_path)
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
 
-def test_algorithms_without_a_step_to_capture_are_refused():
+def test_batches_of_any_size_take_two_graphs():
+    model, graphs = build('EMAE'), []
+
+    def counted(module, examples):
+        graphs.append(module)
+        return aot_eager(module, examples)
+
+    compiled = for_all_batches(torch.compile(model.loss_under_plan, fullgraph=True, dynamic=False, backend=counted))
+    for size in (4, 4, 6, 3, 4, 2, *range(7, 13)):  # torch gives up at the ninth graph
+        found = []
+        for captured in (None, compiled):
+            model.zero_grad()
+            model.captured, model.mask_generator = captured, torch.Generator().manual_seed(size)
+            out = model.loss(torch.cat([images()] * 4)[:size])
+            total_loss(out).backward()
+            found.append((out, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}))
+        torch.testing.assert_close(found[1], found[0])
+    assert len(graphs) == 2
+
+
+def test_under_ddp_the_graph_is_cut_where_buckets_of_gradients_end(tmp_path):
+    """Else no gradient would be there, and none on its way, before the whole backward pass is done."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        wide = dict(VIT, arch=dict(embed_dims=128, num_layers=4, num_heads=2, feedforward_channels=512))
+        model, graphs, buckets = build('EMAE', backbone=wide), [], []
+
+        def counted(module, examples):
+            graphs.append(module)
+            return aot_eager(module, examples)
+
+        def sent(state, bucket):
+            buckets.append(bucket.buffer().numel())
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
+
+        wrapped = torch.nn.parallel.DistributedDataParallel(model, bucket_cap_mb=1)  # of 3.5
+        wrapped.register_comm_hook(None, sent)
+        results = []
+        for captured in (None, torch.compile(model.loss_under_plan, fullgraph=True, dynamic=False, backend=counted)):
+            for _ in range(2):  # torch fits its buckets to the order of the gradients after the first step
+                model.zero_grad()
+                buckets.clear()
+                model.captured, model.mask_generator = captured, torch.Generator().manual_seed(3)
+                total_loss(wrapped(images(), mode='loss')).backward()
+            results.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+        assert len(buckets) >= 3 and len(graphs) >= 3
+        torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_what_cannot_be_captured_is_refused(monkeypatch):
     class Run:
         model = torch.nn.Linear(2, 2)
+        optim_wrapper = SimpleNamespace(_accumulative_counts=4)
 
     with pytest.raises(TypeError, match='Linear has no loss_under_plan.*MAE and EMAE'):
+        CompileHook().before_train(Run)
+    Run.model = build('EMAE')
+    for mode in ('reduce-overhead', 'max-autotune'):
+        with pytest.raises(ValueError, match=f"mode='{mode}'.*accumulative_counts=4.*leave mode out"):
+            CompileHook(mode=mode).before_train(Run)
+    CompileHook().before_train(Run)
+    assert Run.model.captured is not None
+    monkeypatch.setattr('mim_mm.engine.hooks.compile_hook.FSDP', type(Run.model))
+    with pytest.raises(ValueError, match='FSDP.*leave --compile out'):
         CompileHook().before_train(Run)

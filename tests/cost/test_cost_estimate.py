@@ -1,6 +1,7 @@
 """Plans of stages and chains against sums worked out by hand, and the command itself."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -63,6 +64,19 @@ def test_a_stage_by_hand():
         4 * estimate.work.params + 8 * estimate.work.trainable
     )  # weights and two moments
     assert any('40' in note and '80' in note and '20 images a GPU' in note for note in estimate.notes)
+
+
+def test_too_few_workers_are_named():
+    conditions = Conditions(gpus=4, gpu='h100', mfu=dict(pretrain=0.5), images=dict(imagenet=1005), assumptions=BARE)
+    wanted = estimate_stage('s', TINY, conditions).cores
+    said = {}
+    for workers in (0, int(wanted), math.ceil(wanted)):
+        loader = dict(TINY['train_dataloader'], num_workers=workers)
+        notes = estimate_stage('s', dict(TINY, train_dataloader=loader), conditions).notes
+        said[workers] = [note for note in notes if 'num_workers' in note]
+    assert said[math.ceil(wanted)] == [] and len(said[int(wanted)]) == 1
+    assert 'num_workers=0 read about 260 images/s' in said[0][0]
+    assert f'train_dataloader.num_workers={math.ceil(wanted)} ' in said[0][0]
 
 
 def test_evaluations_count():

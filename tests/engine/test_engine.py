@@ -11,6 +11,8 @@ from mmengine.logging import HistoryBuffer
 
 from mim_mm.engine.hooks.clock_hook import accumulation_note
 from mim_mm.engine.hooks.histories import forget, logged, longest_average
+from mim_mm.engine.hooks.later import Later
+from mim_mm.engine.hooks.matmul_hook import MatmulPrecisionHook
 from mim_mm.engine.hooks.pretrain_hooks import AgreementWatchHook
 from mim_mm.engine.optim.precision import AutocastOptimWrapper
 from mim_mm.engine.start import guard, schedule
@@ -309,3 +311,21 @@ def test_no_more_is_forgotten_than_the_log_averages_over(windows, longest):
     assert longest_average(SimpleNamespace(train_dataloader=[None] * 12, log_processor=processor)) == longest
     long = SimpleNamespace(train_dataloader=range(7000), log_processor=processor)
     assert longest_average(long) == max(7000, longest)
+
+
+def test_fp32_products_in_tf32_during_training_only():
+    before = torch.get_float32_matmul_precision()
+    hook = MatmulPrecisionHook(precision='high')
+    hook.before_train(None)
+    assert torch.get_float32_matmul_precision() == 'high'
+    hook.after_train(None)
+    assert torch.get_float32_matmul_precision() == before
+    with pytest.raises(ValueError, match="'medium': use 'high' .TF32. or 'highest'"):
+        MatmulPrecisionHook(precision='medium')
+
+
+def test_numbers_of_a_cpu_are_those_of_the_moment_they_were_sent():
+    values = torch.tensor([1.5, 2.0])
+    sent = Later(values)
+    values.zero_()
+    assert sent.arrived and sent.tolist() == [1.5, 2.0]

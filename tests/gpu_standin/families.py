@@ -15,13 +15,19 @@ class Family:
     start: str | None = None  # recipe whose encoder it starts from
     resumed: bool = False  # afterwards once more, from the checkpoint of its first epoch
     more: str = ''  # lines of a config on top of the recipe, with {root!r} for the folder of its images
+    waits: int = 0  # of the host for the device, in an iteration that logs nothing; with DETECTING and ON_DDP at most
 
     @property
     def detects(self) -> bool:
         return self.recipe.startswith('coco/')
 
 
+# What mmdet reads of 2 images: numbers of boxes that decide shapes. It does not grow with the number of objects.
+DETECTING = 110
+# torch times the first ten iterations of DDP, and one of a hundred after that.
+ON_DDP = 12
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
+GUIDED = ONE_EPOCH | {'model.masker.random_epochs': 0}  # past the warm-up of random masks
 TWICE = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 1}
 READS_BACKBONE = {'custom_hooks.0.prefix': 'backbone.'}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
@@ -29,6 +35,7 @@ WATCHED = """custom_hooks = [
     dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
     dict(type='mim_mm.MaskDiagnosticsHook', interval=2),
 ]"""
+LOOKED_AT = "custom_hooks = [dict(type='mim_mm.CollapseHook', interval=1)]\n"
 # docs/data_loading.md, "Decoding on the GPU"
 DECODED = """train_pipeline = [
     dict(type='LazyLoadImageFromFile'), dict(type='CropOnDevice', scale=224, crop_ratio_range=(0.2, 1.0))]
@@ -40,26 +47,32 @@ model = dict(data_preprocessor=dict(
 FAMILIES = {
     'emae': Family(ENCODER, ONE_EPOCH),
     'finetune': Family('finetune/vitb_finetune_100e', ONE_EPOCH | CLASSES, start=ENCODER),
-    'mask-rcnn-fpn': Family(DETECTOR, ONE_EPOCH, start=ENCODER),
+    'mask-rcnn-fpn': Family(DETECTOR, ONE_EPOCH, start=ENCODER, waits=DETECTING),
     'mask-rcnn-simple': Family(
         'coco/mask_rcnn_vitb_simple_lsj_100e',
-        {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'param_scheduler.0.end': 1},
+        {'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4, 'param_scheduler.0.end': 1},
         start=ENCODER,
+        waits=DETECTING,
     ),
-    'mask-rcnn-swin': Family('coco/mask_rcnn_swinb_fpn_ms_36e', ONE_EPOCH, start='simmim/simmim_swinb_800e'),
-    'mask-rcnn-hivit': Family('coco/mask_rcnn_hivitb_fpn_ms_36e', ONE_EPOCH, start='emae/emae_hivitb_300e'),
+    'mask-rcnn-swin': Family(
+        'coco/mask_rcnn_swinb_fpn_ms_36e', ONE_EPOCH, start='simmim/simmim_swinb_800e', waits=DETECTING
+    ),
+    'mask-rcnn-hivit': Family(
+        'coco/mask_rcnn_hivitb_fpn_ms_36e', ONE_EPOCH, start='emae/emae_hivitb_300e', waits=DETECTING
+    ),
     'emae-hivit': Family('emae/emae_hivitb_300e', ONE_EPOCH),
     'emae-progressive': Family('emae/emae_vitb_800e_progressive', {'train_cfg.max_epochs': 4}),
     'emae-compiled': Family(ENCODER, ONE_EPOCH, ('--compile',)),
-    'emae-watched': Family('emae/emae_vits_300e', ONE_EPOCH, more=WATCHED),
-    'emae-decoded': Family('emae/emae_vits_300e', ONE_EPOCH, more=DECODED),
+    'emae-watched': Family('emae/emae_vits_300e', ONE_EPOCH, more=WATCHED, waits=11),
+    'emae-decoded': Family('emae/emae_vits_300e', ONE_EPOCH, more=DECODED, waits=6),
+    'dino-watched': Family('dino/dino_vits_100e', ONE_EPOCH, more=LOOKED_AT, waits=2),
     'mae': Family('mae/mae_vitb_300e', ONE_EPOCH),
     'mae-fp16': Family('mae/mae_vitb_300e', ONE_EPOCH | {'optim_wrapper.type': 'AmpOptimWrapper'}),
-    'sbam': Family('sbam/sbam_emae_vitb_300e', ONE_EPOCH),
-    'sbam-swin': Family('sbam/sbam_simmim_swinb_800e', ONE_EPOCH),
-    'amr': Family('amr/amr_emae_vitb_300e', ONE_EPOCH),
-    'amr-mae': Family('amr/amr_mae_vitb_400e', ONE_EPOCH),
-    'amr-swin': Family('amr/amr_simmim_swinb_800e', ONE_EPOCH),
+    'sbam': Family('sbam/sbam_emae_vitb_300e', GUIDED),
+    'sbam-swin': Family('sbam/sbam_simmim_swinb_800e', GUIDED),
+    'amr': Family('amr/amr_emae_vitb_300e', GUIDED, waits=1),
+    'amr-mae': Family('amr/amr_mae_vitb_400e', GUIDED, waits=1),
+    'amr-swin': Family('amr/amr_simmim_swinb_800e', GUIDED, waits=1),
     'simmim': Family('simmim/simmim_vitb_800e', ONE_EPOCH),
     'ibot': Family('ibot/ibot_vits_800e', ONE_EPOCH),
     'attmask': Family('attmask/attmask_hint_vits_100e', ONE_EPOCH),
@@ -75,14 +88,14 @@ FAMILIES = {
     'beit': Family('beit/beit_vitb_300e', ONE_EPOCH),
     'cae': Family('cae/cae_vitb_300e', ONE_EPOCH),
     'bootmae': Family('bootmae/bootmae_vitb_800e', ONE_EPOCH),
-    'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', ONE_EPOCH),
     'ijepa': Family('ijepa/ijepa_vitb_600e', ONE_EPOCH),
     'data2vec': Family('data2vec/data2vec_vitb_800e', ONE_EPOCH),
     'linear-ijepa': Family(
         'linear/vitb_ijepa_50e', ONE_EPOCH | CLASSES | READS_BACKBONE, start='ijepa/ijepa_vitb_600e'
     ),
+    'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', GUIDED, waits=1),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
-    'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
+    'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch'), waits=ON_DDP),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),
     'attentive': Family('linear/vitb_cae_attentive_90e', ONE_EPOCH | CLASSES, start='cae/cae_vitb_300e'),
     'quick-probe': Family(
@@ -102,7 +115,8 @@ FAMILIES = {
     'fsdp-resumed': Family(
         'mae/mae_vitl_800e_fsdp', TWICE | {'model.backbone.arch': 'deit-small'}, ('--launcher', 'pytorch'), resumed=True
     ),
-    'emae-ddp': Family(ENCODER, ONE_EPOCH, ('--launcher', 'pytorch')),
+    'emae-ddp': Family(ENCODER, ONE_EPOCH, ('--launcher', 'pytorch'), waits=ON_DDP),
+    'emae-compiled-ddp': Family('emae/emae_vits_300e', ONE_EPOCH, ('--compile', '--launcher', 'pytorch'), waits=ON_DDP),
 }
 
 # {images}: train and val in classes; {coco}; {work}: a folder of its own; {encoder}, {detector} and others: weights.

@@ -17,8 +17,10 @@ import traceback
 from pathlib import Path
 
 from families import COMMANDS, DETECTOR, ENCODER, FAMILIES, Family
+from waits import count_waits
 
 ROOT = Path(__file__).resolve().parents[2]
+ITERATIONS = 4  # of an epoch of every family; the last of them logs
 
 
 def make_images(folder: Path) -> None:
@@ -36,7 +38,7 @@ def make_images(folder: Path) -> None:
     for part, count in (('train', 8), ('val', 3)):
         for i in range(2 * count):
             draw(folder / 'classes' / part / f'class{i % 2}' / f'{i}.jpg', 240, 320)
-    for part, count in (('train2017', 4), ('val2017', 2)):
+    for part, count in (('train2017', 8), ('val2017', 2)):
         for i in range(count):
             draw(folder / 'coco' / part / f'{i}.jpg', 480, 640)
         annotations = folder / 'coco/annotations' / f'instances_{part}.json'
@@ -84,7 +86,8 @@ def words_of(name: str, folder: Path) -> list[str]:
     options = {
         'train_dataloader.batch_size': 2 if family.detects else 4,
         'train_dataloader.num_workers': 1,
-        'default_hooks.logger.interval': 1,
+        'default_hooks.logger.interval': ITERATIONS,
+        'default_hooks.finite.interval': 1,
         'default_hooks.checkpoint.interval': -1,
         'default_hooks.checkpoint.save_last': False,
         'default_hooks.checkpoint.save_best': None,
@@ -119,6 +122,7 @@ def train(name: str, folder: Path) -> None:
     from mim_mm.engine.start.launch import train_main
 
     words = words_of(name, folder)
+    count_waits(folder / name / 'waits.json')
     if FAMILIES[name].resumed:
         first = os.fork()
         if first == 0:

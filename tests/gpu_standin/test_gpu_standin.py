@@ -1,5 +1,6 @@
 """Recipes of every family on 'cuda' at real size, where there is no GPU: see build_standin.py for what that finds.
 
+A family trains to the end, and the host waits for the device as often an iteration as families.py says.
 Three families run with every `make test`, all of them with `make test-gpu-standin`.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import build_standin
 import pytest
-from families import COMMANDS, FAMILIES
+from families import COMMANDS, DETECTING, FAMILIES, ON_DDP
 from mmengine.utils import digit_version
 
 HERE = Path(__file__).resolve().parent
@@ -49,6 +50,37 @@ def test_where_it_cannot_be_built_the_reason_is_said(tmp_path, monkeypatch):
             build_standin.build(tmp_path / 'out')
 
 
+def run(standin, *words):
+    """A Python process that sees the stand-in; what it printed."""
+    done = subprocess.run(
+        [sys.executable, *words], env={**os.environ, **standin}, cwd=HERE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_numbers_drawn_on_the_host_follow_the_generator_of_the_gpu(standin):
+    run(standin, 'host_draws.py')
+
+
+@pytest.mark.full
+def test_the_plan_knows_the_memory_that_the_allocator_takes(standin):
+    lines = run(standin, 'peaks.py', 'emae/emae_vits_300e:64', 'ibot/ibot_vits_800e:32', 'finetune/vits_finetune_200e')
+    found = [json.loads(line) for line in lines.splitlines() if line.startswith('{')]
+    assert len(found) == 3
+    for row in found:
+        assert 0.9 < row['allocated'] / row['planned'] < 1.1, row
+
+
+@pytest.mark.full
+def test_the_roofline_counts_every_product(standin):
+    (line,) = [line for line in run(standin, 'roofline.py', 'mae/mae_vits_300e:64').splitlines() if line[0] == '{']
+    row = json.loads(line)
+    # 39.0 GFLOP an image in training at 790 TFLOP/s alone, and bytes on top
+    assert 1e3 * row['batch'] / sum(row['milliseconds'].values()) < 790e12 / 39.0e9
+    assert row['milliseconds']['mm'] > 1e3 * 64 * 0.6 * 39.0e9 / 790e12 and 'clone' not in row['milliseconds']
+
+
 @pytest.fixture(scope='module')
 def results(standin, request, tmp_path_factory):
     """Folder and exit codes of all jobs that are going to be asked for, from one process."""
@@ -80,6 +112,11 @@ def test_a_recipe_of_every_family_trains_on_cuda(job, results):
     assert 'training goes on' not in log, 'a hook failed and said so'
     memory = re.findall(r'\((?:train)\).* memory: (\d+)', log)
     assert memory and min(map(int, memory)) > 100, 'MB on the device'
+    found = json.loads((folder / job / 'waits.json').read_text())
+    silent = [i for i in range(1, len(found['iterations'])) if i not in found['logged']]
+    waits, allowed = [found['iterations'][i] for i in silent], FAMILIES[job].waits
+    exact = allowed not in (DETECTING, ON_DDP)
+    assert silent and (max(waits) == allowed if exact else max(waits) <= allowed), (waits, found['places'][silent[0]])
 
 
 @pytest.mark.parametrize('job', jobs(COMMANDS))

@@ -14,6 +14,7 @@ from mim_mm.masking import (
     RandomMasking,
     num_hidden,
 )
+from mim_mm.masking.plan import draw_on_host, draw_uniform, true_places
 
 
 def tokens(batch=3, patches=16):
@@ -248,3 +249,21 @@ def test_per_image_lengths_must_agree_with_the_rest_of_the_plan():
         MaskPlan(order, (4, 4, 4), per_image=lengths)
     with pytest.raises(ValueError, match='long CPU tensor'):
         MaskPlan(order, (4, 6, 2), per_image=lengths.int())
+
+
+def test_numbers_for_the_host_are_those_that_a_cpu_generator_draws():
+    tokens = torch.zeros(3, 16, 4)
+    for seed in range(3):
+        drawn = [draw((5, 2), tokens, torch.Generator().manual_seed(seed)) for draw in (draw_on_host, draw_uniform)]
+        assert torch.equal(*drawn)
+    torch.manual_seed(7)
+    alone = draw_on_host((4,), tokens, None)
+    torch.manual_seed(7)
+    assert torch.equal(draw_uniform((4,), tokens, None), alone)
+
+
+def test_places_of_what_is_true_need_no_counting():
+    for seed in range(5):
+        mask = torch.rand(6, 11, generator=torch.Generator().manual_seed(seed)) < 0.4
+        assert torch.equal(true_places(mask, int(mask.sum())), mask.flatten().nonzero()[:, 0])
+    assert true_places(torch.zeros(4, dtype=torch.bool), 0).tolist() == []

@@ -62,6 +62,7 @@ val_evaluator = dict(
     ann_file=data_root + 'annotations/instances_val2017.json',
     metric=['bbox', 'segm'],
     format_only=False,
+    collect_device='gpu',  # over the network: nodes need no folder in common
 )
 test_evaluator = val_evaluator
 # For DetInferencer and mmdet's drawing hook; it logs as mmengine's own does.

@@ -14,7 +14,7 @@ model = dict(
     tokenizer=dict(type='mmpretrain.DALL-E'),
     tokenizer_checkpoint=None,
     data_preprocessor=dict(
-        type='mmpretrain.TwoNormDataPreprocessor',
+        type='TwoNormPreprocessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         second_mean=[-31.875] * 3,  # the tokenizer wants 0.8 x + 0.1 of x in 0..1

@@ -6,7 +6,8 @@ norm = dict(type='SyncBN')
 predictor = dict(type='mim_mm.FullPrecisionLinear')
 model = dict(
     type='mim_mm.MIMMaskRCNN',
-    data_preprocessor=dict(pad_size_divisor=1024),
+    # As mmdet's, without a wait for the device an image, level or object: mim_mm/detection/without_waits.py
+    data_preprocessor=dict(type='mim_mm.WaitlessDetDataPreprocessor', pad_size_divisor=1024),
     backbone=dict(
         _delete_=True,
         type='mim_mm.WindowedViT',
@@ -24,7 +25,11 @@ model = dict(
         in_channels=768,
         fpn=dict(type='FPN', out_channels=256, num_outs=5, norm_cfg=norm),
     ),
-    rpn_head=dict(type='mim_mm.FullPrecisionRPNHead', num_convs=2),
+    rpn_head=dict(
+        type='mim_mm.FullPrecisionRPNHead',
+        num_convs=2,
+        anchor_generator=dict(type='mim_mm.WaitlessAnchorGenerator'),
+    ),
     roi_head=dict(
         # bf16 features, fp32 boxes and scores: see mim_mm/detection/{roi_extractor,predictors}.py
         bbox_roi_extractor=dict(type='mim_mm.FullPrecisionRoIExtractor'),
@@ -34,5 +39,8 @@ model = dict(
         ),
         mask_head=dict(norm_cfg=norm),
     ),
-    train_cfg=dict(rcnn=dict(assigner=dict(match_low_quality=False))),
+    train_cfg=dict(
+        rpn=dict(assigner=dict(type='mim_mm.WaitlessMaxIoUAssigner')),
+        rcnn=dict(assigner=dict(type='mim_mm.WaitlessMaxIoUAssigner', match_low_quality=False)),
+    ),
 )

@@ -18,6 +18,7 @@ from mim_mm.compat.internals import take_averages
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.hooks.finite_diagnosis import Batches, diagnose
 from mim_mm.engine.hooks.histories import logged
+from mim_mm.engine.hooks.later import Later
 from mim_mm.engine.optim.finite_step import FiniteStep
 from mim_mm.registry import HOOKS
 
@@ -106,7 +107,7 @@ class FiniteHook(Hook):
             )
         accumulated = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         self.batches = Batches((self.stop_after + 2 * self.interval) * accumulated)
-        self.sent: tuple | None = None
+        self.sent: Later | None = None
         self.steps = self.told = 0
         self.gone_back_for, self.gone_back_to = -1, []
         self.seen: dict[str, int] = {}
@@ -166,16 +167,8 @@ class FiniteHook(Hook):
             return counts.tolist()
         if self.steps % self.interval:
             return None
-        before = self.sent
-        there = torch.empty(counts.shape, dtype=counts.dtype, pin_memory=True)
-        there.copy_(counts, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()
-        self.sent = (there, arrived)
-        if before is None:
-            return None
-        before[1].synchronize()  # passed, unless the host is that many steps ahead
-        return before[0].tolist()
+        before, self.sent = self.sent, Later(counts)
+        return None if before is None else before.tolist()  # arrived, unless the host is that many steps ahead
 
     def _act(self, runner, data_batch, counts: list[int]) -> None:
         row, total, first, own, _ = counts

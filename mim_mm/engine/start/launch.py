@@ -146,6 +146,11 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     if args.amp and type_name(cfg.optim_wrapper) in ('', 'OptimWrapper'):
         cfg.optim_wrapper['type'] = 'mim_mm.AutocastOptimWrapper'
         notes.append('precision: bf16 autocast')
+    if args.compile and cfg.get('strategy'):
+        raise guard.ConfigError(
+            f'{args.config} shards the model (strategy={cfg.strategy.type}), which a graph of the whole step cannot '
+            'hold: leave --compile out, or take the recipe without FSDP'
+        )
     if args.compile:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='mim_mm.CompileHook')]
         notes.append('compile: the step is captured as one graph; the first iterations take a minute or more')

@@ -99,13 +99,14 @@ class ProbeAccuracy(BaseMetric):
     after an evaluation, on the main process.
 
     Args:
-        collect_device: as in mmengine.
+        collect_device: how processes exchange what they found: 'gpu' over the network, 'cpu' through a folder that all
+            nodes see.
 
     Raises:
         ValueError: Samples do not say their part, or there are none of 'choose' or of 'report'.
     """
 
-    def __init__(self, collect_device: str = 'cpu') -> None:
+    def __init__(self, collect_device: str = 'gpu') -> None:
         super().__init__(collect_device, prefix='probe')
         self.prefix = None  # the names below are whole; given to the parent, it would warn
         self.probes: list = []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import torch
 from mmengine.hooks import Hook
 
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.hooks.clock_hook import epoch_length
-from mim_mm.evaluation.quality.variety import collapse_signs, variety
+from mim_mm.evaluation.quality.variety import collapse_signs, variety_numbers
 from mim_mm.registry import HOOKS
+
+OF_THE_TEACHER = ('teacher_entropy', 'teacher_spread')
 
 
 @HOOKS.register_module()
@@ -22,7 +25,7 @@ class CollapseHook(Hook):
     A model without either is left alone. The first process alone looks, at its own share of the batch.
 
     Args:
-        interval: iterations between looks; one costs a singular value decomposition of (B, D).
+        interval: iterations between looks; one costs a singular value decomposition of (B, D), which is waited for.
         patience: looks in a row with the same sign before the warning, which is given once for each sign.
         warm_up: epochs without warnings; random encoders show little variety.
     """
@@ -41,14 +44,13 @@ class CollapseHook(Hook):
         features = getattr(bare_model(runner), 'seen_features', None)
         if features is None or not self.every_n_train_iters(runner, self.interval):
             return
-        found = variety(features)
-        for name, value in found.items():
-            runner.message_hub.update_scalar(f'train/{name}', value)
-        outputs = outputs or {}
         prototypes = getattr(bare_model(runner), 'num_prototypes', None)
-        for name in ('teacher_entropy', 'teacher_spread'):
-            if name in outputs and prototypes:
-                found[name] = float(outputs[name]) / math.log(prototypes)
+        watched = [name for name in OF_THE_TEACHER if prototypes and name in (outputs or {})]
+        parts = [outputs[name].to(features.device).float().reshape(1) / math.log(prototypes) for name in watched]
+        numbers = torch.cat([variety_numbers(features), *parts]).tolist()
+        found = dict(zip(('feature_std', 'feature_rank', *watched), numbers))
+        for name in ('feature_std', 'feature_rank'):
+            runner.message_hub.update_scalar(f'train/{name}', found[name])
         signs = collapse_signs(found, len(features))
         self.looks = {sign: self.looks.get(sign, 0) + 1 for sign in signs}
         if runner.iter + 1 <= self.warm_up * (epoch_length(runner) or 0):

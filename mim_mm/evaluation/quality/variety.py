@@ -25,13 +25,20 @@ def variety(features: Tensor) -> dict[str, float]:
     Args:
         features: (B, D), B at least 2; computed in fp32 on their device, and waited for.
     """
+    std, rank = variety_numbers(features).tolist()
+    return dict(feature_std=std, feature_rank=rank)
+
+
+@torch.no_grad()
+def variety_numbers(features: Tensor) -> Tensor:
+    """The two of :func:`variety` as fp32 (2,) on the device of the features (B, D); its SVD is waited for."""
     with torch.autocast(features.device.type, enabled=False):
         x = features.detach().float()
         std = F.normalize(x, dim=1).std(dim=0).mean() * x.shape[1] ** 0.5
         values = torch.linalg.svdvals(x)
         share = values / values.sum().clamp(min=1e-12)
         rank = (-torch.xlogy(share, share).sum()).exp()
-    return dict(feature_std=float(std), feature_rank=float(rank))
+    return torch.stack([std, rank])
 
 
 def collapse_signs(found: dict[str, float], rows: int) -> dict[str, str]:

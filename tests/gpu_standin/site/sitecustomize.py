@@ -9,11 +9,16 @@ import os
 import sys
 
 
+def _put(values, device):
+    """On the device without a wait, which is counted (waits.py)."""
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def _half_nonzero(x):
     import torch
 
     x.new_zeros(()).item()  # the real one waits for the device
-    return torch.zeros(x.numel() // 2, x.ndim, dtype=torch.int64).to(x.device)
+    return _put(torch.zeros(x.numel() // 2, x.ndim, dtype=torch.int64), x.device)
 
 
 def _one_value(x, sorted=True, return_inverse=False, return_counts=False):
@@ -22,14 +27,26 @@ def _one_value(x, sorted=True, return_inverse=False, return_counts=False):
     x.new_zeros(()).item()
     inverse = torch.zeros(x.shape if return_inverse else (0,), dtype=torch.int64, device=x.device)
     counts = torch.tensor([x.numel()] if return_counts else [], dtype=torch.int64)
-    return torch.zeros(1, dtype=x.dtype).to(x.device), inverse, counts.to(x.device)
+    return _put(torch.zeros(1, dtype=x.dtype), x.device), inverse, _put(counts, x.device)
+
+
+def _singular_values(x, full_matrices=False, compute_uv=True, driver=None):
+    import torch
+
+    x.new_zeros(()).item()  # the real one looks whether it converged
+    rows, columns = x.shape[-2:]
+    count = min(rows, columns)
+    left = (*x.shape[:-1], rows if full_matrices else count) if compute_uv else (0,)
+    right = (*x.shape[:-2], columns if full_matrices else count, columns) if compute_uv else (0,)
+    values = _put(torch.ones(*x.shape[:-2], count, dtype=x.dtype), x.device)
+    return x.new_empty(left), values, x.new_empty(right)
 
 
 def _answer(value):
     def answer(x):
         import torch
 
-        return torch.tensor(value).to(x.device)
+        return _put(torch.tensor(value), x.device)
 
     return answer
 
@@ -42,6 +59,7 @@ def _prepare_torch(torch):
     for name, function in dict(
         nonzero=_half_nonzero,
         _unique2=_one_value,
+        _linalg_svd=_singular_values,
         all=_answer(True),
         any=_answer(False),
         erfinv_=lambda x: x,  # this kernel is compiled by NVRTC when it is first used

@@ -198,6 +198,7 @@ def require(configs: dict[str, Config]) -> None:
     lost: dict[str, list[str]] = {}
     for stage, config in configs.items():
         try:
+            guard.check_extra(config)
             guard.check_data_roots(config)
             # Weeks of pretraining may lie before the stage that would find it.
             annotations.check_annotations(copy.deepcopy(config))
@@ -207,5 +208,5 @@ def require(configs: dict[str, Config]) -> None:
             lost.setdefault(str(error), []).append(stage)
     if lost:
         lines = [f'  {", ".join(stages)}: {problem}' for problem, stages in lost.items()]
-        hint = 'Folders elsewhere can also be given to the chain: --data-root imagenet=DIR coco=DIR'
+        hint = 'Folders elsewhere can also be given to the chain: --data-root imagenet=DIR coco=DIR ade20k=DIR'
         raise chain_file.ChainError('\n'.join(['data not found or not usable, nothing was started:', *lines, hint]))

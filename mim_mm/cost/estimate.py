@@ -20,7 +20,7 @@ from mim_mm.cost.work import Work
 MFU = dict(pretrain=0.40, linear=0.40, probe=0.40, finetune=0.35, coco=0.25, seg=0.25, seg_linear=0.35)
 # Images a second and CPU core, of full-size ImageNet JPEGs on one Xeon core. Measured (docs/results/input_pipeline.md):
 # the recipes' fused crop from wheels alone (511 to 539), with RandAugment behind it (307 to 322), and mmpretrain's
-# pipelines (254 to 272, 207). Two crops for a tokenizer, 1024-px scale jitter with masks and segmentation at 512 px are guesses.
+# pipelines (254 to 272, 207). Two crops for a tokenizer, 1024-px scale jitter with masks and segmentation are guesses.
 LOADER = dict(pretrain=260.0, linear=260.0, probe=260.0, finetune=200.0, coco=20.0, seg=40.0, seg_linear=40.0)
 FUSED = dict(pretrain=520.0, linear=520.0, probe=520.0, finetune=310.0)
 TWO_VIEWS = 120.0

@@ -41,7 +41,7 @@ _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpo
 _LAYOUTS = {
     'imagenet': 'expected {root}/train/<class>/*.JPEG and {root}/val/<class>/*.JPEG',
     'coco': 'expected {root}/annotations/instances_{{train,val}}2017.json, {root}/train2017/ and {root}/val2017/',
-    'ade20k': 'expected {root}/images/{{training,validation}}/*.jpg and {root}/annotations/{{training,validation}}/*.png',
+    'ade20k': 'expected {root}/{{images,annotations}}/{{training,validation}}/*',
     'demo': 'make it with python tools/make_demo_data.py',
 }
 

@@ -42,7 +42,7 @@ def segment_scenes(config: str | Path, checkpoint: str | Path, files: list = (),
         if not image.shape[:2] == found.shape == truth.shape:
             raise ValueError(
                 f'{item["data_samples"].img_path} is {image.shape[:2]}, its truth {truth.shape}, what was found '
-                f'{found.shape}: put LoadAnnotations behind Resize in the val pipeline, so that the truth keeps its size'
+                f'{found.shape}: put LoadAnnotations behind Resize in the val pipeline'
             )
         scenes.append(dict(image=image, found=found, truth=truth))
     return dict(classes=list(dataset.metainfo['classes']), scenes=scenes)

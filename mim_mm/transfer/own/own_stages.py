@@ -13,7 +13,9 @@ from mim_mm.transfer.own.own_configs import HERE
 from mim_mm.transfer.own.own_encoder import recipe_config
 from mim_mm.transfer.words import Kind
 
-KINDS = dict(quick_probe='probe', linear='linear', finetune='finetune', detect='coco')  # stage -> its kind in the chain
+KINDS = dict(
+    quick_probe='probe', linear='linear', finetune='finetune', detect='coco', segment='seg'
+)  # stage -> its kind in the chain
 SCRATCH = '_scratch'  # ending of the stages that start from a random encoder, and their arm without the underscore
 
 

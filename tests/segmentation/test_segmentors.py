@@ -156,6 +156,26 @@ def test_scores_are_in_fp32_under_autocast():
         assert {head(maps).dtype for head in model.heads().values()} == {torch.float32}
 
 
+def test_it_learns_what_is_labelled():
+    """Dark is one class, bright the other; what is not labelled teaches nothing, and is no class afterwards."""
+    cfg = narrow(load('seg/upernet_vitb_160k'))
+    cfg.model.decode_head.num_classes = cfg.model.auxiliary_head.num_classes = 2
+    torch.manual_seed(0)
+    model = build(cfg)
+    batch = batch_for(cfg, (64, 64), 2)
+    for image in batch['inputs']:
+        image[..., :21], image[..., 32:] = image[..., :21] // 4, 192 + image[..., 32:] // 4
+    wrapper = build_optim_wrapper(model, dict(optimizer=dict(type='AdamW', lr=3e-3)))
+    losses = [float(model.train_step(batch, wrapper)['loss'].detach()) for _ in range(40)]
+    assert losses[-1] < 0.2 * losses[0]
+    model.train(False)
+    with torch.no_grad():
+        found = [sample.pred_sem_seg.data[0] for sample in model.test_step(batch)]
+    for labels, sample in zip(found, batch['data_samples']):
+        truth = sample.gt_sem_seg.data[0]
+        assert (labels == truth)[truth != 255].float().mean() > 0.9
+
+
 # ---- labels
 
 

@@ -128,6 +128,69 @@ def test_layer_decay_knows_the_depth_of_every_parameter():
     assert found['backbone.layers.3.attn.relative_position_bias_table']['weight_decay'] == 0.05
 
 
+def mmsegs_own(cfg):
+    """The segmentation that mmseg's MAE recipe is made of, in the sizes of a narrowed recipe of ours."""
+    theirs = Config(dict(model=cfg.model.to_dict())).model
+    arch = cfg.model.backbone.arch
+    theirs.type = 'EncoderDecoder'
+    theirs.backbone = dict(
+        type='mmseg.MAE', img_size=(64, 64), patch_size=16, embed_dims=arch.embed_dims, num_layers=arch.num_layers,
+        num_heads=arch.num_heads, mlp_ratio=arch.feedforward_channels // arch.embed_dims, init_values=1.0,
+        out_indices=[3, 5, 7, 11], norm_cfg=dict(type='LN', eps=1e-6),
+    )  # fmt: skip
+    theirs.decode_head.type, theirs.auxiliary_head.type = 'UPerHead', 'FCNHead'
+    return build(Config(dict(model=theirs.to_dict(), default_scope='mmseg')))
+
+
+def joined_biases(state):
+    """BEiT's biases of queries and values as one; that of the keys shifts all logits of a query alike: zero."""
+    found = {n: v for n, v in state.items() if n.split('.')[-1] not in ('q_bias', 'v_bias')}
+    for name in [n for n in state if n.endswith('q_bias')]:
+        query, stem = state[name], name.removesuffix('q_bias')
+        found[f'{stem}qkv.bias'] = torch.cat([query, torch.zeros_like(query), state[f'{stem}v_bias']])
+    return found
+
+
+def test_model_loss_and_groups_are_those_of_mmsegs_mae_recipe():
+    """Its own backbone, heads and constructor, with relative positions and layer scales off their start, in fp64."""
+    cfg = narrow(load('seg/upernet_vitb_160k'))
+    cfg.model.backbone.drop_path_rate = 0.0
+    cfg.model.decode_head.dropout_ratio = cfg.model.auxiliary_head.dropout_ratio = 0.0
+    ours, theirs = build(cfg).double(), mmsegs_own(cfg).double()
+    torch.manual_seed(0)
+    state = {n: torch.randn_like(v) * 0.1 if v.is_floating_point() else v for n, v in ours.state_dict().items()}
+    state = {n: v.abs() + 0.1 if n.endswith('running_var') else v for n, v in state.items()}
+    ours.load_state_dict(state)
+    theirs.load_state_dict(joined_biases(state))
+    batch = batch_for(cfg, (64, 64), 2)
+    losses, gradients = [], []
+    for model in (ours, theirs):
+        data = model.data_preprocessor(batch, True)
+        loss, _ = model.parse_losses(model(data['inputs'].double(), data['data_samples'], mode='loss'))
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    wanted = joined_biases(gradients[0])
+    for name, gradient in gradients[1].items():
+        # a bias in front of a BatchNorm has no gradient but for rounding
+        torch.testing.assert_close(wanted[name], gradient, rtol=1e-9, atol=1e-13, msg=name)
+    groups = []
+    for model, constructor, options in (
+        (ours, cfg.optim_wrapper.constructor, cfg.optim_wrapper.paramwise_cfg),
+        (theirs, 'LayerDecayOptimizerConstructor', dict(num_layers=12, layer_decay_rate=0.65)),
+    ):
+        optimizer = dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
+        wrapper = dict(type='OptimWrapper', optimizer=optimizer, constructor=constructor, paramwise_cfg=options)
+        names = {id(p): n for n, p in model.named_parameters()}
+        made = build_optim_wrapper(model, wrapper).optimizer.param_groups
+        groups.append({names[id(p)]: (g['lr'], g['weight_decay']) for g in made for p in g['params']})
+    free = {'backbone.pos_embed', 'backbone.cls_token'}  # exempt here; there by names that do not match
+    for name, (rate, decay) in groups[1].items():
+        name = name.replace('qkv.bias', 'q_bias')
+        assert groups[0][name] == (pytest.approx(rate), 0.0 if name in free else decay), name
+
+
 def test_heads_must_agree_about_the_classes():
     cfg = narrow(load('seg/upernet_vitb_160k'))
     cfg.model.decode_head.num_classes = 7

@@ -198,7 +198,6 @@ def require(configs: dict[str, Config]) -> None:
     lost: dict[str, list[str]] = {}
     for stage, config in configs.items():
         try:
-            guard.check_extra(config)
             guard.check_data_roots(config)
             # Weeks of pretraining may lie before the stage that would find it.
             annotations.check_annotations(copy.deepcopy(config))

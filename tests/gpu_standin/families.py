@@ -20,9 +20,19 @@ class Family:
     def detects(self) -> bool:
         return self.recipe.startswith('coco/')
 
+    @property
+    def segments(self) -> bool:
+        return self.recipe.startswith('seg/')
+
 
 ONE_EPOCH = {'train_cfg.max_epochs': 1}
 TWICE = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 1}
+SEGMENTS = {
+    'train_cfg.max_iters': 4,
+    'train_cfg.val_interval': 4,
+    'param_scheduler.0.end': 1,
+    'param_scheduler.1.begin': 1,
+}
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
 WATCHED = """custom_hooks = [
     dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
@@ -47,6 +57,9 @@ FAMILIES = {
     ),
     'mask-rcnn-swin': Family('coco/mask_rcnn_swinb_fpn_ms_36e', ONE_EPOCH, start='simmim/simmim_swinb_800e'),
     'mask-rcnn-hivit': Family('coco/mask_rcnn_hivitb_fpn_ms_36e', ONE_EPOCH, start='emae/emae_hivitb_300e'),
+    'segment': Family('seg/upernet_vitb_160k', SEGMENTS, start=ENCODER),
+    'segment-ibot': Family('seg/upernet_vits_ibot_160k', SEGMENTS, start='mae/mae_vits_300e'),
+    'segment-linear': Family('seg/linear_vitb_160k', SEGMENTS, start=ENCODER),
     'emae-hivit': Family('emae/emae_hivitb_300e', ONE_EPOCH),
     'emae-progressive': Family('emae/emae_vitb_800e_progressive', {'train_cfg.max_epochs': 4}),
     'emae-compiled': Family(ENCODER, ONE_EPOCH, ('--compile',)),

@@ -48,10 +48,15 @@ def segmentation_text(encoder: Encoder, masks: MaskSet, channels: int, stats, gp
             if channels == 3 or step.type != 'PhotoMetricDistortion'  # colours
         ]
         dataset = dict(
-            type='mim_mm.MaskPairs', data_root=masks.root, ann_file=f'{HERE}/masks_{part}.txt',
-            data_prefix=dict(img_path='images', seg_map_path=masks.train[0][1].split('/')[0]), metainfo=Code('metainfo'), pipeline=Code(name),
-        )  # fmt: skip
-        settings[f'{part}_dataloader'] = dict(dataset=dict(_delete_=True, **dataset, test_mode=part == 'val'))
+            type='mim_mm.MaskPairs',
+            data_root=masks.root,
+            ann_file=f'{HERE}/masks_{part}.txt',
+            data_prefix=dict(img_path='images', seg_map_path=masks.train[0][1].split('/')[0]),
+            metainfo=Code('metainfo'),
+            pipeline=Code(name),
+            test_mode=part == 'val',
+        )
+        settings[f'{part}_dataloader'] = dict(dataset=dict(_delete_=True, **dataset))
     settings['train_dataloader']['batch_size'] = batch
     settings['test_dataloader'] = Code('val_dataloader')
     settings.update(_duration(recipe, count, batch * gpus))

@@ -38,10 +38,10 @@ def make_images(folder: Path) -> None:
             draw(folder / 'classes' / part / f'class{i % 2}' / f'{i}.jpg', 240, 320)
     for part, count in (('training', 4), ('validation', 2)):
         for i in range(count):
-            draw(folder / 'ade20k' / 'images' / part / f'{i}.jpg', 300, 400)
+            draw(folder / 'ade20k' / 'images' / part / f'{i}.jpg', 400, 400)
             labels = folder / 'ade20k' / 'annotations' / part / f'{i}.png'
             labels.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draws.integers(0, 151, (300, 400), dtype=np.uint8)).save(labels)
+            Image.fromarray(draws.integers(0, 151, (400, 400), dtype=np.uint8)).save(labels)
     for part, count in (('train2017', 4), ('val2017', 2)):
         for i in range(count):
             draw(folder / 'coco' / part / f'{i}.jpg', 480, 640)

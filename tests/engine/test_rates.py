@@ -278,7 +278,7 @@ def expected_way(path):
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'
     fine = path.parent.name == 'finetune'
-    if not fine and path.parent.name != 'linear' and re.search('cmae|bootmae|ibot|dino|attmask', name):
+    if not fine and path.parent.name not in ('linear', 'seg') and re.search('cmae|bootmae|ibot|dino|attmask', name):
         return 'beit'
     words = ('beit', 'cae', 'cmae', 'bootmae', 'ibot', 'vits_finetune_200e')
     return 'beit' if fine and any(k in name for k in words) else 'mae'

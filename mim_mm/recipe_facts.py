@@ -173,13 +173,15 @@ def downstream(config: Mapping) -> dict[str, Any]:
     """Duration, batch, resolution and head of a downstream config.
 
     ``head`` for classifiers: what is pooled, and the norm before the linear layer (``cls + BN``), or the kind of probe;
-    for detectors the pyramid (``fpn`` or ``simple pyramid``).
+    for detectors the pyramid (``fpn`` or ``simple pyramid``); for segmentation ``UperNet`` or ``linear``.
     """
     model = config.get('model') or {}
     backbone, neck = model.get('backbone') or {}, model.get('neck') or {}
     neck_type = type_name(neck)
     if model.get('roi_head'):
         head = {'SimplePyramid': 'simple pyramid', 'DeconvPyramid': 'fpn', 'FPN': 'fpn'}.get(neck_type)
+    elif model.get('decode_head'):
+        head = 'UperNet' if type_name(model['decode_head']).endswith('UPerHead') else 'linear'
     elif type_name(model) == 'MultiProbe':
         head = 'many heads at once'
     elif neck_type in NECK_HEADS:

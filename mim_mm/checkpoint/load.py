@@ -44,6 +44,7 @@ __all__ = [
 
 # At this minimum, the default, and above every parameter must be filled; a lower one says that a part is meant.
 WHOLE = 0.95
+LAYER_SCALE = re.compile(r'(^|\.)gamma_?[12](\.weight)?$')
 _FINAL_NORM = 'final norm, absent from a pretraining without it'
 # (pattern, why a pretraining checkpoint legitimately lacks it). Only keys that the file lacks are judged by it.
 BY_DESIGN = (
@@ -232,6 +233,8 @@ def _match(
         is_parameter = name in report.sizes
         if name not in state:
             reason = next((why for pattern, why in BY_DESIGN if pattern.search(name)), None)
+            if is_parameter and LAYER_SCALE.search(name) and bool((target == 1).all()):
+                reason = 'layer scale, starts at one and changes nothing'
             if is_parameter and name == 'pos_embed' and is_relative(state):
                 reason = 'absolute positions, which this pretraining lacks, start at zero'
             if reason == _FINAL_NORM and pooled:

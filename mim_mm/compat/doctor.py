@@ -42,6 +42,7 @@ IMAGENET_LAYOUT = 'train/<class>/*.JPEG and val/<class>/*.JPEG'
 COCO_LAYOUT = (
     'annotations/instances_train2017.json, annotations/instances_val2017.json, train2017/*.jpg and val2017/*.jpg'
 )
+ADE20K_LAYOUT = 'images/{training,validation}/*.jpg and annotations/{training,validation}/*.png'
 GIB = 2**30
 
 
@@ -97,7 +98,17 @@ def check_packages():
             )
         else:
             yield Finding('versions', module, Status.OK, f'{version} ({name})')
+    yield _check_segmentation()
     yield from _check_imports()
+
+
+def _check_segmentation():
+    """The extra ``[seg]``, which only the recipes of configs/seg need."""
+    name, version = _distribution(('onedl-mmsegmentation', 'mmsegmentation'))
+    if version is None:
+        fix = "pip install 'mim_mm[seg]', for configs/seg alone"
+        return Finding('versions', 'mmseg', Status.WARNING, 'not installed; segmentation needs it', fix)
+    return Finding('versions', 'mmseg', Status.OK, f'{version} ({name})')
 
 
 def _check_imports():
@@ -256,9 +267,22 @@ def check_coco(root):
     return Finding('data', 'coco', Status.OK, str(root))
 
 
+def check_ade20k(root):
+    if not root.is_dir():
+        fix = f'lay it out as {root}/{{images,annotations}}, link it there, or export ADE20K_ROOT=/path/to/it'
+        return Finding('data', 'ade20k', Status.WARNING, f'{root} does not exist', fix)
+    parts = [f'{top}/{part}' for top in ('images', 'annotations') for part in ('training', 'validation')]
+    missing = [part for part in parts if not (root / part).is_dir()]
+    if missing:
+        value = f'{root}: no {", ".join(missing)}'
+        return Finding('data', 'ade20k', Status.WARNING, value, f'the layout is {ADE20K_LAYOUT}')
+    return Finding('data', 'ade20k', Status.OK, str(root))
+
+
 def check_data():
     yield check_imagenet(Path(os.environ.get('IMAGENET_ROOT') or 'data/imagenet'))
     yield check_coco(Path(os.environ.get('COCO_ROOT') or 'data/coco'))
+    yield check_ade20k(Path(os.environ.get('ADE20K_ROOT') or 'data/ade20k'))
 
 
 def examine():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mim_mm.cost.inputs import first_view, read_batch
 from mim_mm.cost.progressive import mean_work, spans_of
-from mim_mm.cost.recipe import bare, detector_size, has_autocast, pair, pipeline_of
+from mim_mm.cost.recipe import backbone_size, bare, detector_size, has_autocast, pair, pipeline_of
 from mim_mm.cost.work import ModuleCost, Work
 
 if TYPE_CHECKING:
@@ -96,6 +96,12 @@ def _count(cfg: Mapping, size: tuple[int, int] | None) -> Work:
             size = size or detector_size(cfg)
             rois, run = _detector_step(model, size)
             notes = (f'{rois} RoIs an image; RoIAlign, NMS, assignment and losses are not counted',) if rois else ()
+        elif is_segmentor(model):
+            size = size or backbone_size(cfg, 512)
+            run, notes = (
+                _segmentor_step(model, size),
+                ('enlarging the scores to the image, and the loss, are not counted',),
+            )
         else:
             batch, notes = read_batch(cfg, size, BATCH)
             size = first_view(batch['inputs']).shape[-2:]
@@ -213,6 +219,21 @@ def _detector_step(model: nn.Module, size: tuple[int, int]) -> tuple[int, Callab
     return drawn, run
 
 
+def is_segmentor(model: nn.Module) -> bool:
+    return hasattr(model, 'extract_feat') and hasattr(model, 'decode_head')
+
+
+def _segmentor_step(model: nn.Module, size: tuple[int, int]) -> Callable[[], Any]:
+    """Encoder, neck and the heads of a segmentation model as a function that returns a loss."""
+    import torch
+
+    def run():
+        maps = model.extract_feat(torch.empty(BATCH, 3, *size))
+        return sum(head(maps).float().sum() for head in model.heads().values())
+
+    return run
+
+
 def _side(extractor: nn.Module) -> tuple[int, int]:
     return pair(extractor.roi_layers[0].output_size)
 
@@ -269,9 +290,11 @@ def _draw_masks(model: nn.Module) -> DrawnMasks | None:
 
 
 def kind_of(model: nn.Module) -> str:
-    """pretrain, linear, probe, finetune or coco."""
+    """pretrain, linear, probe, finetune, coco, seg or seg_linear."""
     if is_detector(model):
         return 'coco'
+    if is_segmentor(model):
+        return 'seg' if any(p.requires_grad for p in model.backbone.parameters()) else 'seg_linear'
     head = getattr(model, 'head', None)
     if hasattr(model, 'masker') or not hasattr(model, 'predict') or head is None:
         return 'pretrain'
@@ -315,7 +338,8 @@ def _describe(model: nn.Module, kind: str, size: tuple[int, int], drawn: DrawnMa
         masks = getattr(getattr(model, 'roi_head', None), 'with_mask', False)
         return f'{"Mask R-CNN" if masks else type(model).__name__} {net} {size[0]}x{size[1]}px'
     if kind != 'pretrain':
-        return f'{dict(linear="linear probe", probe="quick probe", finetune="fine-tune")[kind]} {net} {sides}'
+        names = dict(linear='linear probe', probe='quick probe', finetune='fine-tune', seg='UperNet')
+        return f'{names.get(kind, "linear segmentation")} {net} {sides}'
     words, decoder = [type(model).__name__, net, sides], getattr(model, 'decoder', None)
     if decoder is not None and drawn is not None:
         one = drawn.counts[0]

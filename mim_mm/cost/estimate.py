@@ -17,18 +17,19 @@ from mim_mm.cost.work import Work
 
 # Share of the GPU's peak that training reaches, where nothing was measured. pretrain: DailyMAE's 18 h on 8 A100 are
 # 37 %, a roofline of eager and compiled ViT-B on an H100 gives 38 to 48 %; the others are guesses below it.
-MFU = dict(pretrain=0.40, linear=0.40, probe=0.40, finetune=0.35, coco=0.25)
+MFU = dict(pretrain=0.40, linear=0.40, probe=0.40, finetune=0.35, coco=0.25, seg=0.25, seg_linear=0.35)
 # Images a second and CPU core, of full-size ImageNet JPEGs on one Xeon core. Measured (docs/results/input_pipeline.md):
 # the recipes' fused crop from wheels alone (511 to 539), with RandAugment behind it (307 to 322), and mmpretrain's
-# pipelines (254 to 272, 207). Two crops for a tokenizer and 1024-px scale jitter with masks are guesses.
-LOADER = dict(pretrain=260.0, linear=260.0, probe=260.0, finetune=200.0, coco=20.0)
+# pipelines (254 to 272, 207). Two crops for a tokenizer, 1024-px scale jitter with masks and segmentation are guesses.
+LOADER = dict(pretrain=260.0, linear=260.0, probe=260.0, finetune=200.0, coco=20.0, seg=40.0, seg_linear=40.0)
 FUSED = dict(pretrain=520.0, linear=520.0, probe=520.0, finetune=310.0)
 TWO_VIEWS = 120.0
 # Seconds of one core for the colours of a view of 224 px, by its area: of docs/speed.md's 110 (one such view behind a
 # crop of 256 px) and 33 images/s (2 of 224 px, 8 of 96 px) on one Xeon core this makes 98 and 33.
 COLOURS_S = 8.3e-3
-# ImageNet-1k train, val; COCO train2017 images with annotations, val2017.
-IMAGES = dict(imagenet=(1281167, 50000), coco=(117266, 5000))
+# ImageNet-1k train, val; COCO train2017 images with annotations, val2017; ADE20K.
+IMAGES = dict(imagenet=(1281167, 50000), coco=(117266, 5000), ade20k=(20210, 2000))
+DATA = dict(coco='coco', seg='ade20k', seg_linear='ade20k')  # kind -> whose images; else ImageNet's
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class StageEstimate:
 
 def schedule(cfg: Mapping, kind: str, batch: int, images: Mapping[str, int]) -> tuple[int, int, float, int]:
     """(iterations, images trained on, epochs, images evaluated) with ``batch`` images on all GPUs together."""
-    name = 'coco' if kind == 'coco' else 'imagenet'
+    name = DATA.get(kind, 'imagenet')
     train, val = images.get(name, IMAGES[name][0]), IMAGES[name][1]
     loop = cfg['train_cfg']
     if loop.get('max_iters'):
@@ -186,7 +187,7 @@ def estimate_stage(
 
 def _guessed_size(cfg: Mapping, kind: str, conditions: Conditions) -> tuple[str, ...]:
     """Says so where epochs are counted on a data set that may not be the usual one."""
-    name = 'coco' if kind == 'coco' else 'imagenet'
+    name = DATA.get(kind, 'imagenet')
     dataset = cfg['train_dataloader'].get('dataset') or {}
     root = str(dataset.get('data_root') or '')
     if cfg['train_cfg'].get('max_iters') or name in conditions.images or name in root.lower():

@@ -41,7 +41,7 @@ class Work:
         model: short description; measurements are looked up by it.
         parts: in the order in which an image meets them.
         size: height and width of an input image.
-        kind: pretrain, linear, probe, finetune or coco.
+        kind: pretrain, linear, probe, finetune, coco, seg or seg_linear.
         half: whether it computes in 16 bits (autocast).
         derived: bytes that follow from weights alone and are kept for the backward pass whatever the batch: weights
             cast to 16 bits, tables of positions.

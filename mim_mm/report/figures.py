@@ -14,12 +14,15 @@ from mim_mm.report.collect import Chain, Run, read_scalars  # noqa: E402
 __all__ = ['draw_curves', 'save_figure', 'style']
 
 ARM_COLOURS = ('#2457c5', '#d9730d', '#2f855a', '#8b3fb8', '#667085')
-KIND_TITLES = {'probe': 'Quick probe', 'linear': 'Linear probe', 'finetune': 'Fine-tuning', 'coco': 'Mask R-CNN'}
+KIND_TITLES = {'probe': 'Quick probe', 'linear': 'Linear probe', 'finetune': 'Fine-tuning', 'coco': 'Mask R-CNN',
+               'seg': 'UperNet', 'seg_linear': 'Linear segmentation'}  # fmt: skip
 KIND_METRICS = {
     'probe': (('accuracy/top1', 'top-1 (%)', '-'),),
     'linear': (('accuracy/top1', 'top-1 (%)', '-'),),
     'finetune': (('accuracy/top1', 'top-1 (%)', '-'),),
     'coco': (('coco/bbox_mAP', 'box AP', '-'), ('coco/segm_mAP', 'mask AP', '--')),
+    'seg': (('mIoU', 'mIoU (%)', '-'),),
+    'seg_linear': (('mIoU', 'mIoU (%)', '-'),),
 }
 
 
@@ -123,7 +126,7 @@ def downstream_curves(chain: Chain, kind: str, path: Path) -> Path | None:
                     _line(right, scalars[key], text if first else None, color=colour, linestyle=dash)
         left.set(title=f'{KIND_TITLES[kind]}: training loss', xlabel='iteration', ylabel='loss (smoothed; raw behind)')
         if right:
-            metric = 'AP' if kind == 'coco' else 'top-1 (%)'
+            metric = 'AP' if kind == 'coco' else KIND_METRICS[kind][0][1]
             right.set(title='Validation', xlabel='epoch or iteration, as logged', ylabel=metric)
             right.margins(y=0.15)
         for axis in axes[0]:

@@ -33,6 +33,7 @@ __all__ = ['build_blocks', 'write_report']
 CAPTIONS = {
     'reconstruction': 'Original, what each part sees, what each part makes of the rest, and where the parts disagree.',
     'detections': 'Held-out scenes: what the detector finds, and the truth.',
+    'segments': 'Held-out images: the image, the predicted classes, and the truth (black: not labelled).',
 }
 
 

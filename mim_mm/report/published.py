@@ -2,7 +2,7 @@
 
 ``published_results.csv`` (package data) has one number a row: source, table, method, mask_variant, backbone,
 pretrain_data, pretrain_epochs, metric, value, in per cent. Metrics are ``linear_top1``, ``finetune_top1``,
-``bbox_mAP``, ``bbox_mAP_50`` and so on.
+``bbox_mAP``, ``bbox_mAP_50`` and so on; ``mIoU`` is that of UperNet, ``linear_mIoU`` that of a linear layer.
 
 How a number was measured stands in epochs, batch, resolution, head, protocol and test_data, with its source in
 protocol_source. An empty field means that our sources do not state it for this very number (a protocol recalled from
@@ -17,15 +17,28 @@ from __future__ import annotations
 import csv
 from importlib import resources
 
-__all__ = ['beside', 'doubtful', 'known_data', 'load_published', 'matching_rows', 'protocol_differences']
+__all__ = [
+    'beside',
+    'doubtful',
+    'known_data',
+    'load_published',
+    'matching_rows',
+    'protocol_differences',
+    'segmentation_rows',
+]
 
 SOURCES = {
     'emae_tpami24': "EMAE (TPAMI 2024), figures as printed in the authors' slides",
     'sbam_eccv24': 'SBAM (ECCV 2024)',
+    'mae_cvpr22': 'MAE (CVPR 2022)',
+    'ibot_iclr22': 'iBOT (ICLR 2022)',
+    'bootmae_eccv22': 'BootMAE (ECCV 2022), its release',
+    'cae_ijcv23': 'CAE (IJCV 2023)',
 }
 _MAIN = ('imagenet', 'coco_maskrcnn_fpn')  # of all methods
 _TABLES = (*_MAIN, 'mask_ratio_vs_k')
 _OWN = (*_TABLES, 'sbam_on_baselines')  # in which a method is looked for; the others are ablations and costs
+_SEGMENTATION = 'ade20k'
 _DOUBTFUL = 'metric doubtful'
 
 
@@ -88,6 +101,19 @@ def matching_rows(recipe: dict | None) -> list[dict]:
     return entries + sorted(_entries(others), key=lambda entry: entry['method'] != 'Supervised')
 
 
+def segmentation_rows(recipe: dict | None) -> list[dict]:
+    """As :func:`matching_rows`, of the segmentations of ADE20K: the nearest of the same method, then all others."""
+    if not recipe or not recipe.get('method') or not recipe.get('backbone'):
+        return []
+    rows = [row for row in _usable() if row['backbone'] == recipe['backbone'] and row['table'] == _SEGMENTATION]
+    own = [row for row in rows if row['method'] == recipe['method']]
+    nearest = min((_key(row) for row in own), key=lambda key: _distance(recipe, key), default=None)
+    entries = _entries(row for row in own if _key(row) == nearest)
+    for entry in entries:
+        entry.update(own=True, differs=_differences(recipe, entry['rows']))
+    return entries + _entries(row for row in rows if row['method'] != recipe['method'])
+
+
 def _key(row: dict) -> tuple:
     return row['source'], _method(row), row['mask_variant'], row['pretrain_epochs']
 
@@ -140,8 +166,8 @@ FIELDS = {  # column -> how a reader calls it
     'head': 'head',
     'seeds': 'seeds',
 }
-IMAGENET, COCO = 'IN-1k val', 'COCO val2017'
-_COUNTS = {(1281167, 50000): IMAGENET, (118287, 5000): COCO}  # images for training, for the test
+IMAGENET, COCO, ADE20K = 'IN-1k val', 'COCO val2017', 'ADE20K val'
+_COUNTS = {(1281167, 50000): IMAGENET, (118287, 5000): COCO, (20210, 2000): ADE20K}  # images for training, for the test
 EPOCHS_TOLERANCE = 0.02  # iterations x batch / images: detectors pass over images without boxes
 
 
@@ -169,7 +195,7 @@ def known_data(data: dict | None) -> dict:
 
 def wanted_data(metric: str) -> str:
     """The test set that every published number of a metric is for."""
-    return COCO if 'mAP' in metric else IMAGENET
+    return ADE20K if 'mIoU' in metric else COCO if 'mAP' in metric else IMAGENET
 
 
 def beside(metric: str, method: str | None, backbone: str | None, variant=None, epochs=None) -> dict | None:

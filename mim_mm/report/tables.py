@@ -8,7 +8,14 @@ from statistics import mean, stdev
 from mim_mm.recipe_facts import downstream, totals
 from mim_mm.report.collect import Chain, Run
 from mim_mm.report.document import Cell, Table
-from mim_mm.report.published import SOURCES, known_data, matching_rows, protocol_differences, wanted_data
+from mim_mm.report.published import (
+    SOURCES,
+    known_data,
+    matching_rows,
+    protocol_differences,
+    segmentation_rows,
+    wanted_data,
+)
 from mim_mm.report.recipe import pretrainings, resolved
 from mim_mm.runs import superseded
 
@@ -46,9 +53,11 @@ METRICS = (
     Metric('segm_mAP', 'Mask AP', 'coco', 'coco/segm_mAP', 100.0),
     Metric('segm_mAP_50', 'AP50', 'coco', 'coco/segm_mAP_50', 100.0),
     Metric('segm_mAP_75', 'AP75', 'coco', 'coco/segm_mAP_75', 100.0),
+    Metric('mIoU', 'UperNet mIoU', 'seg', 'mIoU', 1.0),
+    Metric('linear_mIoU', 'Linear mIoU', 'seg_linear', 'mIoU', 1.0),
 )
 PASS = 'pass'
-HEADLINE = ('probe_top1', 'linear_top1', 'finetune_top1', 'bbox_mAP', 'segm_mAP')
+HEADLINE = ('probe_top1', 'linear_top1', 'finetune_top1', 'bbox_mAP', 'segm_mAP', 'mIoU', 'linear_mIoU')
 _BY_NAME = {metric.name: metric for metric in METRICS}
 
 
@@ -116,7 +125,8 @@ def published_entries(chain: Chain) -> list[tuple[str | None, dict]]:
     """``(arm, entry)`` of what was published for the pretrainings of a chain, each once, theirs before the others'."""
     found: dict[tuple, tuple] = {}
     for arm, facts in pretrainings(chain):
-        for entry in matching_rows(facts):
+        extra = segmentation_rows(facts) if chain.of('seg') or chain.of('seg_linear') else []
+        for entry in matching_rows(facts) + extra:
             key = entry['label'], entry['source']
             if key not in found or (entry['own'] and not found[key][1]['own']):
                 found[key] = arm, entry

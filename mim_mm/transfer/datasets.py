@@ -207,5 +207,5 @@ def require(configs: dict[str, Config]) -> None:
             lost.setdefault(str(error), []).append(stage)
     if lost:
         lines = [f'  {", ".join(stages)}: {problem}' for problem, stages in lost.items()]
-        hint = 'Folders elsewhere can also be given to the chain: --data-root imagenet=DIR coco=DIR'
+        hint = 'Folders elsewhere can also be given to the chain: --data-root imagenet=DIR coco=DIR ade20k=DIR'
         raise chain_file.ChainError('\n'.join(['data not found or not usable, nothing was started:', *lines, hint]))

@@ -19,7 +19,7 @@ from mim_mm.transfer.words import Action, Kind, Status
 
 LOG_FILE = 'chain.log'
 PROGRESS_FILE = 'progress.json'  # written by mim_mm.ProgressHook
-NEEDS_METRICS = (Kind.PROBE, Kind.LINEAR, Kind.FINETUNE, Kind.COCO)
+NEEDS_METRICS = (Kind.PROBE, Kind.LINEAR, Kind.FINETUNE, Kind.COCO, Kind.SEG, Kind.SEG_LINEAR)
 # What Slurm's warning makes of a training that is not yet listening: as the child of a shell, and of srun.
 SIGNALLED = {code: sign.name for sign in (signal.SIGUSR1, signal.SIGUSR2) for code in (-sign, 128 + sign)}
 

@@ -24,6 +24,8 @@ class Kind(Word):
     LINEAR = 'linear'
     FINETUNE = 'finetune'
     COCO = 'coco'
+    SEG = 'seg'
+    SEG_LINEAR = 'seg_linear'
     REPORT = 'report'
 
 

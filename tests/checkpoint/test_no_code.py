@@ -25,7 +25,7 @@ from mim_mm.checkpoint.read import LoadError
 from mim_mm.engine.fsdp.fsdp_strategy import FSDPStrategy
 from mim_mm.engine.start import launch
 from mim_mm.engine.stop.exact_resume import ResumeError
-from mim_mm.evaluation.pictures.detections import _load_weights
+from mim_mm.evaluation.pictures.detections import load_weights
 from mim_mm.evaluation.pictures.mask_gallery import MaskView
 from mim_mm.evaluation.quality.quality_watch import WatchCall, measure_checkpoint
 
@@ -169,7 +169,7 @@ ENTRIES = {
         'visualize_reconstruction.py', place.pretrain, path, place.images / 'val', '--out', place.work_dir() + '.png'
     ),
     'visualize_masks': lambda place, path: MaskView(place.pretrain, path),
-    'draw_detections': lambda place, path: _load_weights(nn.Linear(1, 1), path),
+    'draw_detections': lambda place, path: load_weights(nn.Linear(1, 1), path),
     'import_weights': lambda place, path: tool('import_weights.py', path, place.work_dir() + '.pth'),
     'export': lambda place, path: tool('export.py', path, '--to', 'timm', '--out', place.work_dir()),
     'init_cfg of a backbone': backbone,

@@ -59,6 +59,7 @@ def test_text_report_and_missing_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('IMAGENET_ROOT', str(tmp_path / 'none'))
     monkeypatch.setenv('COCO_ROOT', '')
+    monkeypatch.setenv('ADE20K_ROOT', str(tmp_path / 'ade'))
     findings = [*doctor.check_python(), *doctor.check_data()]
     lines = doctor.as_text(findings).splitlines()
     assert lines[0] == 'versions' and lines[1].startswith('  ok   python')
@@ -66,7 +67,7 @@ def test_text_report_and_missing_data(tmp_path, monkeypatch):
     assert lines[at].startswith(' warn  imagenet') and 'fix: lay it out as' in lines[at + 1]
     assert 'export IMAGENET_ROOT=' in lines[at + 1]
     assert any('data/coco does not exist' in line for line in lines)
-    assert lines[-1] == 'training can run (2 warnings)' and doctor.can_train(findings)
+    assert lines[-1] == 'training can run (3 warnings)' and doctor.can_train(findings)
 
 
 def test_a_package_that_does_not_import_fails_the_run(tmp_path):

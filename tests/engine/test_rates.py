@@ -282,7 +282,11 @@ def expected_way(path):
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'
     fine = path.parent.name == 'finetune'
-    if not fine and path.parent.name != 'linear' and re.search('cmae|bootmae|ibot|dino|attmask|data2vec', name):
+    if (
+        not fine
+        and path.parent.name not in ('linear', 'seg')
+        and re.search('cmae|bootmae|ibot|dino|attmask|data2vec', name)
+    ):
         return 'beit'
     words = ('beit', 'cae', 'cmae', 'bootmae', 'ibot', 'data2vec', 'vits_finetune_200e')
     return 'beit' if fine and any(k in name for k in words) else 'mae'
@@ -299,7 +303,7 @@ def test_each_recipe_warms_up_as_its_release(path):
             assert scheduler.get('like', 'mae') == expected_way(path)
         else:  # by epoch or at milestones, where nothing is to be added
             assert ROOT.get(scheduler.type) is not None and not scheduler.get('convert_to_iter_based')
-    if 'WarmupLR' in kinds and expected_way(path) != 'timm' and path.parent.name != 'coco':
+    if 'WarmupLR' in kinds and expected_way(path) != 'timm' and path.parent.name not in ('coco', 'seg'):
         # where theirs begin: CMAE's LinearLR, MSN's and I-JEPA's 2e-4 of 1e-3
         wanted = 1e-4 if 'cmae' in path.stem else 0.2 if expected_way(path) == 'msn' else None
         assert schedulers[0].get('start_factor') == wanted, 'from zero'

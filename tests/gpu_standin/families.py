@@ -21,6 +21,10 @@ class Family:
     def detects(self) -> bool:
         return self.recipe.startswith('coco/')
 
+    @property
+    def segments(self) -> bool:
+        return self.recipe.startswith('seg/')
+
 
 # What mmdet reads of 2 images: numbers of boxes that decide shapes. It does not grow with the number of objects.
 DETECTING = 110
@@ -30,6 +34,11 @@ ONE_EPOCH = {'train_cfg.max_epochs': 1}
 GUIDED = ONE_EPOCH | {'model.masker.random_epochs': 0}  # past the warm-up of random masks
 TWICE = {'train_cfg.max_epochs': 2, 'default_hooks.checkpoint.interval': 1}
 READS_BACKBONE = {'custom_hooks.0.prefix': 'backbone.'}
+# mmseg's sliding windows assert on a number from the device, which means nothing here: square images, whole.
+SEGMENTS = {
+    'train_cfg.max_iters': 4, 'train_cfg.val_interval': 4, 'param_scheduler.0.end': 1, 'param_scheduler.1.begin': 1,
+    'model.test_cfg.mode': 'whole',
+}  # fmt: skip
 CLASSES = {'model.head.num_classes': 2, 'val_evaluator.topk': 1}
 WATCHED = """custom_hooks = [
     dict(type='mim_mm.QualityHook', data={root!r}, max_train_per_class=4, max_val_per_class=2, batch_size=8, workers=0),
@@ -60,6 +69,9 @@ FAMILIES = {
     'mask-rcnn-hivit': Family(
         'coco/mask_rcnn_hivitb_fpn_ms_36e', ONE_EPOCH, start='emae/emae_hivitb_300e', waits=DETECTING
     ),
+    'segment': Family('seg/upernet_vitb_160k', SEGMENTS, start=ENCODER),
+    'segment-ibot': Family('seg/upernet_vits_ibot_160k', SEGMENTS, start='mae/mae_vits_300e'),
+    'segment-linear': Family('seg/linear_vitb_160k', SEGMENTS, start=ENCODER),
     'emae-hivit': Family('emae/emae_hivitb_300e', ONE_EPOCH),
     'emae-progressive': Family('emae/emae_vitb_800e_progressive', {'train_cfg.max_epochs': 4}),
     'emae-compiled': Family(ENCODER, ONE_EPOCH, ('--compile',)),

@@ -38,6 +38,12 @@ def make_images(folder: Path) -> None:
     for part, count in (('train', 8), ('val', 3)):
         for i in range(2 * count):
             draw(folder / 'classes' / part / f'class{i % 2}' / f'{i}.jpg', 240, 320)
+    for part, count in (('training', 8), ('validation', 2)):
+        for i in range(count):
+            draw(folder / 'ade20k' / 'images' / part / f'{i}.jpg', 400, 400)
+            labels = folder / 'ade20k' / 'annotations' / part / f'{i}.png'
+            labels.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draws.integers(0, 151, (400, 400), dtype=np.uint8)).save(labels)
     for part, count in (('train2017', 8), ('val2017', 2)):
         for i in range(count):
             draw(folder / 'coco' / part / f'{i}.jpg', 480, 640)
@@ -84,7 +90,7 @@ def words_of(name: str, folder: Path) -> list[str]:
     family, work = FAMILIES[name], folder / name
     cfg = recipe(family.recipe)
     options = {
-        'train_dataloader.batch_size': 2 if family.detects else 4,
+        'train_dataloader.batch_size': 2 if family.detects or family.segments else 4,
         'train_dataloader.num_workers': 1,
         'default_hooks.logger.interval': ITERATIONS,
         'default_hooks.finite.interval': 1,
@@ -94,7 +100,7 @@ def words_of(name: str, folder: Path) -> list[str]:
     }
     if cfg.get('val_dataloader'):
         options |= {'val_dataloader.num_workers': 1, 'val_dataloader.persistent_workers': False}
-        options |= {} if family.detects else {'val_dataloader.batch_size': 4}
+        options |= {} if family.detects or family.segments else {'val_dataloader.batch_size': 4}
     options |= family.options
     if family.start:
         encoder = recipe(family.start).model.backbone
@@ -102,7 +108,8 @@ def words_of(name: str, folder: Path) -> list[str]:
     if 'tokenizer' in cfg.model:
         options['model.tokenizer_checkpoint'] = str(make_weights(cfg.model.tokenizer, work / 'tokenizer.pth'))
     images = folder / 'images'
-    root = str(images / 'coco') + '/' if family.detects else str(images / 'classes')
+    root = str(images / ('ade20k' if family.segments else 'classes'))
+    root = str(images / 'coco') + '/' if family.detects else root
     words = [str(_config(family, work, root)), '--data-root', root, '--work-dir', str(work)]
     return [*words, *family.words, '--cfg-options', *(f'{key}={value}' for key, value in options.items())]
 

@@ -6,6 +6,7 @@ kind stops with the place where it has to be added.
 
 import contextlib
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import built_recipes
@@ -21,13 +22,13 @@ from mmpretrain.structures import DataSample
 
 from mim_mm.registry import MODELS
 
-FOLDERS = ('linear', 'finetune', 'coco')
+FOLDERS = ('linear', 'finetune', 'coco', *(['seg'] if find_spec('mmseg') else []))  # mmseg is an extra
 GB = 2**30
 NARROW = 32
 # Width of the pyramid's stages; what else a family calls its sizes is derived.
 STAGED = {'SwinTransformer': ('embed_dims', 8), 'ConvNeXt': ('channels', 8), 'HiViTMaps': ('embed_dims', 8)}
-PLAIN = {'VisionTransformer', 'BEiTViT', 'WindowedViT', 'MoCoV3ViT'}
-WIDTHS = {'in_channels', 'input_features', 'in_features', 'embed_dims', 'channels'}
+PLAIN = {'VisionTransformer', 'BEiTViT', 'WindowedViT', 'MoCoV3ViT', 'NormedMaps'}
+WIDTHS = {'in_channels', 'input_features', 'in_features', 'embed_dims', 'embed_dim', 'channels'}
 
 
 def downstream() -> list[str]:
@@ -51,6 +52,10 @@ def kind_of(backbone: dict) -> str:
 
 def is_detector(cfg: Config) -> bool:
     return 'roi_head' in cfg.model
+
+
+def is_segmentor(cfg: Config) -> bool:
+    return 'decode_head' in cfg.model
 
 
 def full_arch(backbone: dict) -> dict:
@@ -84,9 +89,15 @@ def narrow(cfg: Config) -> Config:
         )
     backbone.arch = arch
     backbone.pop('_scope_', None)
-    above = [cfg.model.get('neck')] if is_detector(cfg) else [cfg.model.get(k) for k in ('neck', 'head')]
+    above = [cfg.model.get('neck')]
+    if not is_detector(cfg):
+        above += [cfg.model.get(k) for k in ('head', 'decode_head', 'auxiliary_head')]
     for part in above:
         _divide(part, factor, heads=not is_detector(cfg))
+    if is_segmentor(cfg):
+        backbone.img_size = 64
+        cfg.model.data_preprocessor.update(size=(64, 64), test_cfg=dict(size=(64, 64)))
+        cfg.model.test_cfg.update(crop_size=(64, 64), stride=(42, 42))
     if is_detector(cfg):
         _narrow_heads(cfg.model)
         if cfg.model.data_preprocessor.get('pad_size_divisor', 32) > 128:
@@ -166,12 +177,26 @@ def batch_for(cfg: Config, size: tuple[int, int], count: int) -> dict:
     images = [torch.randint(0, 256, (3, height, width), generator=rng, dtype=torch.uint8) for _ in range(count)]
     if is_detector(cfg):
         return dict(inputs=images, data_samples=[_annotated(height, width) for _ in images])
+    if is_segmentor(cfg):
+        return dict(inputs=images, data_samples=[_labelled(height, width) for _ in images])
     if 'tokenizer' in cfg.model:
         second = [torch.randint(0, 256, (3, height // 2, width // 2), generator=rng, dtype=torch.uint8) for _ in images]
         return dict(inputs=[torch.stack(images), torch.stack(second)], data_samples=None)
     if 'masker' in cfg.model:
         return dict(inputs=torch.stack(images))
     return dict(inputs=images, data_samples=[DataSample().set_gt_label(i % 3) for i in range(count)])
+
+
+def _labelled(height: int, width: int):
+    """An image whose left third is of one class, whose right half of another, and the rest not labelled."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    labels = torch.full((1, height, width), 255)
+    labels[..., : width // 3], labels[..., width // 2 :] = 0, 1
+    sample = SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)))
+    sample.gt_sem_seg = PixelData(data=labels)
+    return sample
 
 
 def _annotated(height: int, width: int):

@@ -14,7 +14,7 @@ from mim_mm.report.comparison_published import encoder_blocks, encoder_facts, pu
 from mim_mm.report.figures_compare import draw_comparison, panel_points
 from mim_mm.report.intervals import paired, spread, verdict
 from mim_mm.report.page import write_report
-from mim_mm.report.published import beside, known_data, load_published
+from mim_mm.report.published import beside, known_data, load_published, matching_rows, segmentation_rows
 
 IMAGENET = {'train': dict(files=1281167, bytes=1, sha256='a' * 64), 'val': dict(files=50000, bytes=1, sha256='b' * 64)}
 DIGITS = {'train': dict(files=1200, bytes=1, sha256='c' * 64), 'val': dict(files=360, bytes=1, sha256='d' * 64)}
@@ -293,6 +293,23 @@ def test_nearest_row():
     assert beside('linear_top1', 'EMAE', 'ViT-B/16', 'parallel K=4', 300)['value'] == '68.2'  # the main table's
     assert beside('bbox_mAP', 'supervised', 'ViT-B/16')['value'] == '47.9'
     assert beside('linear_top1', 'MAE', 'ViT-S/16') is None
+    assert beside('mIoU', 'BootMAE', 'ViT-B/16')['value'] == '49.1'
+    assert (
+        beside('linear_mIoU', 'iBOT', 'ViT-B/16')['head'] == 'linear'
+        and beside('linear_mIoU', 'MAE', 'ViT-B/16') is None
+    )
+
+
+def test_rows_of_segmentation():
+    """The method's own first, the others behind it; beside a chain that segments, and no other."""
+    found = segmentation_rows(dict(method='MAE', backbone='ViT-B/16', epochs=800, mask_variant='random r=3/4'))
+    assert [(e['method'], e['values'], e['own']) for e in found][0] == ('MAE', dict(mIoU=48.1), True)
+    assert found[0]['differs'] == ['pretraining epochs: 800 here, 1600 published']
+    ibot = next(e for e in found if e['method'] == 'iBOT')
+    assert ibot['values'] == dict(mIoU=50.0, linear_mIoU=38.3) and not ibot['own']
+    assert segmentation_rows(dict(method='EMAE', backbone='ViT-B/16'))[0]['own'] is False
+    ours = matching_rows(dict(method='MAE', backbone='ViT-B/16', epochs=1600))
+    assert not any('mIoU' in name for entry in ours for name in entry['values'])
 
 
 def test_known_data():

@@ -118,9 +118,12 @@ def test_shipped_chains_read_and_pass_on_the_encoder(path):
     assert chain.name == path.stem and chain.work_dir == Path('work_dirs') / path.stem
     kinds = {'pretrain', 'probe', 'linear', 'finetune', 'coco', 'report'}
     # CIFAR-10 has no boxes; of BootMAE's BEiT-like encoder there is what its release evaluates.
+    if path.stem.startswith('seg'):
+        pytest.importorskip('mmseg', reason='the extra [seg]')
+        kinds = {'pretrain', 'seg', 'seg_linear', 'report'}
     lacks = {'coco'} if path.stem == 'evidence' else {'coco', 'probe'} if 'bootmae' in path.stem else set()
     assert {s.kind for s in chain.stages} == kinds - lacks
-    if '_vitb_' in path.stem and not lacks:
+    if '_vitb_' in path.stem and not lacks and 'coco' in kinds:
         assert [s.kind for s in chain.stages] == ['pretrain', 'probe', 'linear', 'finetune', 'coco', 'report']
         assert [s.init for s in chain.stages] == [None, *['pretrain'] * 4, None]
         assert {s.arm for s in chain.stages[:-1]} == {path.stem.split('_vit')[0]}

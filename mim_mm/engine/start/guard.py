@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +41,7 @@ _DEFAULT_HOOKS = {'runtime_info', 'timer', 'logger', 'param_scheduler', 'checkpo
 _LAYOUTS = {
     'imagenet': 'expected {root}/train/<class>/*.JPEG and {root}/val/<class>/*.JPEG',
     'coco': 'expected {root}/annotations/instances_{{train,val}}2017.json, {root}/train2017/ and {root}/val2017/',
+    'ade20k': 'expected {root}/{{images,annotations}}/{{training,validation}}/*',
     'demo': 'make it with python tools/make_demo_data.py',
 }
 
@@ -82,9 +84,23 @@ def check_config(cfg: Config) -> None:
             f"strategy={cfg.strategy.get('type')} is set, but mmengine's Runner does not read it: add "
             "runner_type='mim_mm.ShardedRunner' (or inherit from configs/_base_/fsdp.py)"
         )
+    check_extra(cfg)
     check_keys(cfg)
     check_ranges(cfg)
     check_relations(cfg)
+
+
+def check_extra(cfg: Mapping) -> None:
+    """Stop where a config is for mmsegmentation, which is an extra, and that is not installed.
+
+    Raises:
+        ConfigError: with the command that installs it.
+    """
+    if cfg.get('default_scope') == 'mmseg' and find_spec('mmseg') is None:
+        raise ConfigError(
+            "this is a segmentation recipe, and mmsegmentation is not installed: pip install 'mim_mm[seg]', or "
+            'pip install -c constraints.txt onedl-mmsegmentation (no compiler)'
+        )
 
 
 # Variables that OpenMMLab configs keep at the top level and that happen to lie near a known key.
@@ -167,6 +183,7 @@ def check_data_roots(cfg: Config) -> None:
         if not root:
             continue
         kind = 'coco' if str(dataset.get('ann_file', '')).endswith('.json') else 'imagenet'
+        kind = 'ade20k' if type_name(dataset) == 'ADE20KDataset' else kind
         layout = _LAYOUTS['demo' if 'demo' in Path(root).parts else kind].format(root=root)
         if not os.path.isdir(root):
             raise ConfigError(

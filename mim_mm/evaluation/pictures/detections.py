@@ -12,10 +12,15 @@ from mmengine.registry import init_default_scope
 from mim_mm.checkpoint.read import LoadError, read_checkpoint
 from mim_mm.data.decode import read_image
 
-__all__ = ['detect_scenes']
+__all__ = ['choose_images', 'detect_scenes', 'load_weights']
 
 
-def _choose(dataset, files: list, limit: int) -> list[int]:
+def choose_images(dataset, files: list, limit: int) -> list[int]:
+    """Places in a test set of ``files`` (names), or its first ``limit``.
+
+    Raises:
+        ValueError: a file is not in it.
+    """
     names = [Path(dataset.get_data_info(i)['img_path']).name for i in range(len(dataset))]
     if not files:
         return list(range(min(limit, len(names))))
@@ -28,7 +33,12 @@ def _choose(dataset, files: list, limit: int) -> list[int]:
     return [names.index(Path(f).name) for f in files]
 
 
-def _load_weights(model, checkpoint: str | Path) -> None:
+def load_weights(model, checkpoint: str | Path) -> None:
+    """Fill a model with its whole checkpoint, for evaluation.
+
+    Raises:
+        LoadError, ValueError: it cannot be read, or does not fit.
+    """
     try:
         model.load_state_dict(read_checkpoint(checkpoint), strict=True)
     except LoadError:
@@ -65,9 +75,9 @@ def detect_scenes(
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     # What training evaluates on; test_dataloader is a copy that --cfg-options val_dataloader... leaves behind.
     dataset = DATASETS.build((cfg.get('val_dataloader') or cfg.test_dataloader).dataset)
-    chosen = _choose(dataset, list(files), limit)
+    chosen = choose_images(dataset, list(files), limit)
     model = MODELS.build(cfg.model)
-    _load_weights(model, checkpoint)
+    load_weights(model, checkpoint)
     scenes = []
     for index in chosen:
         item = dataset[index]

@@ -25,7 +25,7 @@ from mim_mm.transfer.words import Kind
 
 CHAIN_FILE = 'compare_chain.py'
 SEEDS = 3  # of a kind that says nothing else
-FEW_SEEDS = (Kind.COCO,)  # a run costs so much that the chain's own seeds stand unless KIND=N asks for more
+FEW_SEEDS = (Kind.COCO, Kind.SEG)  # a run costs so much that the chain's own seeds stand unless KIND=N asks for more
 MARK = '# written by tools/transfer.py --compare; sha256 of what follows: '
 RECIPES = {  # without --with: the published protocols for the encoders that have them
     'ViT-S/16': ('linear/vits_linear_90e', 'finetune/vits_finetune_200e', 'coco/mask_rcnn_vits_fpn_lsj_100e'),

@@ -16,14 +16,14 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.compat.internals import parse_option
-from mim_mm.data import class_folders, coco_file, image_survey
+from mim_mm.data import class_folders, coco_file, image_survey, mask_files
 from mim_mm.data.decode import PLAIN
 from mim_mm.data.image_sources import find_source, open_source
 from mim_mm.files import write_text
 from mim_mm.folders import DataError
 from mim_mm.transfer.call import Call
 from mim_mm.transfer.chain import ChainError, load_chain
-from mim_mm.transfer.own import own_configs, own_detection, own_encoder
+from mim_mm.transfer.own import own_configs, own_detection, own_encoder, own_segmentation
 from mim_mm.transfer.own.own_configs import HERE
 from mim_mm.transfer.own.own_encoder import Encoder
 from mim_mm.transfer.own.own_files import changed_by_user, holds, write_files
@@ -79,12 +79,14 @@ def _files(call: Call, say: Say) -> dict[str, str]:
     _check_tokenizer(own, method, call.cfg_options)
     files, stats, value_range = _pretraining(own, base, method, encoder, gpus, say)
     if own.classes:
-        labelled = [stage for stage in wanted if stage != 'detect']
+        labelled = [stage for stage in wanted if stage not in own_encoder.DATA_OF]
         files.update(_classification(own, encoder, labelled, stats, gpus, say))
     if 'detect' in wanted:
         files.update(_with_range(_detection(own, encoder, stats, gpus, say), value_range, own.channels))
+    if 'segment' in wanted:
+        files.update(_with_range(_segmentation(own, encoder, stats, gpus, say), value_range, own.channels))
     for stage in own_encoder.STAGES:
-        if stage not in wanted and (own.boxes if stage == 'detect' else own.classes):
+        if stage not in wanted and _given(own, stage):
             say(f'left out   {stage}: there is no recipe of it for {encoder.kind}')
     stages = stage_table(wanted, files, not own.no_scratch)
     _add_options(stages, call.cfg_options)
@@ -101,18 +103,22 @@ def _files(call: Call, say: Say) -> dict[str, str]:
 def _wanted(own: OwnData, encoder: Encoder) -> list[str]:
     """The downstream stages, in the order in which they run: those that there are data and a recipe for."""
     recipes = encoder.recipes()
-    if (own.classes or own.boxes) and not recipes:
+    if (own.classes or own.boxes or own.masks) and not recipes:
         raise ChainError(
-            f'--classes and --boxes have no recipes for {encoder.kind}, which {own.method} trains: pretrain with '
-            '--images alone, and write a chain for the rest (docs/chain.md)'
+            f'--classes, --boxes and --masks have no recipes for {encoder.kind}, which {own.method} trains: pretrain '
+            'with --images alone, and write a chain for the rest (docs/chain.md)'
         )
-    wanted = [s for s in own_encoder.STAGES if s in recipes and (own.boxes if s == 'detect' else own.classes)]
-    if (own.classes or own.boxes) and not wanted:
+    wanted = [stage for stage in own_encoder.STAGES if stage in recipes and _given(own, stage)]
+    if (own.classes or own.boxes or own.masks) and not wanted:
         raise ChainError(
             f'there is no recipe for {encoder.kind}, which {own.method} trains, with what was given; it has some for '
             f'{", ".join(recipes)}'
         )
     return wanted
+
+
+def _given(own: OwnData, stage: str) -> str | None:
+    return getattr(own, own_encoder.DATA_OF.get(stage, 'classes'))
 
 
 def _written(work_dir: Path, files: dict[str, str], say: Say) -> Path:
@@ -247,6 +253,15 @@ def _detection(own: OwnData, encoder: Encoder, stats: Stats, gpus: int, say: Say
     say(f'boxes      {len(whole.classes)} classes, {counts[0]:,} training and {counts[1]:,} validation images ({how})')
     data = own_detection.Boxes(*paths, *folders, whole.classes, masks, counts[0])
     files['configs/detect.py'] = own_detection.detection_text(encoder, data, own.channels, stats, gpus)
+    return files
+
+
+def _segmentation(own: OwnData, encoder: Encoder, stats: Stats, gpus: int, say: Say) -> dict[str, str]:
+    masks = mask_files.read_masks(os.path.abspath(os.path.expanduser(own.masks)), own.val_fraction)
+    for note in masks.notes:
+        say(f'masks      {note}')
+    files = {f'configs/masks_{part}.txt': masks.text(part) for part in ('train', 'val')}
+    files['configs/segment.py'] = own_segmentation.segmentation_text(encoder, masks, own.channels, stats, gpus)
     return files
 
 

@@ -11,7 +11,8 @@ from mmengine.config import Config
 
 from mim_mm.transfer.chain import ChainError, find_file
 
-STAGES = ('quick_probe', 'linear', 'finetune', 'detect')
+STAGES = ('quick_probe', 'linear', 'finetune', 'detect', 'segment')
+DATA_OF = dict(detect='boxes', segment='masks')  # stage -> the option with its data; else classes
 # Recipes by mmpretrain's name of the architecture; other sizes inherit from those of ViT-B.
 SIZES = {
     'base': ('vitb', 'linear_90e', 'finetune_100e'),
@@ -79,14 +80,18 @@ class Encoder:
                 linear=f'linear/{size}_{linear}',
                 finetune=f'finetune/{size}_{finetune}',
                 detect=detect,
+                **({} if size == 'vith' else dict(segment=f'seg/upernet_{"vitl" if large else "vitb"}_160k')),
             )
         if self.kind == 'CAEPretrainViT':
             linear = f'linear/{"vitl" if large else "vitb"}_cae_linear_90e'
-            return dict(quick_probe=probe, linear=linear, finetune=tuned, detect=detect)
+            segment = f'seg/upernet_{"vitl" if large else "vitb"}_160k'
+            return dict(quick_probe=probe, linear=linear, finetune=tuned, detect=detect, segment=segment)
         if self.kind == 'BEiTPretrainViT':
-            return dict(quick_probe=probe, linear='linear/vitb_beit_100e', finetune=tuned)
+            return dict(
+                quick_probe=probe, linear='linear/vitb_beit_100e', finetune=tuned, segment='seg/upernet_vitb_160k'
+            )
         if self.kind == 'BEiTViT':  # BootMAE, whose linear probe reads an encoder that is cut off
-            return dict(quick_probe=probe, finetune=tuned)
+            return dict(quick_probe=probe, finetune=tuned, segment='seg/upernet_vitb_bootmae_160k')
         if self.kind == 'HiViT':
             return dict(quick_probe=probe, detect='coco/mask_rcnn_hivitb_fpn_ms_36e')
         if self.kind == 'SimMIMSwinTransformer':

@@ -19,6 +19,7 @@ class OwnData:
     boxes_images: str | None = None
     boxes_val: str | None = None
     boxes_val_images: str | None = None
+    masks: str | None = None
     method: str = DEFAULT_METHOD
     channels: int = 3
     val_fraction: float = 0.2
@@ -40,6 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add('--boxes-images', metavar='DIR', help="where the annotations' images lie")
     add('--boxes-val', metavar='JSON', help='annotations to evaluate on')
     add('--boxes-val-images', metavar='DIR', help='where their images lie, if elsewhere')
+    add('--masks', metavar='DIR', help='semantic segmentation: DIR/images/*, DIR/masks/* (docs/segmentation.md)')
     add('--method', default=DEFAULT_METHOD, metavar='CONFIG', help='pretraining recipe (default: %(default)s)')
     add('--channels', type=int, default=3, metavar='N', help='channels of the model; to 1 and 3 all is converted')
     add('--val-fraction', type=float, default=0.2, metavar='F', help='held out where no validation set is given')

@@ -13,7 +13,16 @@ from mim_mm.transfer.own.own_configs import HERE
 from mim_mm.transfer.own.own_encoder import recipe_config
 from mim_mm.transfer.words import Kind
 
-KINDS = dict(quick_probe='probe', linear='linear', finetune='finetune', detect='coco')  # stage -> its kind in the chain
+KINDS = dict(
+    quick_probe='probe', linear='linear', finetune='finetune', detect='coco', segment='seg'
+)  # stage -> its kind in the chain
+PICTURES = dict(  # stage -> what is drawn after it
+    segment=dict(
+        name='segments',
+        path='segments.png',
+        command='python tools/draw_segments.py {config} {checkpoint} --out {path}',
+    )
+)
 SCRATCH = '_scratch'  # ending of the stages that start from a random encoder, and their arm without the underscore
 
 
@@ -32,7 +41,8 @@ def stage_table(wanted: Sequence[str], files: dict[str, str], scratch: bool) -> 
     stages: dict[str, Any] = {'pretrain': dict(kind='pretrain', config=f'{HERE}/configs/pretrain.py', arm='pretrained')}
     for stage in wanted:
         config = f'{HERE}/configs/{stage}.py'
-        stages[stage] = dict(kind=KINDS[stage], config=config, init='pretrain')
+        pictures = dict(artifacts=[PICTURES[stage]]) if stage in PICTURES else {}
+        stages[stage] = dict(kind=KINDS[stage], config=config, init='pretrain', **pictures)
         if scratch:
             stages[stage + SCRATCH] = dict(kind=KINDS[stage], config=config, init=None, arm=SCRATCH[1:])
             if _decays_by_layer(files[f'configs/{stage}.py']):

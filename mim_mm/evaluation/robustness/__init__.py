@@ -1,0 +1,1 @@
+"""How a trained classifier does on other versions of its test set, and how well it knows."""

@@ -10,7 +10,7 @@ from mim_mm.report.intervals import CONFIDENCE, RULE, interval, paired, verdict
 from mim_mm.report.recipe import resolved
 from mim_mm.report.tables import HEADLINE, METRICS, metric_of, published_entries, summarise
 
-__all__ = ['arms_table', 'from_scratch_blocks']
+__all__ = ['arms_table', 'from_scratch_blocks', 'interval_note']
 
 CLASSIFICATION = ('probe', 'linear', 'finetune')
 
@@ -19,7 +19,7 @@ def signed(value: float) -> str:
     return f'{value:+.1f}'.replace('-', '−')
 
 
-def _note(values: tuple) -> str:
+def interval_note(values: tuple) -> str:
     """The interval of a mean, and how many runs it is of."""
     found = interval(values)
     if found is None:
@@ -65,7 +65,7 @@ def arms_table(chain: Chain) -> Table:
         for metric in used:
             summary = summarise(chain, metric, arm)
             state = 'strong' if summary.values else 'bad' if summary.states else 'quiet'
-            cells.append(Cell(str(summary), state, _note(summary.values) if metric.name in HEADLINE else ''))
+            cells.append(Cell(str(summary), state, interval_note(summary.values) if metric.name in HEADLINE else ''))
         rows.append([Cell(arm, 'strong'), *cells])
     published = published_entries(chain)
     for _, entry in published:

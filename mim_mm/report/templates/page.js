@@ -112,7 +112,8 @@
 
   for (const table of document.querySelectorAll('table')) {
     [...table.tHead.rows[0].cells].forEach((head, column) => {
-      if (head.classList.contains('aside') || table.tBodies[0].rows.length < 2) return;
+      const files = table.tBodies[0].querySelector(`td:nth-child(${column + 1}) .files`);
+      if (files || head.classList.contains('aside') || table.tBodies[0].rows.length < 2) return;
       const button = Object.assign(make('button', head.textContent), { type: 'button' });
       button.onclick = () => sort(table, column, head);
       head.replaceChildren(button);
@@ -126,16 +127,28 @@
     table.closest('.table').append(bar);
   }
 
-  // ---- the index: filters, and two chains beside each other
+  // ---- the index: filters, and ticked rows beside each other
   const filters = document.querySelector('.filters');
   if (filters) {
+    const rows = [...document.querySelectorAll('.filtered tbody tr')];
+    document.querySelector('.filtered thead tr').append(Object.assign(make('th', 'compare'), { className: 'aside' }));
+    const ticks = new Map(rows.map((row) => {
+      const tick = Object.assign(document.createElement('input'), { type: 'checkbox' });
+      tick.setAttribute('aria-label', `compare ${said(row.cells[0])} ${said(row.cells[1])}`);
+      const cell = document.createElement('td');
+      cell.append(tick);
+      row.append(cell);
+      return [row, tick];
+    }));
+    const only = document.getElementById('ticked');
+    const holds = (text, words) => words.toLowerCase().split('|').some((word) => text.includes(word.trim()));
     const apply = () => {
       const wanted = [...filters.querySelectorAll('[data-column]')].filter((field) => field.value);
-      for (const row of document.querySelectorAll('table.filtered tbody tr')) {
-        row.hidden = !wanted.every((field) => {
+      for (const row of rows) {
+        row.hidden = (only.checked && !ticks.get(row).checked) || !wanted.every((field) => {
           const column = Number(field.dataset.column);
           const text = (column < 0 ? row.textContent : said(row.cells[column])).toLowerCase();
-          return field.tagName === 'SELECT' ? text === field.value.toLowerCase() : text.includes(field.value.toLowerCase());
+          return field.tagName === 'SELECT' ? text === field.value.toLowerCase() : holds(text, field.value);
         });
       }
     };

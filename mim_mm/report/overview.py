@@ -93,7 +93,11 @@ def superseded_table(chains: list[Chain], root: str | Path) -> Table | None:
         size = Cell(megabytes(item.size), key=item.size)
         rows.append([Cell(name_of(item.chain, Path(root))), Cell(item.run.name), Cell(item.run.status), size, can])
     caption = '`tools/runs.py ROOT --delete-superseded` lists them again, and deletes them with `--yes`.'
-    return Table(['chain', 'run', 'status', 'size', 'deletion'], rows, caption, numeric=False, small=True) if rows else None
+    return (
+        Table(['chain', 'run', 'status', 'size', 'deletion'], rows, caption, numeric=False, small=True)
+        if rows
+        else None
+    )
 
 
 def _flat(value, before: str = '') -> dict:

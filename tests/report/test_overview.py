@@ -100,7 +100,8 @@ def test_the_tool_says_what_it_would_do_before_it_does(root):
     assert (root / 'a' / 'coco_emae.old-1').is_dir()
     listed = call(root, '--filter', 'study')
     assert 'study/b' in listed.stdout and ' 86.0' not in listed.stdout and (root / 'index.html').is_file()
-    assert call(root, '--compare', 'a', 'nothing').stderr == f'error: {wrong}\n'
+    wrong = f"error: 'nothing' is no chain of {root}; known are a, study/b\n"
+    assert call(root, '--compare', 'a', 'nothing').stderr == wrong
     assert 'deleted 2 runs, 5.0 MB' in call(root, '--delete-superseded', '--yes').stdout
     assert not (root / 'a' / 'coco_emae.old-1').exists() and (root / 'a' / 'coco_emae').is_dir()
     assert call(root / 'plain').returncode == 2 and call(root, '--yes').returncode == 2

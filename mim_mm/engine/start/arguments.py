@@ -22,6 +22,13 @@ def train_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add('--amp', action='store_true', help='train under bf16 autocast')
     add('--compile', action='store_true', help='MAE and EMAE: compile the step (torch.compile)')
     add('--auto-scale-lr', action='store_true', help='scale lr by batch / auto_scale_lr.base_batch_size')
+    add(
+        '--log',
+        nargs='+',
+        default=[],
+        choices=['tensorboard', 'wandb', 'mlflow'],
+        help='trackers, beside the log on disk',
+    )
     args = parser.parse_args(argv)
     if args.config is None and args.resume is None:
         parser.error('the following arguments are required: config (only --resume knows the one of the run)')

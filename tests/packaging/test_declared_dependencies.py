@@ -30,7 +30,7 @@ UPSTREAM = {
     'onedl-mmdetection': ['mmdet'],
 }  # fmt: skip
 # Modules of an extra, each imported where an ImportError is turned into advice; and what a benchmark compares with.
-EXTRAS = {'webdataset', 'braceexpand', 'simplejpeg', 'submitit', 'kornia'}
+EXTRAS = {'webdataset', 'braceexpand', 'simplejpeg', 'submitit', 'kornia', 'pyarrow'}
 PEERS = {'timm', 'lightly', 'transformers'}
 
 

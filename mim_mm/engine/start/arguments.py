@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from mmengine.config import DictAction
 
 from mim_mm.checkpoint.trust import add_trust_argument
+from mim_mm.engine.start.run_record import TRACKERS
 
 
 def train_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -30,8 +31,8 @@ def train_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--log',
         nargs='+',
         default=[],
-        choices=['tensorboard', 'wandb', 'mlflow'],
-        help='trackers, beside the log on disk',
+        choices=TRACKERS,
+        help='trackers beside the log on disk',
     )
     args = parser.parse_args(argv)
     if args.config is None and args.resume is None:

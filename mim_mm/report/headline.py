@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mim_mm.report.collect import Chain
@@ -19,8 +20,9 @@ def signed(value: float) -> str:
     return f'{value:+.1f}'.replace('-', '−')
 
 
-def interval_note(values: tuple) -> str:
+def interval_note(values: Iterable[float]) -> str:
     """The interval of a mean, and how many runs it is of."""
+    values = list(values)
     found = interval(values)
     if found is None:
         return 'one run' if values else ''

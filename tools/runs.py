@@ -13,23 +13,8 @@ from pathlib import Path
 
 import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.files import NotWritten
-from mim_mm.report.document import Table, full_text
-from mim_mm.report.overview import chains_table, compare_table, find_chains, megabytes, name_of, write_index
+from mim_mm.report.overview import as_text, chains_table, compare_table, find_chains, megabytes, name_of, write_index
 from mim_mm.report.superseded import candidates, delete
-
-
-def show(table: Table, only: str = '') -> None:
-    """The table on the terminal, columns aligned; links are left to the page."""
-    used = [i for i, title in enumerate(table.header) if title != 'files']
-    rows = [[full_text(row[i]) for i in used] for row in table.rows]
-    rows = [row for row in rows if only.lower() in ' '.join(row).lower()]
-    if not rows:
-        print('none')
-        return
-    rows = [[str(table.header[i]) for i in used], *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
-    for row in rows:
-        print('  '.join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
 
 
 def chosen(chains: list, root: Path, names: list[str]) -> list:
@@ -72,10 +57,9 @@ def main() -> None:
     elif call.compare:
         those = chosen(chains, root, call.compare)
         for table in (chains_table(those, root), compare_table(those, root)):
-            show(table)
-            print(f'\n{table.caption}\n')
+            print(f'{as_text(table)}\n\n{table.caption}\n')
     else:
-        show(chains_table(chains, root), call.filter)
+        print(as_text(chains_table(chains, root), call.filter))
         print(f'page: {write_index(chains, root)}')
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from mim_mm import files
 from mim_mm.report.collect import Chain, collect
-from mim_mm.report.document import Cell, Table
+from mim_mm.report.document import Cell, Table, full_text
 from mim_mm.report.headline import interval_note
 from mim_mm.report.html_page import render
 from mim_mm.report.recipe import resolved
 from mim_mm.report.superseded import candidates
 from mim_mm.report.tables import HEADLINE, METRICS, summarise
 
-__all__ = ['chains_table', 'compare_table', 'find_chains', 'megabytes', 'superseded_table', 'write_index']
+__all__ = ['as_text', 'chains_table', 'compare_table', 'find_chains', 'megabytes', 'superseded_table', 'write_index']
 
 DEPTH = 3  # folders below the root in which a chain is looked for
 MOST_DIFFERENCES = 200
@@ -125,6 +125,18 @@ def compare_table(chains: list[Chain], root: str | Path) -> Table:
     caption = f'Stages of the same name in all of them: {", ".join(shared) or "none"}.{more}'
     head = ['stage', 'setting', *(name_of(chain, Path(root)) for chain in chains)]
     return Table(head, rows[:MOST_DIFFERENCES], caption, numeric=False, small=True)
+
+
+def as_text(table: Table, only: str = '') -> str:
+    """The rows that hold a text, columns aligned for a terminal; files are left to the page."""
+    used = [i for i, title in enumerate(table.header) if title != 'files']
+    rows = [[full_text(row[i]) for i in used] for row in table.rows]
+    rows = [row for row in rows if only.lower() in ' '.join(row).lower()]
+    if not rows:
+        return 'none'
+    rows = [[str(table.header[i]) for i in used], *rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
+    return '\n'.join('  '.join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def write_index(chains: list[Chain], root: str | Path) -> Path:

@@ -7,6 +7,7 @@ SHELL := bash
 PYTHON ?=
 VENV ?= .venv
 UPSTREAM ?= .venv-upstream
+DOCS ?= .venv-docs
 TESTS ?=
 WORKERS ?= 2
 # mmcv's setup.py would start a compiler whenever it sees torch; mim_mm/compat makes that unnecessary
@@ -48,7 +49,7 @@ define fix_opencv
   "$(@D)/bin/python" $(PIP_INSTALL) --force-reinstall --no-deps opencv-python-headless
 endef
 
-.PHONY: help setup demo test test-fast test-full test-gpu-standin test-faults test-slurm test-upstream gpu-bench doctor lint format wheel clean distclean
+.PHONY: help setup demo test test-fast test-full test-gpu-standin test-faults test-slurm test-upstream gpu-bench docs doctor lint format wheel clean distclean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -109,6 +110,15 @@ $(UPSTREAM)/.ready: constraints.txt constraints-upstream.txt pyproject.toml
 test-upstream: $(UPSTREAM)/.ready  ## the tests on mmengine 0.10.7, mmcv-lite 2.1.0, mmpretrain 1.2.0, mmdet 3.3.0
 	$(UPSTREAM)/bin/python -m pytest $(SIDE_BY_SIDE) $(TESTS)
 
+$(DOCS)/.ready: pyproject.toml
+	@rm -f $@
+	@$(make_venv)
+	@$(@D)/bin/python -m pip install --quiet 'mkdocs-material>=9.5'
+	@touch $@
+
+docs: $(DOCS)/.ready  ## site/: the documents as a site (mkdocs-material); a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
 doctor: $(VENV)/.ready  ## what is installed, what is missing, and the fix
 	$(VENV)/bin/python tools/doctor.py
 
@@ -130,4 +140,4 @@ clean:  ## build products and caches
 	find mim_mm tools tests configs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## also the environments
-	rm -rf $(VENV) $(UPSTREAM)
+	rm -rf $(VENV) $(UPSTREAM) $(DOCS) site

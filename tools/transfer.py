@@ -48,6 +48,7 @@ def parse(argv: list[str] | None = None) -> Call:
     allow = 'KEY of tools/train.py that a resumed stage may have otherwise, e.g. devices (repeatable)'
     add('--allow-change', action='append', metavar='KEY', help=allow)
     add('--grace', dest='grace_s', type=float, default=GRACE_S, metavar='S', help='seconds a stage may take to stop')
+    add('--log', nargs='+', default=(), choices=['tensorboard', 'wandb', 'mlflow'], help='trackers of every stage')
     add_trust_argument(parser)
     add('--compare', nargs='+', default=(), metavar='ARM', help='[NAME=]CONFIG.py or NAME=CHECKPOINT, no chain')
     add('--with', dest='recipes', metavar='CHAIN', help='chain whose downstream stages all arms of --compare run')

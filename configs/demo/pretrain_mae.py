@@ -31,6 +31,7 @@ train_dataloader = dict(
     ),
 )
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
+auto_scale_lr = dict(base_batch_size=48)
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', start_factor=0.01, by_epoch=False, end=warmup),
     dict(type='mim_mm.HalfCosineLR', by_epoch=False, begin=warmup, end=max_iters, eta_min=1e-6),

@@ -26,7 +26,7 @@ def arguments(text: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('config', help='a recipe or a chain')
-    add('--gpus', type=int, default=8, metavar='N')
+    add('--gpus', type=int, default=8, metavar='N', help='of each stage (default: %(default)s)')
     add('--gpu', default='h100', metavar='NAME', help='an unknown name lists those that are known')
     add('--only', nargs='+', default=(), metavar='STAGE')
     add(

@@ -75,6 +75,19 @@ class Run:
         found = {name: self.file(path) for name, path in named.items()} if isinstance(named, dict) else {}
         return {name: path for name, path in found.items() if path is not None}
 
+    def files(self, base: Path) -> list[tuple[str, str]]:
+        """``(name, path relative to base)`` of what a reader may want to open: log, config, run.json, checkpoint."""
+        logs = sorted(self.folder.glob('*/*.log')) or sorted(self.folder.glob('*.log'))
+        configs = sorted(self.folder.glob('*.py'))
+        wanted = [
+            ('log', logs[-1] if logs else None),
+            ('config', configs[0] if len(configs) == 1 else None),
+            ('run.json', self.folder / 'run.json'),
+            ('checkpoint', self.file(self.raw.get('checkpoint'))),
+        ]
+        sound = [(name, path) for name, path in wanted if path and path.is_file() and inside(path, base)]
+        return [(name, path.relative_to(base).as_posix()) for name, path in sound if path.is_relative_to(base)]
+
 
 @dataclass
 class Chain:

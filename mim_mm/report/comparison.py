@@ -11,6 +11,7 @@ from mim_mm.report.comparison_data import SCRATCH, columns, read_comparison, run
 from mim_mm.report.comparison_published import encoder_blocks, published_table
 from mim_mm.report.document import Cell, Heading, Picture, Table, Text
 from mim_mm.report.figures_compare import draw_comparison
+from mim_mm.report.headline import interval_note
 from mim_mm.report.intervals import CONFIDENCE, RULE, paired, spread, verdict
 from mim_mm.report.published import SOURCES
 from mim_mm.report.tables import from_configs
@@ -31,9 +32,10 @@ def result_table(chain: Chain, content: dict) -> Table:
             text = spread(values[arm].values())
             short = len(values[arm]) < due
             text += f'; {len(values[arm])} of {due} runs' if short else ''
-            cells.append(Cell(text, 'bad' if short else 'strong'))
+            cells.append(Cell(text, 'bad' if short else 'strong', interval_note(values[arm].values())))
         rows.append([Cell(arm, 'strong'), *cells])
-    caption = 'Per cent. Mean ± sample standard deviation over seeds. In the linear probe, scratch is a random encoder.'
+    caption = 'Per cent. Mean ± sample standard deviation over seeds, below it the t interval of the mean. '
+    caption += 'In the linear probe, scratch is a random encoder.'
     return Table(['arm', *(title for _, _, title, _ in used)], rows, caption)
 
 

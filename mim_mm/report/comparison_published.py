@@ -131,5 +131,5 @@ def _published_cells(chain: Chain, content: dict, name: str, arm: str, metric: M
     else:
         shown = Cell('not comparable', 'bad')
         differs.insert(0, f'their {row["value"]} is for {wanted}, ours for other data')
-    found = Cell('; '.join(differs) or 'none found')
+    found = Cell('', folded=tuple(differs)) if differs else Cell('none found')
     return [shown, Cell(label, 'quiet'), found, Cell(', '.join(unstated) or '–', 'quiet')]

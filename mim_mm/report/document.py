@@ -1,24 +1,33 @@
-"""A page as a list of blocks, written twice from the same blocks: one HTML file with its pictures inside, one Markdown
-file with pictures beside it."""
+"""A page as a list of blocks, from which one HTML file (``html_page``) and one Markdown file are written."""
 
 from __future__ import annotations
 
-import base64
-import html
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-__all__ = ['Cell', 'Heading', 'Picture', 'Pre', 'Table', 'Text', 'markdown_of', 'to_html', 'to_markdown']
+__all__ = ['Cell', 'Fold', 'Heading', 'Picture', 'Pre', 'Table', 'Text', 'full_text', 'markdown_of', 'to_markdown']
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text of a table cell; ``state`` is one of '', strong, quiet, good, bad."""
+    """Text of a table cell; ``state`` is one of '', strong, quiet, good, bad.
+
+    Args:
+        note: a second, quiet line: the interval of a figure, how many runs.
+        folded: what is shown when it is asked for.
+        key: sorts the column in place of the text's first number.
+        files: ``(name, path relative to the page)`` of files to open.
+    """
 
     text: str
     state: str = ''
+    note: str = ''
+    folded: tuple = ()
+    key: float | None = None
+    files: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -50,89 +59,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
+    """``alt`` says what is to be seen, for a reader who does not see it; the caption where it is not given."""
+
     path: Path
     caption: str = ''
+    alt: str = ''
 
 
-STYLE = """
-:root { --ink: #1c2330; --quiet: #667085; --line: #e2e6ee; --wash: #f6f8fb; --good: #12743b; --bad: #b42318; }
-* { box-sizing: border-box; }
-body { margin: 0; background: #fff; color: var(--ink);
-  font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 40px 28px 72px; }
-h1 { font-size: 28px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -.01em; }
-h2 { font-size: 18px; margin: 40px 0 10px; padding-top: 14px; border-top: 1px solid var(--line); }
-p { margin: 8px 0; max-width: 82ch; }
-code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: var(--wash); padding: 1px 4px;
-  border-radius: 4px; overflow-wrap: anywhere; }
-pre { font: 12px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; background: var(--wash);
-  padding: 12px 14px; border-radius: 8px; border: 1px solid var(--line);
-  white-space: pre-wrap; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: 14px 0 4px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-size: 12px; font-weight: 600; color: var(--quiet); border-bottom: 2px solid var(--line); }
-th, td { padding: 7px 12px 7px 0; vertical-align: top; }
-td { border-bottom: 1px solid var(--line); }
-table.numeric td:not(:first-child), table.numeric th:not(:first-child) { text-align: right; white-space: nowrap; }
-table.small { font-size: 12px; line-height: 1.4; }
-table.small td { overflow-wrap: break-word; }
-.caption, .quiet { color: var(--quiet); }
-.caption { font-size: 13px; margin: 4px 0 18px; }
-.strong { font-weight: 600; }
-.good { color: var(--good); font-weight: 600; }
-.bad { color: var(--bad); font-weight: 600; }
-figure { margin: 18px 0 26px; break-inside: avoid; }
-figure img { display: block; max-width: 100%; height: auto; }
-@media print { body { font-size: 11px; } main { max-width: none; padding: 0; } .scroll { overflow: visible; }
-  table.small { font-size: 8px; } h2 { break-after: avoid; } tr { break-inside: avoid; } a { color: inherit; } }
-"""
+@dataclass(frozen=True)
+class Fold:
+    """Paragraphs that the HTML page shows when their summary is asked for."""
+
+    summary: str
+    blocks: tuple
 
 
-def _inline(text: str) -> str:
-    return re.sub(r'`([^`]+)`', r'<code>\1</code>', html.escape(str(text), quote=False))
-
-
-def _class(*names: str) -> str:
-    used = ' '.join(name for name in names if name)
-    return f' class="{used}"' if used else ''
-
-
-def _html_table(table: Table) -> str:
-    head = ''.join(f'<th scope="col">{html.escape(str(title))}</th>' for title in table.header)
-    lines = []
-    for row in table.rows:
-        lines.append('<tr>' + ''.join(f'<td{_class(cell.state)}>{_inline(cell.text)}</td>' for cell in row) + '</tr>')
-    caption = f'<p class="caption">{_inline(table.caption)}</p>' if table.caption else ''
-    classes = _class('numeric' if table.numeric else '', 'small' if table.small else '')
-    body = f'<table{classes}><thead><tr>{head}</tr></thead><tbody>' + '\n'.join(lines) + '</tbody></table>'
-    return f'<div class="scroll">{body}</div>{caption}'
-
-
-def _html_block(block) -> str:
-    if isinstance(block, Heading):
-        return f'<h2>{html.escape(block.text)}</h2>'
-    if isinstance(block, Text):
-        return f'<p{_class(block.state)}>{_inline(block.text)}</p>'
-    if isinstance(block, Pre):
-        return f'<pre>{html.escape(block.text)}</pre>'
-    if isinstance(block, Table):
-        return _html_table(block)
-    data = base64.b64encode(block.path.read_bytes()).decode('ascii')
-    kind = 'jpeg' if block.path.suffix.lower() in ('.jpg', '.jpeg') else 'png'
-    alt = html.escape(block.caption or block.path.stem, quote=True)
-    caption = f'<figcaption class="caption">{_inline(block.caption)}</figcaption>' if block.caption else ''
-    return f'<figure><img alt="{alt}" src="data:image/{kind};base64,{data}">{caption}</figure>'
-
-
-def to_html(title: str, blocks: list) -> str:
-    """One self-contained HTML page (pictures as data URIs, no script, no link to the outside)."""
-    body = '\n'.join(_html_block(block) for block in blocks)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n'
-        f'<h1>{html.escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n'
-    )
+def full_text(cell: Cell) -> str:
+    """Everything a cell says, in one line."""
+    folded = '; '.join(cell.folded)
+    text = '; '.join(filter(None, [cell.text, folded]))
+    return f'{text} ({cell.note})'.strip() if cell.note else text
 
 
 def _md(text: str) -> str:
@@ -150,8 +96,12 @@ def _plain(text: str) -> str:
 
 
 def _md_cell(cell: Cell) -> str:
-    text = _md(cell.text).replace('\\|', '|').replace('|', '\\|')
-    return f'**{text}**' if cell.state in ('strong', 'good', 'bad') else text
+    text = _md(cell.text)
+    text = f'**{text}**' if text and cell.state in ('strong', 'good', 'bad') else text
+    rest = _md(full_text(Cell('', note=cell.note, folded=cell.folded)))
+    links = ', '.join(f'[{_md(name)}](<{quote(os.fsencode(path))}>)' for name, path in cell.files)
+    text = ' '.join(filter(None, [text, rest, links]))
+    return text.replace('\\|', '|').replace('|', '\\|')
 
 
 def markdown_of(block, folder: Path) -> str:
@@ -167,6 +117,8 @@ def markdown_of(block, folder: Path) -> str:
         rows = [header, rule, *([_md_cell(cell) for cell in row] for row in block.rows)]
         lines = '\n'.join('| ' + ' | '.join(map(str, row)) + ' |' for row in rows)
         return lines + (f'\n\n{_md(block.caption)}' if block.caption else '')
+    if isinstance(block, Fold):
+        return '\n\n'.join([f'*{_md(block.summary)}*', *(markdown_of(inner, folder) for inner in block.blocks)])
     where = Path(os.path.relpath(block.path, folder)).as_posix()
     for letter in '<>\n\r\\':
         where = where.replace(letter, f'%{ord(letter):02X}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -16,13 +17,15 @@ __all__ = ['draw_curves', 'save_figure', 'style']
 ARM_COLOURS = ('#2457c5', '#d9730d', '#2f855a', '#8b3fb8', '#667085')
 KIND_TITLES = {'probe': 'Quick probe', 'linear': 'Linear probe', 'finetune': 'Fine-tuning', 'coco': 'Mask R-CNN',
                'seg': 'UperNet', 'seg_linear': 'Linear segmentation'}  # fmt: skip
-KIND_METRICS = {
-    'probe': (('accuracy/top1', 'top-1 (%)', '-'),),
-    'linear': (('accuracy/top1', 'top-1 (%)', '-'),),
-    'finetune': (('accuracy/top1', 'top-1 (%)', '-'),),
-    'coco': (('coco/bbox_mAP', 'box AP', '-'), ('coco/segm_mAP', 'mask AP', '--')),
-    'seg': (('mIoU', 'mIoU (%)', '-'),),
-    'seg_linear': (('mIoU', 'mIoU (%)', '-'),),
+_TOP1 = (('accuracy/top1', 'top-1 (%)', '-', 1.0),)
+_MIOU = (('mIoU', 'mIoU (%)', '-', 1.0),)
+KIND_METRICS = {  # name in the logs, label, dash, factor to per cent (mmdet logs AP as 0..1)
+    'probe': _TOP1,
+    'linear': _TOP1,
+    'finetune': _TOP1,
+    'coco': (('coco/bbox_mAP', 'box AP (%)', '-', 100.0), ('coco/segm_mAP', 'mask AP (%)', '--', 100.0)),
+    'seg': _MIOU,
+    'seg_linear': _MIOU,
 }
 
 
@@ -100,17 +103,16 @@ def pretrain_curves(chain: Chain, run: Run, path: Path) -> Path | None:
 def downstream_curves(chain: Chain, kind: str, path: Path) -> Path | None:
     """Training loss and validation metric of every run of a kind, coloured by arm; None when nothing was logged.
 
-    A metric that was measured once only stands in the tables.
+    What was measured once is a dot.
     """
-    runs = [(run, read_scalars(run.scalars)) for run in chain.of(kind)]
-    runs = [(run, scalars) for run, scalars in runs if scalars]
+    runs = _logged(chain, kind)
     if not runs:
         return None
-    measured = [scalars[key][0] for _, scalars in runs for key, *_ in KIND_METRICS[kind] if key in scalars]
-    panels = 2 if any(len(steps) > 1 for steps in measured) else 1  # measured once, there is no curve to draw
+    measured = any(key in scalars for _, scalars in runs for key, *_ in KIND_METRICS[kind])
+    panels = 2 if measured else 1
     with plt.rc_context(style()):
         figure, axes = plt.subplots(1, panels, figsize=(4.2 * panels, 2.9), squeeze=False, layout='constrained')
-        left, right = axes[0][0], axes[0][1] if panels == 2 else None
+        left, right = axes[0][0], axes[0][1] if measured else None
         labelled = set()
         for run, scalars in runs:
             colour, name = _colour(chain, run.arm), run.arm or run.name
@@ -119,14 +121,17 @@ def downstream_curves(chain: Chain, kind: str, path: Path) -> Path | None:
             if 'loss' in scalars:
                 steps, values = scalars['loss']
                 left.plot(steps, values, color=colour, alpha=0.2, linewidth=0.8)
-                left.plot(steps, _smooth(values), color=colour, label=name if first else None, linewidth=1.4)
-            for key, label, dash in KIND_METRICS[kind] if right else ():
+                _line(left, (steps, _smooth(values)), name if first else None, color=colour, linewidth=1.4)
+            for key, label, dash, factor in KIND_METRICS[kind]:
                 if key in scalars:
-                    text = f'{name}, {label}' if len(KIND_METRICS[kind]) > 1 else name
-                    _line(right, scalars[key], text if first else None, color=colour, linestyle=dash)
+                    text = f'{name}, {label.removesuffix(" (%)")}' if len(KIND_METRICS[kind]) > 1 else name
+                    steps, values = scalars[key]
+                    points = steps, [factor * value for value in values]
+                    look = dict(color=colour, linestyle=dash, fillstyle='full' if dash == '-' else 'none')
+                    _line(right, points, text if first else None, **look)
         left.set(title=f'{KIND_TITLES[kind]}: training loss', xlabel='iteration', ylabel='loss (smoothed; raw behind)')
         if right:
-            metric = 'AP' if kind == 'coco' else KIND_METRICS[kind][0][1]
+            metric = 'AP (%)' if kind == 'coco' else KIND_METRICS[kind][0][1]
             right.set(title='Validation', xlabel='epoch or iteration, as logged', ylabel=metric)
             right.margins(y=0.15)
         for axis in axes[0]:
@@ -135,8 +140,30 @@ def downstream_curves(chain: Chain, kind: str, path: Path) -> Path | None:
         return save_figure(figure, path)
 
 
-def draw_curves(chain: Chain, folder: Path) -> list[tuple[Path, str]]:
-    """All curves the chain's logs allow, as (PNG, caption)."""
+def _logged(chain: Chain, kind: str) -> list[tuple[Run, dict]]:
+    runs = [(run, read_scalars(run.scalars)) for run in chain.of(kind)]
+    return [(run, scalars) for run, scalars in runs if scalars]
+
+
+def _said(series: tuple, factor: float = 1.0) -> str:
+    """A curve in words: ``1.22 to 0.41 in 300 points``."""
+    values = [factor * value for value in series[1]]
+    if len(values) == 1:
+        return f'{values[0]:.3g}, once'
+    return f'{values[0]:.3g} to {values[-1]:.3g} in {len(values)} points'
+
+
+def _alt(chain: Chain, kind: str, wanted: Iterable[tuple]) -> str:
+    """Where each curve of a picture begins and ends, for a reader who does not see it."""
+    parts = []
+    for run, scalars in _logged(chain, kind):
+        found = [f'{label} {_said(scalars[key], factor)}' for key, label, factor in wanted if key in scalars]
+        parts += [f'{run.name}: {", ".join(found)}'] if found else []
+    return f'Curves. {"; ".join(parts)}.'
+
+
+def draw_curves(chain: Chain, folder: Path) -> list[tuple[Path, str, str]]:
+    """All curves the chain's logs allow, as (PNG, caption, the same in words)."""
     drawn = []
     for run in chain.of('pretrain'):
         path = pretrain_curves(chain, run, folder / f'curves_{run.name}.png')
@@ -144,9 +171,15 @@ def draw_curves(chain: Chain, folder: Path) -> list[tuple[Path, str]]:
             f'Pretraining `{run.name}`. The dashed line is what guessing the mean of each hidden patch would give: '
             'parts that agree (right) while the left curve stays at that line have collapsed, not learned.'
         )
-        drawn.append((path, caption))
+        alt = _alt(chain, 'pretrain', (('mse', 'reconstruction error', 1.0), ('consistency', 'self-consistency', 1.0)))
+        drawn.append((path, caption, alt))
     for kind, title in KIND_TITLES.items():
         count = len(chain.of(kind))
         path = downstream_curves(chain, kind, folder / f'curves_{kind}.png')
-        drawn.append((path, f'{title}: {count} run{"s" if count != 1 else ""}, one colour an arm.'))
-    return [(path, caption) for path, caption in drawn if path is not None]
+        wanted = (
+            ('loss', 'training loss', 1.0),
+            *((key, label, factor) for key, label, _, factor in KIND_METRICS[kind]),
+        )
+        caption = f'{title}: {count} run{"s" if count != 1 else ""}, one colour an arm.'
+        drawn.append((path, caption, _alt(chain, kind, wanted)))
+    return [item for item in drawn if item[0] is not None]

@@ -70,14 +70,14 @@ def _base(run) -> str:
 
 def _measured(point: dict, stage: str, kind: str, runs: list) -> list:
     out = []
-    for metric, label, _ in KIND_METRICS[kind]:
-        values = [run.metrics[metric] for run in runs if metric in run.metrics]
+    for metric, label, _, factor in KIND_METRICS[kind]:
+        values = [factor * run.metrics[metric] for run in runs if metric in run.metrics]
         if not values:
             continue
         curves = [read_scalars(run.scalars).get(metric) for run in runs]
         curves = [curve for curve in curves if curve]
         steps = sorted(set.intersection(*(set(curve[0]) for curve in curves))) if curves else []
-        means = [mean(curve[1][curve[0].index(step)] for curve in curves) for step in steps]
+        means = [factor * mean(curve[1][curve[0].index(step)] for curve in curves) for step in steps]
         scatter = stdev(values) if len(values) > 1 else None
         row = dict(values=point['values'], stage=stage, kind=kind, metric=metric, label=label)
         out.append(dict(row, value=mean(values), scatter=scatter, seeds=len(values), curve=(steps, means)))

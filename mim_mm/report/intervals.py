@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-__all__ = ['CONFIDENCE', 'RULE', 'Paired', 'paired', 'spread', 'verdict']
+__all__ = ['CONFIDENCE', 'RULE', 'Paired', 'interval', 'paired', 'spread', 'verdict']
 
 CONFIDENCE = 0.95
 LEAST = 3  # pairs without which nothing is judged
@@ -26,6 +26,18 @@ def spread(values) -> str:
     return f'{mean(values):.1f} ± {stdev(values):.1f} (n = {len(values)})'
 
 
+def interval(values, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """The t interval of a mean, ``mean ± t(n - 1) * s / sqrt(n)``; None for fewer than two values."""
+    from scipy import stats
+
+    values = list(values)
+    n = len(values)
+    if n < 2:
+        return None
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * stdev(values) / n**0.5
+    return mean(values) - half, mean(values) + half
+
+
 @dataclass(frozen=True)
 class Paired:
     """Differences ``a - b`` of the seeds that both have; ``low`` and ``high`` are None for fewer than two."""
@@ -43,15 +55,12 @@ def paired(a: dict, b: dict, confidence: float = CONFIDENCE) -> Paired:
     Args:
         a, b: seed -> value. A seed that only one of them has does not count.
     """
-    from scipy import stats
-
     differences = [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
     n = len(differences)
     if n < 2:
         return Paired(n, differences[0] if differences else None)
-    middle, s = mean(differences), stdev(differences)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * s / n**0.5
-    return Paired(n, middle, s, middle - half, middle + half)
+    low, high = interval(differences, confidence)
+    return Paired(n, mean(differences), stdev(differences), low, high)
 
 
 def verdict(pair: Paired, a: str, b: str) -> str:

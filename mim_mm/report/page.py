@@ -7,24 +7,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mim_mm import files
-from mim_mm.report.collect import Chain, Run, collect
+from mim_mm.report.collect import MISSING, Chain, Run, collect
 from mim_mm.report.comparison import comparison_blocks, read_comparison
-from mim_mm.report.document import Cell, Heading, Picture, Pre, Table, Text, to_html, to_markdown
+from mim_mm.report.document import Cell, Fold, Heading, Picture, Pre, Table, Text, to_markdown
 from mim_mm.report.figures import draw_curves
 from mim_mm.report.figures_orderings import ordering_pictures
 from mim_mm.report.figures_quality import quality_curves
+from mim_mm.report.headline import arms_table, from_scratch_blocks
+from mim_mm.report.html_page import to_html
 from mim_mm.report.orderings import ordering_blocks
 from mim_mm.report.tables import (
-    HEADLINE,
-    METRICS,
     PASS,
-    arms_table,
     duration,
     earlier_table,
     floors_table,
     protocol_notes,
     runs_table,
-    summarise,
 )
 from mim_mm.report.tables_probe import probe_table
 
@@ -124,32 +122,6 @@ def _what_ran(chain: Chain) -> list:
     return blocks
 
 
-def _signed(value: float) -> str:
-    return f'{value:+.1f}'.replace('-', '−')
-
-
-def _difference(chain: Chain) -> Text | None:
-    """Pretrained minus scratch as it came out, with the caution it needs."""
-    if len(chain.arms) < 2 or 'scratch' not in chain.arms:
-        return None
-    parts = []
-    for metric in METRICS:
-        if metric.name not in HEADLINE:
-            continue
-        base = summarise(chain, metric, 'scratch').mean
-        for arm in chain.arms:
-            value = summarise(chain, metric, arm).mean
-            if arm != 'scratch' and None not in (base, value):
-                parts.append(f'{metric.title} {arm} − scratch {_signed(value - base)}')
-    if not parts:
-        return None
-    return Text(
-        'Whether pretraining raises a figure is reported as it comes out: ' + '; '.join(parts) + ' points. A '
-        'difference between single runs says little: compare it with the spread over seeds where the table has one. '
-        'In the probes, scratch is a frozen random encoder.'
-    )
-
-
 def _pictures(chain: Chain) -> list:
     blocks = []
     for run in chain.runs:
@@ -162,7 +134,13 @@ def _pictures(chain: Chain) -> list:
 
 def _problems(chain: Chain) -> list:
     blocks = []
+    never = [run.name for run in _trained(chain) if run.status == MISSING]
+    if never:
+        names = ', '.join(f'`{name}`' for name in never)
+        blocks.append(Text(f'never started, so that there is no run.json: {names}', 'bad'))
     for run in chain.runs:
+        if run.name in never:
+            continue
         if not run.done and run in _trained(chain):
             blocks += [Text(f'`{run.name}`: {run.status}', 'bad'), Pre(run.error or 'no error was recorded')]
             continue
@@ -189,19 +167,20 @@ def _headline(chain: Chain) -> Text:
 
 
 def _result(chain: Chain) -> list:
-    blocks = [Heading('Result'), arms_table(chain)]
-    blocks += filter(None, [_difference(chain)])
+    blocks = [Heading('Result'), arms_table(chain), *from_scratch_blocks(chain)]
     floors = floors_table(chain)
     if floors:
         blocks += [Heading('Floors'), floors]
     notes = protocol_notes(chain)
     if notes:
-        blocks += [Heading('Beside the published numbers'), *map(Text, notes)]
+        summary = f'What differs from the published protocol, in {len(notes)} points'
+        blocks += [Heading('Beside the published numbers'), Fold(summary, tuple(map(Text, notes)))]
     return blocks
 
 
 def _curves(chain: Chain, figures: Path) -> list:
-    curves = [Picture(path, caption) for path, caption in draw_curves(chain, figures) + quality_curves(chain, figures)]
+    curves = [Picture(path, caption, alt) for path, caption, alt in draw_curves(chain, figures)]
+    curves += [Picture(path, caption) for path, caption in quality_curves(chain, figures)]
     return [Heading('Curves'), *curves] if curves else []
 
 

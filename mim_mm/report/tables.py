@@ -23,11 +23,11 @@ __all__ = [
     'FLOORS',
     'METRICS',
     'Summary',
-    'arms_table',
     'earlier_table',
     'floors_table',
     'metric_of',
     'runs_table',
+    'published_entries',
     'summarise',
 ]
 
@@ -131,30 +131,6 @@ def published_entries(chain: Chain) -> list[tuple[str | None, dict]]:
             if key not in found or (entry['own'] and not found[key][1]['own']):
                 found[key] = arm, entry
     return sorted(found.values(), key=lambda item: not item[1]['own'])
-
-
-def arms_table(chain: Chain) -> Table:
-    """One row an arm; below, one row a published method: the nearest to each pretraining, and others of its epochs."""
-    used = [m for m in METRICS if chain.of(m.kind)]
-    rows = []
-    for arm in chain.arms:
-        cells = []
-        for metric in used:
-            summary = summarise(chain, metric, arm)
-            cells.append(Cell(str(summary), 'strong' if summary.values else 'bad' if summary.states else 'quiet'))
-        rows.append([Cell(arm, 'strong'), *cells])
-    for _, entry in published_entries(chain):
-        values = [entry['values'].get(m.name) for m in used]
-        texts = [Cell('–' if v is None else f'{v:.1f}', 'quiet') for v in values]
-        label = f'published: {entry["label"]} [{entry["source"]}]'
-        if entry['differs']:
-            label = f'nearest {label}; differs in {"; ".join(entry["differs"])}'
-        rows.append([Cell(label, 'quiet'), *texts])
-    return Table(
-        ['arm', *(m.title for m in used)],
-        rows,
-        'Per cent. Mean ± sample standard deviation where an arm has several seeds; a single number is one run.',
-    )
 
 
 def protocol_notes(chain: Chain) -> list[str]:
@@ -272,9 +248,14 @@ def earlier_table(chain: Chain) -> Table | None:
         why = f'superseded by {by}' if by else 'not in the chain any more'
         cells = (run.name, why, run.status, str(run.raw.get('finished') or '–'), _result(run))
         rows.append([Cell(text, 'quiet') for text in cells])
-    caption = 'They lie in the work dir and count nowhere above.'
+    caption = 'They lie in the work dir and count nowhere above; tools/runs.py lists and deletes what was superseded.'
     head = ['run', 'why', 'status', 'finished', 'result then']
     return Table(head, rows, caption, numeric=False, small=True) if rows else None
+
+
+def _time(run: Run) -> Cell:
+    took = run.raw.get('wall_s')
+    return Cell(duration(took), key=took if isinstance(took, (int, float)) else None)
 
 
 def runs_table(chain: Chain) -> Table:
@@ -288,7 +269,11 @@ def runs_table(chain: Chain) -> Table:
         state = 'good' if run.done else 'quiet' if run.kind == 'report' else 'bad'
         status = 'this page' if run.kind == 'report' and run.status == 'running' else run.status
         cells = (run.name, run.kind, run.arm or '–', '–' if run.seed is None else str(run.seed))
-        row = [*map(Cell, cells), Cell(status, state), Cell(duration(run.raw.get('wall_s'))), Cell(_result(run))]
-        rows.append([*row, *(Cell(text, 'quiet') for text in (config_text, parent_text, commit))])
+        row = [*map(Cell, cells), Cell(status, state), _time(run), Cell(_result(run))]
+        row += (Cell(text, 'quiet') for text in (config_text, parent_text, commit))
+        rows.append([*row, Cell('', files=tuple(run.files(chain.folder)))])
     head = ['run', 'kind', 'arm', 'seed', 'status', 'time', 'result', 'config (sha256)', 'encoder (sha256)', 'commit']
-    return Table(head, rows, 'Every run with its provenance, from the run.json files.', numeric=False, small=True)
+    caption = (
+        'Every run with its provenance, from the run.json files. The files open while the page lies in its work dir.'
+    )
+    return Table([*head, 'files'], rows, caption, numeric=False, small=True)

@@ -34,6 +34,7 @@ class Call:
     auto_scale_lr: bool = False
     allow_change: Sequence[str] = ()  # settings that a stage which is resumed may have otherwise, e.g. devices
     trust_pickle: bool = False  # of the stages; no part of what a run is
+    log: Sequence[str] = ()  # trackers of the stages: tensorboard, wandb, mlflow
     slurm: Sequence[str] = ()  # [STAGE.]key=value, for sbatch
     grace_s: float = GRACE_S
     compare: Sequence[str] = ()  # arms: CONFIG.py, NAME=CONFIG.py or NAME=CHECKPOINT
@@ -57,6 +58,7 @@ def transfer_command(call: Call) -> list[str]:
     command += ['--auto-scale-lr'] if call.auto_scale_lr else []
     command += [word for key in call.allow_change for word in ('--allow-change', key)]
     command += ['--trust-pickle'] if call.trust_pickle else []
+    command += ['--log', *call.log] if call.log else []
     command += ['--grace', f'{call.grace_s:g}'] if call.grace_s != GRACE_S else []
     command += ['--as-job'] if call.as_job else []
     return command + (['--requeues', str(call.requeues)] if call.requeues is not None else [])

@@ -107,6 +107,7 @@ class Job:
             auto_scale_lr=self.standing.auto_scale_lr,
             allow_change=self.standing.allow_change,
             trust_pickle=self.standing.trust_pickle,
+            log=self.standing.log,
             scripts=scripts,
         )
         self._describe(command, gpus)

@@ -90,6 +90,7 @@ def train_command(
     auto_scale_lr: bool = False,
     allow_change: Sequence[str] = (),
     trust_pickle: bool = False,
+    log: Sequence[str] = (),
     scripts: Scripts | None = None,
 ) -> list[str]:
     """The command line of a training stage.
@@ -102,7 +103,7 @@ def train_command(
             for a single device too.
         parent: checkpoint the encoder is loaded from.
         resume: checkpoint of this same stage to go on from.
-        allow_change: settings that it may have otherwise, as of ``tools/train.py``.
+        allow_change, log: as of ``tools/train.py``.
     """
     scripts = scripts or Scripts.default()
     launcher = launcher or 'none'
@@ -127,6 +128,7 @@ def train_command(
         command += [word for key in allow_change for word in ('--allow-change', key)]
     if trust_pickle:
         command.append('--trust-pickle')
+    command += ['--log', *log] if log else []
     options = [format_option(key, value) for key, value in stage.options.items()]
     if parent is not None:
         options.append(format_option('init', str(parent)))

@@ -67,6 +67,7 @@ def stage_commands(resolved: Resolved, decisions: dict[str, Decision]) -> dict[s
             auto_scale_lr=call.auto_scale_lr,
             allow_change=call.allow_change,
             trust_pickle=call.trust_pickle,
+            log=call.log,
             scripts=resolved.scripts,
         )
     return commands

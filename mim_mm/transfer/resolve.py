@@ -88,6 +88,7 @@ def resolve(call: Call, display: Display, scripts: launch.Scripts) -> Resolved:
         auto_scale_lr=call.auto_scale_lr,
         allow_change=call.allow_change,
         trust_pickle=call.trust_pickle,
+        log=call.log,
     )
     check_data_roots_used(standing, roots)
     return Resolved(call, standing, display, scripts)

@@ -46,6 +46,7 @@ class Standing:
         auto_scale_lr: stages scale their learning rate with their batch.
         allow_change: settings that a stage which is resumed may have otherwise.
         trust_pickle: stages may read checkpoints that run code; no part of what a run is.
+        log: trackers of the stages; no part of it either.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Standing:
         auto_scale_lr: bool = False,
         allow_change: Sequence[str] = (),
         trust_pickle: bool = False,
+        log: Sequence[str] = (),
     ):
         self.chain = chain
         self.cache = cache
@@ -65,7 +67,7 @@ class Standing:
         self.given = given or {}
         self.forced = set(forced)
         self.auto_scale_lr, self.allow_change = auto_scale_lr, tuple(allow_change)
-        self.trust_pickle = trust_pickle
+        self.trust_pickle, self.log = trust_pickle, tuple(log)
         self._configs: dict[str, Config] = {}
         self._learned: dict[str, dict[str, Any]] = {}
         self._data: dict[str, dict[str, Any]] = {}
@@ -73,7 +75,7 @@ class Standing:
 
     def of_all_stages(self) -> Standing:
         """The same chain as a call that selects everything and forces nothing would find it now."""
-        options = dict(auto_scale_lr=self.auto_scale_lr, trust_pickle=self.trust_pickle)
+        options = dict(auto_scale_lr=self.auto_scale_lr, trust_pickle=self.trust_pickle, log=self.log)
         return Standing(self.chain, self.cache, given=self.given, **options)
 
     @property

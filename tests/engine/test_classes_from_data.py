@@ -63,7 +63,7 @@ def test_a_config_that_enables_scaling_is_scaled_once_and_without_a_warning():
     cfg = load(FINETUNE)
     cfg.merge_from_dict({'auto_scale_lr.enable': True, 'train_dataloader.batch_size': 64, 'work_dir': 'none'})
     args = argparse.Namespace(
-        auto_scale_lr=False, amp=False, launcher='none', resume=None, compile=False, allow_change=[]
+        auto_scale_lr=False, amp=False, launcher='none', resume=None, compile=False, allow_change=[], log=[]
     )
     notes = launch._prepare_training(cfg, args)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2e-3 * 64 / 1024)

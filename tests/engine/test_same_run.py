@@ -141,16 +141,20 @@ def test_moments_and_groups_are_compared():
 
 def test_the_record_fills_what_the_command_line_leaves_open(tmp_path):
     def arguments(**given):
-        empty = dict(config='c.py', cfg_options={}, allow_change=[], amp=False, compile=False, auto_scale_lr=False)
+        empty = dict(
+            config='c.py', cfg_options={}, allow_change=[], amp=False, compile=False, auto_scale_lr=False, log=[]
+        )
         return argparse.Namespace(**{**empty, 'seed': None, 'data_root': None, 'resume': 'latest', **given})
 
     options = {'a.b': (1, 2), 'c': 'x', 'd.e': None, 'load_from': 'w.pth', 'f': dict(g=1)}
-    run_record.write_record(tmp_path, arguments(cfg_options=options, amp=True, seed=0, allow_change=['a']))
+    run_record.write_record(
+        tmp_path, arguments(cfg_options=options, amp=True, seed=0, allow_change=['a'], log=['mlflow'])
+    )
     record = run_record.read_record(arguments(), tmp_path)
     args = arguments()
     assert '--seed 0' in run_record.go_on_as(args, record)
     assert args.cfg_options == {key: value for key, value in options.items() if key != 'load_from'}
-    assert args.amp and args.seed == 0 and not args.compile and args.allow_change == ['a']
+    assert args.log == ['mlflow'] and args.amp and args.seed == 0 and not args.compile and args.allow_change == ['a']
     args = arguments(cfg_options={'c': 'y', 'f.g': 2, 'a': dict()}, seed=3)
     run_record.go_on_as(args, record)
     assert args.cfg_options == {'c': 'y', 'f.g': 2, 'a': dict(), 'd.e': None} and args.seed == 3

@@ -15,7 +15,13 @@ from mmengine.visualization.vis_backend import BaseVisBackend
 
 from mim_mm import files
 from mim_mm.engine.hooks import tracking
-from mim_mm.engine.hooks.tracking import LineVisBackend, SafeVisBackend, log_lines_may_fail, make_trackers_safe
+from mim_mm.engine.hooks.tracking import (
+    LineVisBackend,
+    SafeVisBackend,
+    add_trackers,
+    log_lines_may_fail,
+    make_trackers_safe,
+)
 from mim_mm.report.collect import read_scalars
 
 
@@ -72,6 +78,38 @@ def test_every_config_gets_the_log_on_disk_and_safe_trackers():
     assert once['type'] == 'DetLocalVisualizer' and once['vis_backends'][1:] == [wrapped]
     make_trackers_safe(cfg)
     assert cfg.visualizer.to_dict() == once
+
+
+def test_trackers_by_name_are_grouped_as_the_work_dir_lies(tmp_path, monkeypatch):
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    own = dict(type='WandbVisBackend', init_kwargs=dict(project='mine'))
+    cfg = Config(
+        dict(work_dir=str(tmp_path / 'chain' / 'linear'), visualizer=dict(type='Visualizer', vis_backends=own))
+    )
+    add_trackers(cfg, ['mlflow', 'wandb', 'tensorboard', 'mlflow'])
+    place = (tmp_path / 'chain' / 'mlruns').as_uri()
+    assert [dict(backend) for backend in cfg.visualizer.vis_backends] == [
+        own, dict(type='MLflowVisBackend', exp_name='chain', run_name='linear', tracking_uri=place),
+        dict(type='TensorboardVisBackend'),
+    ]  # fmt: skip
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    add_trackers(cfg, [])
+    assert 'visualizer' not in cfg
+
+
+def test_tensorboard_gets_what_the_log_gets(tmp_path):
+    events = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    add_trackers(cfg, ['tensorboard'])
+    seen = visualizer(tmp_path, *cfg.visualizer.vis_backends)
+    for step in (1, 2):
+        seen.add_scalars(dict(loss=1.0 / step), step=step)
+    seen.close()
+    found = events.EventAccumulator(str(tmp_path))
+    for path in tmp_path.rglob('events.out.tfevents.*'):
+        found = events.EventAccumulator(str(path))
+        found.Reload()
+    assert [(point.step, point.value) for point in found.Scalars('loss')] == [(1, 1.0), (2, 0.5)]
 
 
 @pytest.mark.parametrize('how, at', [

@@ -144,6 +144,10 @@ COMMANDS = {
     'lowshot': f'tools/lowshot.py {FROZEN} --fraction 0.5',
     'watch': f'tools/watch.py {{watched}} --data {{images}} --config {PROBE} --once --workers 0 '
     '--max-train-per-class 4 --max-val-per-class 2 --device cuda',
+    'features': 'tools/features.py {images}/train --encoder {encoder} --config linear/vitb_linear_90e --workers 0 '
+    '--out {work}/features.npy --amp bf16 --device cuda',
+    'predict': 'tools/predict.py {images}/val --model {classifier} --config finetune/vitb_finetune_100e --device cuda',
+    'predict-boxes': f'tools/predict.py {{images}}/val --model {{detector}} --config {DETECTOR} --device cuda',
     'test': f'tools/test.py configs/{DETECTOR}.py {{detector}} --work-dir {{work}}',
     'step': f'tools/benchmark.py step {BENCHMARK} --steps 2 --warmup 1 --arch S/16 --parts 1 4 --batch 8',
     'step-compiled': f'tools/benchmark.py step {BENCHMARK} --steps 2 --warmup 1 --arch S/16 --parts 4 --batch 8 '

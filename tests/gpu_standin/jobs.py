@@ -149,6 +149,7 @@ def command(name: str, folder: Path) -> None:
     makers = dict(
         encoder=lambda: make_weights(recipe(ENCODER).model.backbone, work / 'encoder.pth', 'backbone.'),
         watched=lambda: make_weights(recipe(ENCODER).model.backbone, work / 'epoch_1.pth', 'backbone.').parent,
+        classifier=lambda: make_weights(recipe('finetune/vitb_finetune_100e').model, work / 'classifier.pth'),
         detector=lambda: make_weights(recipe(DETECTOR).model, work / 'detector.pth', scope='mmdet'),
     )
     places |= {key: make() for key, make in makers.items() if f'{{{key}}}' in COMMANDS[name]}

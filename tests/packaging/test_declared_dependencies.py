@@ -31,7 +31,7 @@ UPSTREAM = {
 }  # fmt: skip
 # Modules of an extra, each imported where an ImportError is turned into advice; and what a benchmark compares with.
 # (mim_mm/weights/verify.py opens timm and transformers by name where they are installed, and says so where not.)
-EXTRAS = {'webdataset', 'braceexpand', 'simplejpeg', 'submitit', 'kornia'}
+EXTRAS = {'webdataset', 'braceexpand', 'simplejpeg', 'submitit', 'kornia', 'pyarrow'}
 ROOM_OF_EXTRA = {'mmseg': ('mim_mm/segmentation/', 'mim_mm/evaluation/pictures/segments.py')}  # refused before it runs
 PEERS = {'timm', 'lightly', 'transformers'}
 

@@ -144,6 +144,19 @@ def test_changelog_and_citation_have_this_version():
     assert f'\nversion: {__version__}\n' in (ROOT / 'CITATION.cff').read_text()
 
 
+def test_the_readme_is_short_before_its_reference():
+    text = (ROOT / 'README.md').read_text()
+    assert len(text[: text.index('\n## Reference\n')].split()) < 900
+
+
+def test_every_document_is_on_the_site():
+    """mkdocs, told to be strict, looks at the links; this at the list, without it."""
+    listed = set(re.findall(r'[\w/-]+\.md', (ROOT / 'mkdocs.yml').read_text().split('nav:\n', 2)[-1]))
+    pages = {path.relative_to(ROOT / 'docs').as_posix() for path in (ROOT / 'docs').rglob('*.md')}
+    root = {f'project/{name}.md' for name in ('README', 'CONTRIBUTING', 'CHANGELOG')}
+    assert listed == pages | root
+
+
 def test_the_readme_says_first_that_no_gpu_was_used():
     text = (ROOT / 'README.md').read_text()
     assert text.index('run on a GPU yet') < text.index('| EMAE-pretrained |')

@@ -24,7 +24,7 @@ ENCODER = dict(type='VisionTransformer', name='ViT-B/16', width=768, depth=12, h
 
 
 def texts(table):
-    return [[cell.text for cell in row] for row in table.rows]
+    return [['; '.join(filter(None, [cell.text, *cell.folded])) for cell in row] for row in table.rows]
 
 
 def write_comparison(folder, data=IMAGENET, tops=TOPS, sha='e', kind='linear', **facts):

@@ -1,12 +1,14 @@
 """Damaged files of a chain: the page is written, says which file is damaged, and shows the rest."""
 
 import base64
+import hashlib
 import html
 import json
 import lzma
 import os
 import random
 import re
+from urllib.parse import unquote
 
 import pytest
 from chain_factory import write_demo_chain, write_run
@@ -180,7 +182,12 @@ def test_names_are_names_in_both_pages(tmp_path):
     content.update(name=NASTY, orderings=[dict(claim=NASTY, better=NASTY, worse='emae', part=NASTY)])
     (chain / 'chain.json').write_text(json.dumps(content))
     page, markdown = (path.read_text() for path in write_report(chain))
-    assert '<script' not in page and '<i>' not in page and 'href' not in page
+    assert page.count('<script') == page.count('</script') == 1 and '<i>' not in page
+    links = re.findall(r'href="([^"]*)"', page)  # parts of the page, and files of the runs
+    assert links and all(link[0] == '#' or (chain / unquote(link)).is_file() for link in links)
+    digest = re.search(r"script-src 'sha256-([^']+)'", page)[1]
+    script = re.search(r'<script>(.*)</script>', page, re.S)[1]
+    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == digest
     for line in markdown.splitlines():
         if not line.startswith('    '):  # what is indented is shown as it is
             assert '<script' not in line and '<i>' not in line, line

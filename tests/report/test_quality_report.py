@@ -6,8 +6,8 @@ from chain_factory import write_demo_chain, write_run
 
 from mim_mm.report.collect import collect
 from mim_mm.report.figures_quality import quality_curves
+from mim_mm.report.headline import arms_table
 from mim_mm.report.page import write_report
-from mim_mm.report.tables import arms_table
 from mim_mm.report.tables_probe import probe_table
 
 CHOSEN = {
@@ -50,7 +50,7 @@ def test_the_probe_is_a_column_and_a_table_of_its_choice(tmp_path):
         ['probe_scratch', 'scratch', '–', '–', '–', '30.0', '–'],
     ]  # fmt: skip
     page = write_report(tmp_path)[0].read_text()
-    assert 'last1_mean_bn_lr0.3' in page and 'Quick probe top-1 emae − scratch +42.2' in page
+    assert 'last1_mean_bn_lr0.3' in page and '<span class="v">+42.2</span>' in page
 
 
 def test_a_chain_without_probe_has_neither(tmp_path):

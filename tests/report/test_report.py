@@ -1,11 +1,15 @@
 """The page says what the run.json files say: numbers by hand, failures shown, every link alive."""
 
+import base64
 import inspect
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from chain_factory import coco_metrics, write_demo_chain, write_png, write_run
 from mmengine.config import Config
@@ -14,11 +18,13 @@ from mim_mm import masking
 from mim_mm.recipe_facts import MASKER_DEFAULTS
 from mim_mm.report.__main__ import main
 from mim_mm.report.collect import collect, read_scalars
-from mim_mm.report.document import Cell, Heading, Pre, Table, Text, to_html, to_markdown
+from mim_mm.report.document import Cell, Fold, Heading, Picture, Pre, Table, Text, to_markdown
+from mim_mm.report.headline import arms_table
+from mim_mm.report.html_page import to_html
 from mim_mm.report.page import write_report
 from mim_mm.report.published import beside, doubtful, load_published, matching_rows
 from mim_mm.report.recipe import pretrainings
-from mim_mm.report.tables import METRICS, arms_table, duration, floors_table, protocol_notes, summarise
+from mim_mm.report.tables import METRICS, duration, floors_table, protocol_notes, runs_table, summarise
 from mim_mm.transfer.identity import learned
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +61,7 @@ def parse(path):
 
 
 def texts(table):
-    return [[cell.text for cell in row] for row in table.rows]
+    return [['; '.join(filter(None, [cell.text, *cell.folded])) for cell in row] for row in table.rows]
 
 
 def test_arms_table_by_hand(tmp_path):
@@ -95,7 +101,9 @@ def test_report_pages_are_whole(tmp_path):
     text = ' '.join(page.text)
     assert '86.0 ± 2.0' in text and 'a1b2c3d4e5f6, clean' in text and 'digits-demo' in text and 'cpu, 1 thread' in text
     assert '11 of 11 runs done; 3 of 3 floors reached' in text
-    assert 'Box AP emae − scratch +5.0' in text and 'Linear top-1 emae − scratch +15.0' in text
+    assert re.search(r'Box AP\s+emae − scratch\s+\+5.0\s+–\s+1\s+not judged: 1 seed', text)
+    # differences 14, 15, 16: t(2) = 4.3027 at 97.5 %, times 1 / sqrt(3)
+    assert re.search(r'Linear top-1\s+emae − scratch\s+\+15.0\s+\+12.5 to \+17.5\s+3\s+emae is better', text)
     assert '11 of 11 done' in text
     assert len(page.images) == 2 and all(src.startswith('data:image/png;base64,') for src in page.images)
     assert 'http://' not in html_path.read_text() and 'https://' not in html_path.read_text()
@@ -379,6 +387,71 @@ def test_documents_escape_and_link(tmp_path):
     assert '**p\\|q**' in markdown and '    <b>' in markdown
 
 
+def test_notes_folds_and_files_are_in_both_pages(tmp_path):
+    cell = Cell('68.2', 'strong', note='n = 3', folded=('a|b', 'c'), files=(('log', 'x y/<z>.log'),))
+    fold = Fold('what differs', (Text('`one`'), Pre('two')))
+    page, markdown = (
+        to_html('T', [Table(['h'], [[cell]]), fold]),
+        to_markdown('T', [Table(['h'], [[cell]]), fold], tmp_path),
+    )
+    assert '| **68.2** a\\|b; c (n = 3) [log](<x%20y/%3Cz%3E.log>) |' in markdown
+    assert '*what differs*\n\n`one`\n\n    two' in markdown
+    assert '<span class="note">n = 3</span>' in page and '<summary>2 differences</summary>' in page
+    assert '<li>a|b</li><li>c</li>' in page and 'href="x%20y/%3Cz%3E.log"' in page
+    assert '<summary>what differs</summary>' in page and '<code>one</code>' in page
+
+
+def noise(path, side):
+    rng = np.random.default_rng(side)
+    cv2.imwrite(str(path), rng.integers(0, 256, (side, side, 3), np.uint8))
+    return path
+
+
+def test_a_page_with_large_pictures_stays_below_its_size(tmp_path):
+    """Noise does not compress: 2.2 MB of PNG, of which 300 kB may stay; one that fits is left as it is."""
+    large, small = noise(tmp_path / 'large.png', 860), noise(tmp_path / 'small.png', 60)
+    page = to_html('T', [Picture(large, 'large', 'what is seen'), Picture(small)], most=300_000)
+    kinds = re.findall(r'<img alt="([^"]*)" src="data:image/(\w+);', page)
+    assert kinds == [('what is seen', 'webp'), ('small', 'png')] and 200_000 < len(page.encode()) <= 300_000
+    assert base64.b64encode(small.read_bytes()).decode() in page
+    (tmp_path / 'odd.png').write_bytes(os.urandom(400_000))  # nothing can make it smaller
+    page = to_html('T', [Picture(tmp_path / 'odd.png'), Picture(small)], most=300_000)
+    assert 'odd.png is too large for this page' in page and len(page.encode()) <= 300_000
+
+
+def test_a_run_links_what_it_left(tmp_path):
+    run = write_run(write_demo_chain(tmp_path), 'coco_emae', 'coco', arm='emae', checkpoint='iter_280.pth')
+    for name in ('20260101_000000/a.log', '20260102_000000/b.log', 'chain.log', 'mask_rcnn.py', 'iter_280.pth'):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text('x')
+    (run_row,) = [row for row in runs_table(collect(tmp_path)).rows if row[0].text == 'coco_emae']
+    assert dict(run_row[-1].files) == {
+        'log': 'coco_emae/20260102_000000/b.log', 'config': 'coco_emae/mask_rcnn.py', 'run.json': 'coco_emae/run.json',
+        'checkpoint': 'coco_emae/iter_280.pth',
+    }  # fmt: skip
+    secret = tmp_path.parent / 'secret.pth'
+    secret.write_text('x')
+    for named in (str(secret), '../../secret.pth'):
+        write_run(tmp_path, 'coco_emae', 'coco', arm='emae', checkpoint=named)
+        (run_row,) = [row for row in runs_table(collect(tmp_path)).rows if row[0].text == 'coco_emae']
+        assert 'checkpoint' not in dict(run_row[-1].files)
+
+
+def test_headlines_have_spread_and_interval(tmp_path):
+    table = arms_table(collect(write_demo_chain(tmp_path)))
+    # 84, 86, 88: s = 2, t(2) = 4.3027, half of the interval 4.3027 * 2 / sqrt(3) = 4.97
+    assert [cell.note for cell in table.rows[0][1:4]] == ['95%: 81.0 to 91.0, n = 3', 'one run', 'one run']
+
+
+def test_own_data_stand_beside_guessing(tmp_path):
+    folder = write_demo_chain(tmp_path)
+    for arm in ('emae', 'scratch'):
+        config = dict(model=dict(type='ImageClassifier', head=dict(num_classes=8)))
+        (folder / f'finetune_{arm}' / 'identity.json').write_text(json.dumps(dict(config=config)))
+    row = texts(arms_table(collect(folder)))[-1]
+    assert row[:4] == ['baseline: guessing one of 8 classes that are equally frequent', '–', '12.5', '–']
+
+
 TIMES = [(5.4, '5 s'), (75, '1 min 15 s'), (3725, '1 h 02 min'), (None, '–'), ('x', '–')]
 
 
@@ -416,4 +489,4 @@ def test_recorded_facts_are_readable(tmp_path):
     assert 'train/train2017 (12 files, sha256 beefbeef); train/x.json (sha256 cafecafe)' in text
     assert 'configs/demo/mask_rcnn.py (cccccccc)' in text and '/somewhere/else' not in text
     assert 'detections could not be made' in text and 'exit code 1; <no weights>' in text
-    assert 'Box AP emae − scratch −5.0' in text
+    assert re.search(r'Box AP\s+emae − scratch\s+−5.0', text)

@@ -56,3 +56,5 @@ def test_slurm_names_never_reach_srun(tmp_path, partition, job):
 def test_trust_reaches_the_calls_of_a_chain():
     assert '--trust-pickle' in transfer_command(Call('c.py', trust_pickle=True))
     assert '--trust-pickle' not in transfer_command(Call('c.py'))
+    command = transfer_command(Call('c.py', log=['tensorboard', 'mlflow']))
+    assert command[command.index('--log') :] == ['--log', 'tensorboard', 'mlflow']

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import queue
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -193,6 +196,29 @@ def _say_once(handler: logging.Handler, record: logging.LogRecord) -> None:
         print(f'{where} takes no more lines ({sys.exc_info()[1]}); training goes on', file=sys.stderr, flush=True)
     except (OSError, ValueError, AttributeError):  # standard error is closed as well, or was never there
         pass
+
+
+def add_trackers(cfg: Config, names: Sequence[str]) -> None:
+    """In place: trackers by name beside those of the config; runs are called and grouped as the work dir lies.
+
+    The folder that the work dir is in, which is the chain's, is W&B's project and MLflow's experiment; MLflow writes to
+    its ``mlruns``, or where ``MLFLOW_TRACKING_URI`` says. TensorBoard reads that folder as a whole.
+    """
+    work_dir = Path(cfg.work_dir).absolute()
+    group, run = work_dir.parent.name, work_dir.name
+    place = os.environ.get('MLFLOW_TRACKING_URI') or (work_dir.parent / 'mlruns').as_uri()
+    known = dict(
+        tensorboard=dict(type='TensorboardVisBackend'),
+        wandb=dict(type='WandbVisBackend', init_kwargs=dict(project=group, name=run)),
+        mlflow=dict(type='MLflowVisBackend', exp_name=group, run_name=run, tracking_uri=place),
+    )
+    visualizer = dict(cfg.get('visualizer') or dict(type='Visualizer'))
+    backends = visualizer.get('vis_backends') or []
+    backends = [backends] if isinstance(backends, dict) else list(backends)
+    there = {type_name(backend) for backend in backends if isinstance(backend, dict)}
+    backends += [known[name] for name in dict.fromkeys(names) if known[name]['type'] not in there]
+    if names:
+        cfg.visualizer = dict(visualizer, vis_backends=backends)
 
 
 def make_trackers_safe(cfg: Config) -> None:

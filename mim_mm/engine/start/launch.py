@@ -22,7 +22,7 @@ from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
 from mim_mm.config_parts import type_name
 from mim_mm.data.workers import die_with_parent, shield_workers
-from mim_mm.engine.hooks.tracking import log_lines_may_fail, make_trackers_safe
+from mim_mm.engine.hooks.tracking import add_trackers, log_lines_may_fail, make_trackers_safe
 from mim_mm.engine.start import (
     agreement,
     annotations,
@@ -175,6 +175,7 @@ def _prepare_training(cfg: Config, args: argparse.Namespace) -> list[str]:
         if type_name(hook) == 'ResumeScheduleHook':
             hook['allow'] = list(args.allow_change)
     cfg.custom_hooks = hooks
+    add_trackers(cfg, args.log)
     make_trackers_safe(cfg)
     out_dir = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
     with trusting(cfg.get('trust_pickle') is True):

@@ -17,6 +17,7 @@ from mim_mm import files
 FILE_NAME = 'launched.json'
 FLAGS = ('amp', 'compile', 'auto_scale_lr')
 SETTINGS = ('seed', 'data_root')
+TRACKERS = ('tensorboard', 'wandb', 'mlflow')
 # Options that say where this one start goes or comes from, not what the run is.
 OF_ONE_START = ('load_from', 'resume', 'work_dir', 'experiment_name', 'launcher')
 
@@ -26,6 +27,7 @@ def write_record(work_dir: str | Path, args: argparse.Namespace) -> None:
     options = {key: repr(value) for key, value in args.cfg_options.items() if key.split('.')[0] not in OF_ONE_START}
     content = dict(config=os.path.abspath(args.config), cfg_options=options, allow_change=list(args.allow_change))
     content |= {name: getattr(args, name) for name in (*FLAGS, *SETTINGS)}
+    content['log'] = list(args.log)
     files.write_json(Path(work_dir) / FILE_NAME, content)
 
 
@@ -83,6 +85,11 @@ def go_on_as(args: argparse.Namespace, record: dict[str, Any]) -> str | None:
         ):
             setattr(args, name, value)
             taken.append(f'--{name.replace("_", "-")} {value}')
+    kept = record.get('log')
+    trackers = [name for name in kept if name in TRACKERS] if isinstance(kept, list) else []
+    if trackers and not args.log:
+        args.log = trackers
+        taken.append(f'--log {" ".join(trackers)}')
     allowed = [key for key in record.get('allow_change') or () if isinstance(key, str)]
     if not repeated and allowed and not args.allow_change:
         args.allow_change = allowed

@@ -29,7 +29,17 @@ from mim_mm.encoders import grid_of
 from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import MODELS
 
-__all__ = ['Features', 'FolderImages', 'Preprocess', 'Source', 'build_encoder', 'encode', 'extract', 'load_or_extract']
+__all__ = [
+    'Features',
+    'FolderImages',
+    'Preprocess',
+    'Source',
+    'build_encoder',
+    'encode',
+    'extract',
+    'forward',
+    'load_or_extract',
+]
 
 SCHEMA = 2  # 1: features of encoders that were loaded before anything left over stopped the load
 POOLINGS = ('cls', 'mean', 'cls_mean')
@@ -141,6 +151,19 @@ def evaluating(module: nn.Module):
             m.training = training
 
 
+def forward(backbone: nn.Module, images: Tensor, amp: str | None = None) -> Tensor:
+    """What the backbone puts out last, float32: (B, P+N, D), a map (B, D, H, W), or (B, D); see :func:`encode`."""
+    autocast = torch.autocast(images.device.type, AMP[amp]) if amp else nullcontext()
+    # Pretraining backbones of mmpretrain (MAEViT, SimMIMSwinTransformer ...) mask unless they are told not to.
+    options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
+    with evaluating(backbone), torch.no_grad(), autocast:
+        out = backbone(images, **options)
+    out = out[-1] if isinstance(out, (tuple, list)) and out else out
+    if not isinstance(out, Tensor) or out.ndim not in (2, 3, 4):
+        raise TypeError(f'{type(backbone)} puts out no (B, L, D), (B, D, H, W) or (B, D): see its out_indices')
+    return out.float()
+
+
 def encode(backbone: nn.Module, images: Tensor, amp: str | None = None) -> dict[str, Tensor]:
     """Pooled features of normalised images, without dropout, drop path and gradient, whatever mode the backbone is in.
 
@@ -150,15 +173,7 @@ def encode(backbone: nn.Module, images: Tensor, amp: str | None = None) -> dict[
     Returns:
         {'cls': (B, D), 'mean': (B, D)} float32, only 'mean' for backbones that put out maps (HiViT, Swin, ConvNeXt).
     """
-    autocast = torch.autocast(images.device.type, AMP[amp]) if amp else nullcontext()
-    # Pretraining backbones of mmpretrain (MAEViT, SimMIMSwinTransformer ...) mask unless they are told not to.
-    options = {'mask': None} if 'mask' in inspect.signature(backbone.forward).parameters else {}
-    with evaluating(backbone), torch.no_grad(), autocast:
-        out = backbone(images, **options)
-    out = out[-1] if isinstance(out, (tuple, list)) and out else out
-    if not isinstance(out, Tensor) or out.ndim not in (2, 3, 4):
-        raise TypeError(f'{type(backbone)} puts out no (B, L, D), (B, D, H, W) or (B, D): see its out_indices')
-    out = out.float()
+    out = forward(backbone, images, amp)
     if out.ndim != 3:
         return {'mean': out.flatten(2).mean(2) if out.ndim == 4 else out}
     extra = getattr(backbone, 'num_extra_tokens', 0)

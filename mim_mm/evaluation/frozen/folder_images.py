@@ -62,6 +62,11 @@ class Preprocess:
             values.update(mean=tuple(given['mean']), std=tuple(given['std']), to_rgb=bool(packed) != swapped)
         return cls(**values)
 
+    def steps(self) -> list[dict]:
+        """The transforms between a decoded image and the crop, as configs."""
+        size = dict(scale=self.resize, edge='short', backend='pillow', interpolation='bicubic')
+        return [dict(type='mmpretrain.ResizeEdge', **size), dict(type='mmpretrain.CenterCrop', crop_size=self.crop)]
+
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 BGR (B, 3, H, W) -> float32 (B, 3, H, W) as the backbone expects it, on the same device."""
         images = (images.flip(1) if self.to_rgb else images).float()
@@ -99,10 +104,8 @@ class FolderImages(Dataset):
         self.root = Path(root) / split
         if not self.root.is_dir():
             raise NoImages(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
-        size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
         load = dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range)
-        pipeline = [load, dict(type='mmpretrain.ResizeEdge', **size)]
-        pipeline.append(dict(type='mmpretrain.CenterCrop', crop_size=preprocess.crop))
+        pipeline = [load, *preprocess.steps()]
         trained = Path(root).absolute() / 'train'
         if classes is not None and trained.is_dir() and subfolders(trained) == list(classes):
             classes = str(trained)  # the folder says more than the names: which of them are empty

@@ -139,7 +139,7 @@ class Submission:
             chain=str(self.chain.path), work_dir=str(self.chain.work_dir.resolve()), gpus=what.tasks, only=names,
             cfg_options=list(self.call.cfg_options), data_root=list(self.call.data_root), launcher='slurm',
             auto_scale_lr=self.call.auto_scale_lr, allow_change=list(self.call.allow_change),
-            trust_pickle=self.call.trust_pickle,
+            trust_pickle=self.call.trust_pickle, log=list(self.call.log),
         )  # fmt: skip
         if what.gpus_per_node == 0 and what.tasks == 1:
             call['gpus'] = 0
@@ -217,7 +217,7 @@ class Submission:
                 first, folder, gpus=self.job(names, what).call['gpus'], launcher=first.launcher or 'slurm',
                 parent=parent, resume=self.decisions[first.name].resume, scripts=self.resolved.scripts,
                 auto_scale_lr=self.call.auto_scale_lr, allow_change=self.call.allow_change,
-                trust_pickle=self.call.trust_pickle,
+                trust_pickle=self.call.trust_pickle, log=self.call.log,
             )  # fmt: skip
             self.display.say(f'    $ {" ".join(command)}')
 

@@ -131,8 +131,11 @@ def _place_registers(state: dict[str, Tensor], count: int, rows: int) -> dict[st
         return moved
     first = state['cls_token'].shape[1] if 'cls_token' in state else 0
     # Which rows a table of another grid has, only a square tells; where two fit, it stays as it is, and is refused.
-    squares = [n > 0 and math.isqrt(n) ** 2 == n for n in (table.shape[1] - cut for cut in (0, first, first + count))]
-    if table.shape[1] == rows + count or (table.shape[1] not in (rows, rows - first) and squares == [False, False, True]):
+    left = [table.shape[1] - cut for cut in (0, first, first + count)]
+    squares = [n > 0 and math.isqrt(n) ** 2 == n for n in left]
+    if table.shape[1] == rows + count or (
+        table.shape[1] not in (rows, rows - first) and squares == [False, False, True]
+    ):
         state[REGISTERS] = found + table[:, first : first + count]
         state['pos_embed'] = torch.cat((table[:, :first], table[:, first + count :]), dim=1)
         moved[REGISTERS] = f'{moved.get(REGISTERS, "")} with the positions added that they had'.strip()

@@ -98,7 +98,7 @@ class RegisterViT(VisionTransformer):
 
 
 class RegisterViTEncoder(ViTEncoder):
-    """A plain ViT behind more prefix tokens; maskers never see these, and attention is that of the first class token."""
+    """A plain ViT behind more prefix tokens, which maskers never see; attention is that of the first class token."""
 
     backbones = (RegisterViT,)
     backbone: RegisterViT

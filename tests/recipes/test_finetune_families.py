@@ -139,7 +139,6 @@ def test_supervised_vit_small_is_deits():
     assert not [hook for hook in cfg.custom_hooks if hook.type == 'EMAHook']
 
 
-
 # ---------------------------------------------------------------- our pretrainings, two steps each, then loaded
 
 

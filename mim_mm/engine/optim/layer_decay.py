@@ -26,7 +26,8 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
     - ``layer_decay_rate`` (float, default 1): the scale is rate ** (depth + 1 - id) with id 0 for patch embedding,
       class token and positions, i + 1 for block i, depth + 1 for everything above. The model must offer
       ``get_layer_depth`` when the rate is not 1.
-    - ``no_decay`` (names, default pos_embed, cls_token, register_tokens, mask_token): parameters, or modules, without weight decay.
+    - ``no_decay`` (names, default pos_embed, cls_token, register_tokens, mask_token): parameters, or modules, without
+      weight decay.
       A name matches whole dotted parts of a parameter name, so ``pos_embed`` finds ``backbone.pos_embed`` as well
       (upstream's constructors miss it in a detector) and ``ln1`` does not find ``ln12``.
     - ``norm_decay_mult``, ``bias_decay_mult``, ``flat_decay_mult`` (float): weight decay factor of norms, of biases

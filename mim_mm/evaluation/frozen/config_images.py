@@ -75,11 +75,9 @@ class ConfigImages(FolderImages):
             options['type'] = 'mim_mm.ClassFolders'
         load = dict((options.get('pipeline') or [{}])[0])
         own_loader = str(load.get('type')).endswith('LoadAnyImage')
-        size = dict(scale=preprocess.resize, edge='short', backend='pillow', interpolation='bicubic')
         options['pipeline'] = [
             load if own_loader else dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range),
-            dict(type='mmpretrain.ResizeEdge', **size),
-            dict(type='mmpretrain.CenterCrop', crop_size=preprocess.crop),
+            *preprocess.transforms(),
         ]
         try:
             self.images = DATASETS.build(options)

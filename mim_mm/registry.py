@@ -21,8 +21,8 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.parallel masking.random '
-    'masking.salience masking.salience_parallel '
+    'masking.adaptive masking.attended masking.block masking.cells masking.drawn masking.grid masking.parallel '
+    'masking.random masking.salience masking.salience_parallel '
     'encoders.raw_pixels encoders.register_vit '
     'decoders.cross_decoder decoders.mae_decoder '
     'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.dino algorithms.emae '

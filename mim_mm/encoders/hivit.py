@@ -57,8 +57,8 @@ class HiViTEncoder(Encoder):
             )
         if grid.height != grid.width:
             raise ValueError(
-                f"HiViT has {grid.height} x {grid.width} patches: mmpretrain's takes its positions for those of a square; set "
-                'a square img_size, or use VisionTransformer'
+                f"HiViT has {grid.height} x {grid.width} patches: mmpretrain's takes positions for those of a square; "
+                'set a square img_size, or use VisionTransformer'
             )
         projection = backbone.patch_embed.proj
         if projection.kernel_size != projection.stride or any(projection.padding):

@@ -3,6 +3,7 @@
 from mim_mm.masking.adaptive import AdaptiveRatio
 from mim_mm.masking.attended import AttentionMasking, AttMask
 from mim_mm.masking.block import BlockMasking
+from mim_mm.masking.cells import CellMasking
 from mim_mm.masking.drawn import DrawnRatio
 from mim_mm.masking.grid import GridMasking
 from mim_mm.masking.parallel import ComplementaryMasking, ParallelMasking
@@ -18,6 +19,7 @@ __all__ = [
     'AttMask',
     'AttentionMasking',
     'BlockMasking',
+    'CellMasking',
     'ComplementaryMasking',
     'DrawnRatio',
     'GridMasking',

@@ -108,10 +108,10 @@ def set_grid(masker: object, grid: tuple[int, int]) -> None:
 
     36 patches may be 6 x 6 or 4 x 9: nothing else would notice.
     """
-    while masker is not None:
-        if getattr(masker, 'grid', grid) is None:
-            masker.grid = grid
+    while masker is not None and not hasattr(masker, 'grid'):
         masker = getattr(masker, 'inner', None)  # one around another, as DrawnRatio is
+    if masker is not None and masker.grid is None:
+        masker.grid = grid
 
 
 def set_clock(masker: object, clock: Clock) -> None:

@@ -69,6 +69,14 @@ FAMILIES = {
     'cae': Family('cae/cae_vitb_300e', ONE_EPOCH),
     'bootmae': Family('bootmae/bootmae_vitb_800e', ONE_EPOCH),
     'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', ONE_EPOCH),
+    'pixio': Family('pixio/pixio_vith_400e', ONE_EPOCH | {'model.backbone.arch': 'base'}),
+    'registers': Family(
+        'emae/emae_vits_300e', ONE_EPOCH | {'model.backbone.type': 'RegisterViT', 'model.backbone.num_registers': 4}
+    ),
+    'wide': Family(
+        'emae/emae_vits_300e',
+        ONE_EPOCH | {'model.backbone.img_size': (128, 512), 'train_dataloader.dataset.pipeline.1.scale': (128, 512)},
+    ),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
     'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),

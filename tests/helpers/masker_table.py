@@ -51,6 +51,8 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
         'block-rounded': dict(type='BlockMasking', ratio=(0.2, ratio), fill='none', grid=grid, round_down=True),
         'drawn': dict(type='DrawnRatio', masker=dict(type='RandomMasking'), ratio=(0.3, 0.6), share=0.7),
         'drawn-sbam': dict(type='DrawnRatio', masker=dict(type='SalienceMasking', ratio=amr()), ratio=None, share=0.7),
+        # cells of several patches round by the cell: tests/algorithms/test_pixio.py
+        'cells': dict(type='CellMasking', masker=dict(type='RandomMasking', ratio=ratio), cell=1, grid=grid),
         'salience-balanced': dict(type='SalienceParallelMasking', num_parts=parts),
         'salience-graded': dict(type='SalienceParallelMasking', num_parts=parts, mode='graded'),
         'salience-balanced-amr': dict(type='SalienceParallelMasking', ratio=amr()),

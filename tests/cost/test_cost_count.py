@@ -281,8 +281,8 @@ def test_what_others_register_by_hand():
 def test_what_cannot_be_counted_says_why():
     with pytest.raises(ValueError, match='YOLO.*not in'):
         work_of(dict(model=dict(type='YOLO')))
-    with pytest.raises(ValueError, match='MAE.*ResNet'):
-        work_of(dict(model=autoencoder('MAE', RANDOM, dict(type='mmpretrain.ResNet', depth=18))))
+    with pytest.raises(ValueError, match='MAE.*VGG'):
+        work_of(dict(model=autoencoder('MAE', RANDOM, dict(type='mmpretrain.VGG', depth=11))))
     odd = dict(type='Odd', backbone=dict(type='OneLinear', img_size=64))
 
     @MODELS.register_module(force=True)

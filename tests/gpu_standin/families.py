@@ -77,6 +77,8 @@ FAMILIES = {
         'emae/emae_vits_300e',
         ONE_EPOCH | {'model.backbone.img_size': (128, 512), 'train_dataloader.dataset.pipeline.1.scale': (128, 512)},
     ),
+    'convnext': Family('convnets/emae_convnextt_300e', ONE_EPOCH),
+    'resnet': Family('convnets/sbam_mae_resnet50_400e', ONE_EPOCH),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
     'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch')),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),

@@ -23,7 +23,7 @@ MODELS = _child(
     _root.MODELS,
     'masking.adaptive masking.attended masking.block masking.cells masking.drawn masking.grid masking.parallel '
     'masking.random masking.salience masking.salience_parallel '
-    'encoders.raw_pixels encoders.register_vit '
+    'encoders.raw_pixels encoders.register_vit encoders.swin_v2 '
     'decoders.cross_decoder decoders.mae_decoder '
     'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.dino algorithms.emae '
     'algorithms.ibot algorithms.mae algorithms.simmim '

@@ -374,8 +374,8 @@ def _nearest(kind: type[nn.Module]) -> type[Encoder] | None:
 def family_of(kind: type[nn.Module], *needs: str) -> type[Encoder]:
     """The family of a class of backbones, of exactly this class.
 
-    By inheritance mmpretrain's DeiT3 (positions without class token), its DistilledVisionTransformer (a second prefix
-    token) and ViTEVA02 (rotary positions) would be encoded wrongly.
+    By inheritance mmpretrain's DistilledVisionTransformer (a second prefix token), RevVisionTransformer (two streams)
+    and ViTEVA02 (rotary positions) would be encoded wrongly.
 
     Args:
         needs: methods of :class:`Encoder` that the family must have.

@@ -304,9 +304,10 @@ def test_what_cannot_be_counted_says_why():
 FORMER = json.loads((Path(__file__).parent / 'former_formulas.json').read_text())
 QUICK = ('demo/', 'evidence/', '/mae_vitb_800e.', '/sbam_emae_vitb_300e', '/simmim_vitb', '/beit_vitb_300e', '/cae_',
          'vitb_finetune_100e', 'vitb_linear_90e', 'linear/vitb_dino', 'vitb_fpn_ms_12e')  # fmt: skip
+LEFT_OUT = 'chains/', 'upstream/maskfeat'  # HOG does not run in bf16 on a CPU
 RECIPES = sorted(
     name for path in configs_root().glob('[a-z]*/*.py')
-    if not (name := str(path.relative_to(configs_root()))).startswith('chains/')
+    if not (name := str(path.relative_to(configs_root()))).startswith(LEFT_OUT)
 )  # fmt: skip
 
 

@@ -32,7 +32,8 @@ NECK_HEADS = {'AttentivePool': 'attentive'}
 PUBLISHED_SETTINGS = {
     'norm_pix': True, 'norm_eps': 1e-6, 'pos_embed': 'sincos', 'per_image_mean': False,
     'whole_weight': 1.0, 'consistency_weight': 1.0, 'normalizer': 'overlap', 'consistency_ramp': 0,
-    'decoder.embed_dims': 512, 'decoder.depth': 8, 'decoder.num_heads': 16, 'mask_unit': 32,
+    'decoder.embed_dims': 512, 'decoder.depth': 8, 'decoder.num_heads': 16, 'decoder.positions': 'sincos',
+    'mask_unit': 32,
 }  # fmt: skip
 # Masks of methods whose rows in the table do not state them, and SBAM's ratio, which goes without saying.
 PUBLISHED_MASKS = {'SimMIM': 'random r=3/5', 'BEiT': 'block r=5/13', 'CAE': 'block r=1/2', 'data2vec': 'block r=11/18'}
@@ -84,6 +85,8 @@ def stated_backbone(settings: Any) -> str | None:
 def variant(masker: Mapping) -> str | None:
     """The mask in the words of the published table: ``random r=3/4``, ``parallel K=4``, ``salience``."""
     masker = {**MASKER_DEFAULTS.get(type_name(masker), {}), **masker}
+    if type_name(masker) == 'CellMasking' and isinstance(masker.get('masker'), Mapping):
+        return f'{variant(masker["masker"])}, cells {masker.get("cell", 4)} x {masker.get("cell", 4)}'
     if isinstance(masker.get('masker'), Mapping):  # one around another, which it may give its own ratio
         ratio = {} if masker.get('ratio') is None else dict(ratio=masker['ratio'])
         return variant({**masker['masker'], **ratio})

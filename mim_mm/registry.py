@@ -21,9 +21,9 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.drawn masking.grid masking.multi_block '
+    'masking.adaptive masking.attended masking.block masking.cells masking.drawn masking.grid masking.multi_block '
     'masking.parallel masking.random masking.salience masking.salience_parallel '
-    'encoders.raw_pixels encoders.register_vit '
+    'encoders.raw_pixels encoders.register_vit encoders.swin_v2 '
     'decoders.cross_decoder decoders.mae_decoder '
     'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.data2vec algorithms.dino '
     'algorithms.emae algorithms.ibot algorithms.ijepa algorithms.mae algorithms.masked_dino algorithms.mocov3 '

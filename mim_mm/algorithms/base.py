@@ -15,7 +15,7 @@ from mim_mm.algorithms.teacher import Teacher
 from mim_mm.clock import Clock, mask_seed
 from mim_mm.encoders import Encoder
 from mim_mm.encoders.mask_units import MaskUnits
-from mim_mm.masking.base import needs_attention, set_clock
+from mim_mm.masking.base import needs_attention, set_clock, set_grid
 from mim_mm.masking.plan import MaskPlan
 from mim_mm.registry import MODELS
 
@@ -138,6 +138,10 @@ class Pretraining(BaseModel):
                 cannot leave out.
         """
         tokens, options = tokens.detach(), {}
+        grid = units or self.encoder.grid
+        shape = (grid.rows, grid.columns) if units else (grid.height, grid.width)
+        if shape[0] != shape[1] and shape[0] * shape[1] == (units.pool(tokens) if units else tokens).shape[1]:
+            set_grid(self.masker, shape)
         if needs_attention(self.masker):
             if attention is None:
                 with torch.no_grad():

@@ -33,6 +33,7 @@ class MAE(Pretraining):
         pos_embed: 'sincos' (fixed, as MAE) or 'learned'.
         per_image_mean: average the errors within each image first; only with ragged plans does that differ from the
             default, see :func:`mim_mm.losses.reconstruction_loss`.
+        img_size: side of the images, or (height, width), for backbones that do not state it (ConvNeXt, ResNet: 224).
         data_preprocessor: as :class:`Pretraining`.
     """
 
@@ -47,12 +48,17 @@ class MAE(Pretraining):
         norm_eps: float = 1e-6,
         pos_embed: str = 'sincos',
         per_image_mean: bool = False,
+        img_size: int | tuple[int, int] | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(masker, data_preprocessor, init_cfg)
         self.backbone = build_backbone(backbone, 'encode')
         self.encoder = encoder_of(self.backbone)
+        if img_size is not None:
+            if not self.encoder.any_size:
+                raise ValueError(f'img_size={img_size}: {type(self.backbone).__name__} has its own, set it there')
+            self.backbone.img_size = img_size
         self.grid = self.encoder.grid
         values = self.grid.patch_size**2 * self.grid.in_channels
         self.decoder = MODELS.build(decoder).build_for(self.grid, values)

@@ -41,7 +41,7 @@ class LoadedEncoder:
     config: Config
 
     def __post_init__(self):
-        self._steps = [TRANSFORMS.build(step) for step in self.preprocess.steps()]
+        self._steps = [TRANSFORMS.build(step) for step in self.preprocess.transforms()]
 
     @property
     def device(self) -> torch.device:

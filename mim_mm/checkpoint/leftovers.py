@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Parts of pretrainings, classifiers and detectors that lie behind or beside the encoder, by the start of the name.
 KNOWN = {
-    'mask token': r'(mask_token(s|_\d+)?|masked_embed|mask_embed|mask_embedding)$',
+    'mask token': r'(mask_token(s|_\d+|s\.\d+)?|masked_embed|mask_embed|mask_embedding)$',
     # BootMAE's release: decode_blocks, decode_norm_1, de_pos_embed, down_1
     'decoder': r'(\w*decoder\w*|decode_\w+|de_pos_embed|down(_1)?(?=\.(weight|bias)$)|enc_dec_\w+|regressor\w*)(\.|$)',
     'head': r'(\w*head\w*|fc|classifier|pre_logits|last_layer|cls_pt_layers|attn_?pool|aux_\w+)(\.|$)',

@@ -63,7 +63,8 @@ def resize_positions(
     """Position table of another grid -> the shape of ``target``.
 
     Args:
-        table: (1, e + h*w, C) with a square grid, e = 0, 1 or as in ``target``; or (1, h, w, C).
+        table: (1, e + h*w, C) with a square grid, or one of the proportions of ``grid``, e = 0, 1 or as in ``target``;
+            or (1, h, w, C).
         target: the model's own table, (1, e + H*W, C), e leading rows for a class token and its like.
         grid: (H, W) of the model.
         mode: interpolation; without antialiasing and with half-pixel centres, as MAE and mmpretrain do.
@@ -93,6 +94,14 @@ def resize_positions(
             source, extra = tuple(grid), keep
         elif extra is not None and (extra == keep or keep < 2):
             source = (math.isqrt(rows - extra),) * 2
+            like = _same_proportions(rows, grid, keep)
+            if like and like[0] != source:
+                raise LoadError(
+                    f'pos_embed has {rows} rows, of {source[0]} x {source[1]} patches or, in the proportions of the '
+                    f'model, of {like[0][0]} x {like[0][1]}: store it as (1, h, w, C), which says which.'
+                )
+        elif extra is None and (found := _same_proportions(rows, grid, keep)):
+            source, extra = found
         else:
             raise LoadError(
                 f'pos_embed has {rows} rows, neither a square grid nor a square grid and a class token (are some of '
@@ -109,6 +118,17 @@ def resize_positions(
         first = target[:, :keep].detach()
         first = torch.zeros_like(first) if bare_class else first
     return torch.cat((first.to(patches), patches), dim=1)
+
+
+def _same_proportions(rows: int, grid: tuple[int, int], keep: int) -> tuple[tuple[int, int], int] | None:
+    """The grid with the proportions of ``grid`` that ``rows`` are, behind ``keep`` or one row; None: there is none."""
+    step = math.gcd(*grid)
+    for extra in dict.fromkeys((keep, min(keep, 1))):
+        times = math.isqrt(max(rows - extra, 0) * step**2 // math.prod(grid))
+        source = tuple(times * side // step for side in grid)
+        if times and math.prod(source) == rows - extra:
+            return source, extra
+    return None
 
 
 def load_encoder(

@@ -78,8 +78,8 @@ def decode(data: bytes, channels: int = 3, name: str = '', value_range: ValueRan
     return image[..., 0] if channels == 1 else image
 
 
-def read_image(path: str | os.PathLike, value_range: ValueRange = None) -> np.ndarray:
-    """(H, W, 3) uint8 in B, G, R of a file, for pictures.
+def read_image(path: str | os.PathLike, value_range: ValueRange = None, channels: int = 3) -> np.ndarray:
+    """(H, W, 3) uint8 in B, G, R of a file, for pictures; other ``channels`` as :func:`decode` gives them.
 
     Raises:
         FileNotFoundError: there is no such file. NoRegularFile: a pipe, device or socket.
@@ -87,7 +87,7 @@ def read_image(path: str | os.PathLike, value_range: ValueRange = None) -> np.nd
     """
     data = files.read_regular(path)
     try:
-        return decode(data, 3, str(path), value_range)
+        return decode(data, channels, str(path), value_range)
     except UnreadableImage as error:
         raise UnreadableImage(f"'{path}' cannot be read: {error}") from error
 

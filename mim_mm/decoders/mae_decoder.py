@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from torch import Tensor, nn
 
+from mim_mm.compat.initializers import trunc_normal_
 from mim_mm.encoders.base import Grid
 from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing
@@ -34,6 +35,8 @@ class MAEDecoder(BaseModule):
         fp32_head: the last norm and the prediction head in fp32, also under autocast. EMAE's recipes do so: its
             consistency term compares predictions with one another, and where they agree, what is left in bf16 is
             rounding (docs/results/cpu_steps.md). The head is 0.6 % of a step's FLOPs.
+        positions: 'sincos' (fixed, prefix rows zero) or 'learned' (truncated normal, std 0.02, prefix rows
+            too), as in Pixio.
     """
 
     def __init__(
@@ -44,12 +47,16 @@ class MAEDecoder(BaseModule):
         mlp_ratio: float = 4.0,
         input_norm: bool = False,
         fp32_head: bool = False,
+        positions: str = 'sincos',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} is not divisible by num_heads {num_heads}: change one of them')
+        if positions not in ('sincos', 'learned'):
+            raise ValueError(f"positions is '{positions}': use 'sincos' (fixed, as MAE) or 'learned'")
         self.embed_dims = embed_dims
+        self.positions = positions
         self.input_norm = input_norm
         self.fp32_head = fp32_head
         norm_cfg = dict(type='LN', eps=1e-6)
@@ -73,7 +80,7 @@ class MAEDecoder(BaseModule):
         self.decoder_norm_in = nn.LayerNorm(grid.embed_dims, eps=1e-6) if self.input_norm else nn.Identity()
         self.decoder_embed = nn.Linear(grid.embed_dims, self.embed_dims)
         table = sincos_table(grid.height, grid.width, self.embed_dims, grid.num_prefix)
-        self.decoder_pos_embed = nn.Parameter(table, requires_grad=False)
+        self.decoder_pos_embed = nn.Parameter(table, requires_grad=self.positions == 'learned')
         self.decoder_pred = nn.Linear(self.embed_dims, out_dims)
         return self
 
@@ -81,6 +88,8 @@ class MAEDecoder(BaseModule):
         """Xavier linears, mask token N(0, 0.02), as MAE."""
         init_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
+        if self.positions == 'learned':
+            trunc_normal_(self.decoder_pos_embed, std=0.02)
 
     def forward(
         self,
@@ -174,7 +183,11 @@ class MAEDecoder(BaseModule):
     def _run_blocks(self, x: Tensor, order: Tensor, table: Tensor) -> Tensor:
         """Positions (1, P+N, D') in the order of the tokens, then the blocks: (rows, P+N, D') to the same."""
         table = table[0]
-        positions = table[self.num_prefix :][order]
+        places = table[self.num_prefix :]
+        if self.decoder_pos_embed.requires_grad:  # a gradient for each row, added up at the end, not one by one
+            positions = places.expand(len(x), -1, -1).gather(1, order[..., None].expand(-1, -1, places.shape[-1]))
+        else:
+            positions = places[order]
         if self.num_prefix:
             positions = torch.cat([table[: self.num_prefix].expand(len(x), -1, -1), positions], dim=1)
         x = x + positions

@@ -1,6 +1,6 @@
 """One Encoder class for each family of backbones: what algorithms, probes and tools ask of any of them."""
 
-from mim_mm.encoders import beit, hivit, raw_pixels, register_vit, swin, vit  # noqa: F401  (their classes enter FAMILIES)
+from mim_mm.encoders import beit, deit3, hivit, masked_conv, raw_pixels, register_vit, swin, swin_v2, vit  # noqa: F401  (their classes enter FAMILIES)
 from mim_mm.encoders.base import (
     FAMILIES,
     Encoder,

@@ -79,10 +79,12 @@ class Encoder:
 
     Attributes:
         backbones: the classes that this family is for, exactly these (see :func:`family_of`).
+        any_size: whether the backbone has no size of images that it is built for, so that the method has to say it.
         backbone: the module that is asked.
     """
 
     backbones: ClassVar[tuple[type[nn.Module], ...]] = ()
+    any_size: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs) -> None:
         super().__init_subclass__(**kwargs)
@@ -319,7 +321,7 @@ class Encoder:
 # What a family may lack: how a refusal puts it, and what to do instead.
 _LACKS = {
     'grid': ('has no grid of patches that is known', 'use a backbone that embeds patches'),
-    'prepare': ("has no start as MAE's", "use mmpretrain's VisionTransformer or HiViT"),
+    'prepare': ("has no start as MAE's", "use mmpretrain's VisionTransformer, HiViT, ConvNeXt or ResNet"),
     'embed': ('has no patch embedding that is known', 'use a backbone that embeds patches'),
     'positions': ('has no table of positions at its input', "use mmpretrain's VisionTransformer"),
     'encode_tokens': ('cannot encode tokens that were changed', "use mmpretrain's VisionTransformer"),
@@ -372,8 +374,8 @@ def _nearest(kind: type[nn.Module]) -> type[Encoder] | None:
 def family_of(kind: type[nn.Module], *needs: str) -> type[Encoder]:
     """The family of a class of backbones, of exactly this class.
 
-    By inheritance mmpretrain's DeiT3 (positions without class token), its DistilledVisionTransformer (a second prefix
-    token) and ViTEVA02 (rotary positions) would be encoded wrongly.
+    By inheritance mmpretrain's DistilledVisionTransformer (a second prefix token), RevVisionTransformer (two streams)
+    and ViTEVA02 (rotary positions) would be encoded wrongly.
 
     Args:
         needs: methods of :class:`Encoder` that the family must have.

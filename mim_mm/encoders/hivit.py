@@ -55,6 +55,11 @@ class HiViTEncoder(Encoder):
                 'HiViT has rpe=True: its relative position bias is a full N x N table, which fits no subset of '
                 'patches; set rpe=False (and ape=True) for pretraining'
             )
+        if grid.height != grid.width:
+            raise ValueError(
+                f"HiViT has {grid.height} x {grid.width} patches: mmpretrain's takes positions for those of a square; "
+                'set a square img_size, or use VisionTransformer'
+            )
         projection = backbone.patch_embed.proj
         if projection.kernel_size != projection.stride or any(projection.padding):
             raise ValueError(

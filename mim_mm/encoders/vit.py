@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmpretrain.models import VisionTransformer
+from mmpretrain.models.backbones.deit3 import DeiT3FFN, DeiT3TransformerEncoderLayer
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from mim_mm.encoders.fused import fuse_attention
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.patches import LayerEncoder
 from mim_mm.encoders.positions import init_linears, plain_drop_path, positions_by_scale, set_positions
+
+PACKED = (TransformerEncoderLayer, DeiT3TransformerEncoderLayer)  # layers that :func:`_packed_layer` restates
 
 
 class ViTEncoder(LayerEncoder):
@@ -117,16 +120,20 @@ class ViTEncoder(LayerEncoder):
 
     def encode_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
         backbone = self.backbone
-        other = next((layer for layer in backbone.layers if type(layer) is not TransformerEncoderLayer), None)
+        other = next((layer for layer in backbone.layers if type(layer) not in PACKED), None)
         if other is not None:
             raise refusal(
                 type(backbone), 'encode_packed', f'its layers of type {type(other).__name__} cannot run packed'
             )
-        x = pack_tokens(tokens, packing, self.prefix)
-        x = backbone.pre_norm(backbone.drop_after_pos(x))
+        x = self._enter_packed(tokens, packing)
         for layer in backbone.layers:
             x = _packed_layer(layer, x, packing)
         return backbone.ln1(x) if backbone.final_norm else x
+
+    def _enter_packed(self, tokens: Tensor, packing: Packing) -> Tensor:
+        """What :meth:`_enter` does, for sequences laid end to end (T, D)."""
+        x = pack_tokens(tokens, packing, self.prefix)
+        return self.backbone.pre_norm(self.backbone.drop_after_pos(x))
 
     @torch.no_grad()
     def cls_attention(self, tokens: Tensor, minmax_heads: bool = False) -> Tensor:
@@ -149,6 +156,6 @@ def _packed_layer(layer: TransformerEncoderLayer, x: Tensor, packing: Packing) -
     qkv = attn.qkv(layer.ln1(x)).view(len(x), 3, attn.num_heads, attn.head_dims)
     y = attn.proj(attend(qkv, packing, dropout=attn.attn_drop if attn.training else 0.0))
     x = x + drop_path(attn.gamma1(attn.proj_drop(y)), attn.out_drop, packing)
-    if isinstance(ffn, FFN):
+    if isinstance(ffn, FFN | DeiT3FFN):
         return x + drop_path(ffn.gamma2(ffn.layers(layer.ln2(x))), ffn.dropout_layer, packing)
     return ffn(layer.ln2(x), identity=x)  # SwiGLU as mmpretrain builds it: every step works token by token

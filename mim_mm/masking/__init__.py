@@ -3,6 +3,7 @@
 from mim_mm.masking.adaptive import AdaptiveRatio
 from mim_mm.masking.attended import AttentionMasking, AttMask
 from mim_mm.masking.block import BlockMasking
+from mim_mm.masking.cells import CellMasking
 from mim_mm.masking.drawn import DrawnRatio
 from mim_mm.masking.grid import GridMasking
 from mim_mm.masking.multi_block import MultiBlockMasking
@@ -19,6 +20,7 @@ __all__ = [
     'AttMask',
     'AttentionMasking',
     'BlockMasking',
+    'CellMasking',
     'ComplementaryMasking',
     'DrawnRatio',
     'GridMasking',

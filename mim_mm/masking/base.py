@@ -103,6 +103,17 @@ def published(masker: object) -> str:
     return getattr(masker, 'published', None) or type(masker).__name__
 
 
+def set_grid(masker: object, grid: tuple[int, int]) -> None:
+    """Say what grid (rows, columns) the patches lie on, to those that would take it to be square (``grid`` is None).
+
+    36 patches may be 6 x 6 or 4 x 9: nothing else would notice.
+    """
+    while masker is not None and not hasattr(masker, 'grid'):
+        masker = getattr(masker, 'inner', None)  # one around another, as DrawnRatio is
+    if masker is not None and masker.grid is None:
+        masker.grid = grid
+
+
 def set_clock(masker: object, clock: Clock) -> None:
     """One without ``set_clock`` need not know; one with ``set_epoch``, as maskers had it before, is told that."""
     if hasattr(masker, 'set_clock'):

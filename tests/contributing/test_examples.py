@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
-from mmpretrain.models import DeiT3
+from mmpretrain.models import DistilledVisionTransformer
 
 from mim_mm import registry
 from mim_mm.clock import Clock
@@ -21,7 +21,7 @@ from mim_mm.registry import MODELS
 PAGE = Path(__file__).resolve().parents[2] / 'CONTRIBUTING.md'
 EXAMPLES = dict(re.findall(r'^```python\n# (mine/\w+\.py)\n(.*?)^```$', PAGE.read_text(), re.M | re.S))
 SMALL = dict(
-    type='mmpretrain.DeiT3', img_size=32, patch_size=8,
+    type='mmpretrain.DistilledVisionTransformer', img_size=32, patch_size=8,
     arch=dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ def mine(tmp_path_factory):
     for name, text in EXAMPLES.items():
         (folder / name).write_text(text)
     sys.path.insert(0, str(folder))
-    for module in ('columns', 'deit3', 'max_pool', 'mean_colour'):
+    for module in ('columns', 'distilled', 'max_pool', 'mean_colour'):
         importlib.import_module(f'mine.{module}')
     yield folder
     sys.path.remove(str(folder))
@@ -63,7 +63,8 @@ def test_the_masker_hides_every_other_column(mine):
 
 
 def test_the_family_encodes_as_the_backbone_does(mine):
-    backbone = DeiT3(**{key: value for key, value in SMALL.items() if key != 'type'}, out_type='raw')
+    options = {key: value for key, value in SMALL.items() if key != 'type'}
+    backbone = DistilledVisionTransformer(**options, out_type='raw')
     backbone.eval()
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
@@ -72,13 +73,13 @@ def test_the_family_encodes_as_the_backbone_does(mine):
     prefix, patches = encoder.encode_whole(images)
     torch.testing.assert_close(torch.cat([prefix, patches], dim=1), wanted)
     order = torch.stack([torch.randperm(16) for _ in images])[:, None]
-    found = encoder.encode(encoder.embed(images), order)[:, 1:]
-    torch.testing.assert_close(found, wanted[:, 1:].gather(1, order[:, 0, :, None].expand(-1, -1, 32)))
+    found = encoder.encode(encoder.embed(images), order)[:, 2:]
+    torch.testing.assert_close(found, wanted[:, 2:].gather(1, order[:, 0, :, None].expand(-1, -1, 32)))
 
 
 PRETRAINING = """
 _base_ = 'mim_mm::demo/pretrain_mae.py'
-custom_imports = dict(imports=['mim_mm', 'mine.columns', 'mine.deit3', 'mine.mean_colour'])
+custom_imports = dict(imports=['mim_mm', 'mine.columns', 'mine.distilled', 'mine.mean_colour'])
 model = dict(
     _delete_=True, _scope_='mim_mm', type='MeanColour', backbone={backbone}, masker=dict(type='ColumnMasking'),
     data_preprocessor=dict(type='ImgDataPreprocessor', mean=[110.0] * 3, std=[64.0] * 3))

@@ -319,8 +319,8 @@ def test_what_others_register_by_hand():
 def test_what_cannot_be_counted_says_why():
     with pytest.raises(ValueError, match='YOLO.*not in'):
         work_of(dict(model=dict(type='YOLO')))
-    with pytest.raises(ValueError, match='MAE.*ResNet'):
-        work_of(dict(model=autoencoder('MAE', RANDOM, dict(type='mmpretrain.ResNet', depth=18))))
+    with pytest.raises(ValueError, match='MAE.*VGG'):
+        work_of(dict(model=autoencoder('MAE', RANDOM, dict(type='mmpretrain.VGG', depth=11))))
     odd = dict(type='Odd', backbone=dict(type='OneLinear', img_size=64))
 
     @MODELS.register_module(force=True)
@@ -342,9 +342,10 @@ def test_what_cannot_be_counted_says_why():
 FORMER = json.loads((Path(__file__).parent / 'former_formulas.json').read_text())
 QUICK = ('demo/', 'evidence/', '/mae_vitb_800e.', '/sbam_emae_vitb_300e', '/simmim_vitb', '/beit_vitb_300e', '/cae_',
          'vitb_finetune_100e', 'vitb_linear_90e', 'linear/vitb_dino', 'vitb_fpn_ms_12e')  # fmt: skip
+LEFT_OUT = 'chains/', 'upstream/maskfeat'  # HOG does not run in bf16 on a CPU
 RECIPES = sorted(
     name for path in configs_root().glob('[a-z]*/*.py')
-    if not (name := str(path.relative_to(configs_root()))).startswith('chains/')
+    if not (name := str(path.relative_to(configs_root()))).startswith(LEFT_OUT)
 )  # fmt: skip
 
 

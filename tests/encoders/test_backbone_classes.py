@@ -22,22 +22,27 @@ CLASSES = sorted(
     name for name, kind in MMPRETRAIN.module_dict.items()
     if inspect.isclass(kind) and (issubclass(kind, BaseBackbone) or '.backbones.' in kind.__module__)
 )  # fmt: skip
+DEIT3 = dict(PLAIN_VIT, type='mmpretrain.DeiT3')
+# a last map of stride 8 in place of 32, for images of 32 px
+CONVNEXT = dict(type='mmpretrain.ConvNeXt', arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 16]), stem_patch_size=1)
+RESNET = dict(type='mmpretrain.ResNet', depth=18, stem_channels=8, base_channels=4, strides=(1, 1, 1, 2))
 METHODS = {
     'EMAE': dict(masker=dict(type='ParallelMasking', num_parts=4), decoder=dict(DECODER)),
     'SimMIM': dict(masker=dict(type='RandomMasking', ratio=0.6), mask_unit=8),
     'BootMAE': dict(masker=dict(type='RandomMasking'), decoder_dims=24),
 }
 TRAINS = {
-    'EMAE': {'VisionTransformer': PLAIN_VIT, 'HiViT': HIVIT},
+    'EMAE': {'VisionTransformer': PLAIN_VIT, 'HiViT': HIVIT, 'DeiT3': DEIT3, 'ConvNeXt': CONVNEXT, 'ResNet': RESNET},
     'SimMIM': {'BEiTPretrainViT': VIT, 'SimMIMSwinTransformer': SWIN},
-    'BootMAE': {'VisionTransformer': PLAIN_VIT, 'BEiTViT': BEIT},
+    'BootMAE': {'VisionTransformer': PLAIN_VIT, 'DeiT3': DEIT3, 'BEiTViT': BEIT},
 }
 REFUSED = 'cannot encode visible patches only|has no place for mask tokens|cannot show several depths'
 NEEDS = {'EMAE': 'encode', 'SimMIM': 'encode_masked', 'BootMAE': 'encode_levels'}
 
 
 def build(method, backbone):
-    return MODELS.build(copy.deepcopy(dict(type=method, backbone=backbone, **METHODS[method])))
+    size = dict(img_size=32) if backbone in (CONVNEXT, RESNET) else {}
+    return MODELS.build(copy.deepcopy(dict(type=method, backbone=backbone, **METHODS[method], **size)))
 
 
 def test_there_are_all_of_them():

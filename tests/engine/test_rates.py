@@ -267,7 +267,7 @@ def test_a_run_and_a_resumed_run_follow_mae(accumulated, tmp_path):
 
 
 RECIPES = [p for f in (*FOLDERS, 'mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ibot',
-                              'dino', 'attmask', 'mocov3', 'msn', 'ijepa', 'data2vec') for p in
+                              'dino', 'attmask', 'mocov3', 'msn', 'ijepa', 'data2vec', 'pixio', 'convnets') for p in
            sorted((CONFIGS / f).glob('*.py'))]  # fmt: skip
 
 

@@ -106,6 +106,16 @@ FAMILIES = {
         'linear/vitb_ijepa_50e', ONE_EPOCH | CLASSES | READS_BACKBONE, start='ijepa/ijepa_vitb_600e'
     ),
     'bootmae-amr': Family('amr/amr_bootmae_vitb_800e', GUIDED, waits=1),
+    'pixio': Family('pixio/pixio_vith_400e', ONE_EPOCH | {'model.backbone.arch': 'base'}),
+    'registers': Family(
+        'emae/emae_vits_300e', ONE_EPOCH | {'model.backbone.type': 'RegisterViT', 'model.backbone.num_registers': 4}
+    ),
+    'wide': Family(
+        'emae/emae_vits_300e',
+        ONE_EPOCH | {'model.backbone.img_size': (128, 512), 'train_dataloader.dataset.pipeline.1.scale': (128, 512)},
+    ),
+    'convnext': Family('convnets/emae_convnextt_300e', ONE_EPOCH),
+    'resnet': Family('convnets/sbam_mae_resnet50_400e', GUIDED),
     'cmae': Family('cmae/cmae_vitb_300e', ONE_EPOCH),
     'cmae-ddp': Family('cmae/cmae_vitb_300e', ONE_EPOCH, ('--launcher', 'pytorch'), waits=ON_DDP),
     'linear': Family('linear/vitb_linear_90e', ONE_EPOCH | CLASSES, start=ENCODER),

@@ -37,9 +37,9 @@ def downstream() -> list[str]:
 
 
 def every_recipe() -> list[str]:
-    """The same for all of configs/ but building blocks and chains."""
+    """The same for all of configs/ but building blocks, chains and mmpretrain's own methods."""
     files = sorted(CONFIGS.glob('*/*.py'))
-    return [f'{p.parent.name}/{p.stem}' for p in files if p.parent.name not in ('_base_', 'chains')]
+    return [f'{p.parent.name}/{p.stem}' for p in files if p.parent.name not in ('_base_', 'chains', 'upstream')]
 
 
 def load(name: str) -> Config:

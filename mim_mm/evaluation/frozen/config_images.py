@@ -77,7 +77,7 @@ class ConfigImages(FolderImages):
         own_loader = str(load.get('type')).endswith('LoadAnyImage')
         options['pipeline'] = [
             load if own_loader else dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range),
-            *preprocess.steps(),
+            *preprocess.transforms(),
         ]
         try:
             self.images = DATASETS.build(options)

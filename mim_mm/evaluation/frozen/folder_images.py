@@ -28,21 +28,24 @@ __all__ = ['FolderImages', 'Preprocess']
 class Preprocess:
     """What happens between an image file and the backbone.
 
-    resize: short edge in pixels, bicubic (Pillow). crop: side of the centre crop in pixels, at most ``resize``.
+    resize: short edge in pixels, bicubic (Pillow). crop: side of the centre crop in pixels, at most ``resize``. For a
+    backbone of other proportions both are (height, width), and images are brought to ``resize`` whatever theirs are,
+    as random crops bring them in training.
     mean, std: of the pixel values 0..255, in the order in which the channels reach the backbone.
-    to_rgb: files are read as BGR; True turns them into RGB before mean and std.
+    to_rgb: files of three channels are read as BGR; True turns them into RGB before mean and std.
     value_range: black and white of files of more than 8 bits, see ``mim_mm.data.pixel_values``.
     """
 
-    resize: int = 256
-    crop: int = 224
+    resize: int | tuple[int, int] = 256
+    crop: int | tuple[int, int] = 224
     mean: tuple = (123.675, 116.28, 103.53)
     std: tuple = (58.395, 57.12, 57.375)
     to_rgb: bool = True
     value_range: tuple | dict | None = None
 
     def __post_init__(self):
-        if not 0 < self.crop <= self.resize:
+        pairs = [(side, side) if isinstance(side, int) else tuple(side) for side in (self.crop, self.resize)]
+        if isinstance(self.crop, int) != isinstance(self.resize, int) or not all(0 < c <= r for c, r in zip(*pairs)):
             raise ValueError(f'crop {self.crop} must be 1 to resize ({self.resize}): change one of them')
 
     @classmethod
@@ -51,8 +54,13 @@ class Preprocess:
         model = cfg.get('model') or {}
         given = model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
         size = (model.get('backbone') or {}).get('img_size', 224)
-        crop = crop or (size if isinstance(size, int) else min(size))
-        values = dict(resize=resize or round(crop * 8 / 7), crop=crop, value_range=cfg.get('value_range'))
+        size = size if isinstance(size, int) or size[0] != size[1] else size[0]
+        if crop or resize or isinstance(size, int):
+            crop = crop or (size if isinstance(size, int) else min(size))
+            values = dict(resize=resize or round(crop * 8 / 7), crop=crop)
+        else:
+            values = dict(resize=tuple(round(side * 8 / 7) for side in size), crop=tuple(size))
+        values['value_range'] = cfg.get('value_range')
         if given.get('mean') is not None:
             # Our pretraining swaps the channels when it packs an image, other configs in the preprocessor.
             dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
@@ -62,14 +70,18 @@ class Preprocess:
             values.update(mean=tuple(given['mean']), std=tuple(given['std']), to_rgb=bool(packed) != swapped)
         return cls(**values)
 
-    def steps(self) -> list[dict]:
-        """The transforms between a decoded image and the crop, as configs."""
-        size = dict(scale=self.resize, edge='short', backend='pillow', interpolation='bicubic')
-        return [dict(type='mmpretrain.ResizeEdge', **size), dict(type='mmpretrain.CenterCrop', crop_size=self.crop)]
+    def transforms(self) -> list[dict]:
+        """What brings a decoded image to the crop. Pillow resizes bytes of 1, 3 or 4 channels, OpenCV everything."""
+        scaling = dict(backend='pillow' if len(self.mean) in (1, 3) else 'cv2', interpolation='bicubic')
+        if isinstance(self.crop, int):
+            size = dict(type='mmpretrain.ResizeEdge', scale=self.resize, edge='short', **scaling)
+            return [size, dict(type='mmpretrain.CenterCrop', crop_size=self.crop)]
+        size = dict(type='Resize', scale=tuple(reversed(self.resize)), **scaling)
+        return [size, dict(type='mmpretrain.CenterCrop', crop_size=tuple(reversed(self.crop)))]
 
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8 BGR (B, 3, H, W) -> float32 (B, 3, H, W) as the backbone expects it, on the same device."""
-        images = (images.flip(1) if self.to_rgb else images).float()
+        """BGR (B, 3, H, W) or other channels -> float32 (B, C, H, W) as the backbone expects it, on the same device."""
+        images = (images.flip(1) if self.to_rgb and images.shape[1] == 3 else images).float()
         mean, std = (_channels(tuple(v), images.device) for v in (self.mean, self.std))
         return (images - mean) / std
 
@@ -105,7 +117,9 @@ class FolderImages(Dataset):
         if not self.root.is_dir():
             raise NoImages(f'no folder {self.root}: lay images out as ROOT/{split}/<class>/*, or name ROOT')
         load = dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range)
-        pipeline = [load, *preprocess.steps()]
+        if len(preprocess.mean) != 3:
+            load.update(type='mim_mm.LoadAnyImage', channels=len(preprocess.mean))
+        pipeline = [load, *preprocess.transforms()]
         trained = Path(root).absolute() / 'train'
         if classes is not None and trained.is_dir() and subfolders(trained) == list(classes):
             classes = str(trained)  # the folder says more than the names: which of them are empty
@@ -126,7 +140,9 @@ class FolderImages(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return torch.from_numpy(self.images[self.start + index]['img'].transpose(2, 0, 1).copy()), self.items[index][1]
+        image = self.images[self.start + index]['img']
+        image = image[..., None] if image.ndim == 2 else image  # one channel
+        return torch.from_numpy(image.transpose(2, 0, 1).copy()), self.items[index][1]
 
     def digest(self) -> str:
         """sha256 of names, labels, sizes and modification times; where the folder lies does not count."""

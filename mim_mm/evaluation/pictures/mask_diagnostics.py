@@ -19,7 +19,7 @@ from torch import Tensor
 from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import METRICS
 
-__all__ = ['MaskDiagnostics', 'coco_foreground', 'coverage', 'hidden_foreground', 'hidden_ratios', 'square_crop']
+__all__ = ['MaskDiagnostics', 'centre_crop', 'coco_foreground', 'coverage', 'hidden_foreground', 'hidden_ratios']
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
@@ -132,18 +132,20 @@ class MaskDiagnostics:
 # ---- foreground of COCO-format annotations
 
 
-def square_crop(image: np.ndarray) -> np.ndarray:
-    """The centre square of (H, W, ...)."""
-    side = min(image.shape[:2])
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    return image[top : top + side, left : left + side]
+def centre_crop(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The largest part of (H, W, ...) around its centre with the proportions of ``grid``, rows to columns."""
+    rows, columns = grid
+    height = min(image.shape[0], max(1, image.shape[1] * rows // columns))
+    width = min(image.shape[1], max(1, image.shape[0] * columns // rows))
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def coco_foreground(annotations: str | Path, folder: str | Path, grid: tuple[int, int], limit: int | None = None):
     """Images of a COCO-format file with the share of each patch that annotated objects cover.
 
-    Everything is cropped to the centre square. Crowd regions are left out; an image whose square holds no object is
-    skipped.
+    Everything is cropped around the centre to the proportions of the grid. Crowd regions are left out; an image whose
+    crop holds no object is skipped.
 
     Args:
         annotations: instances file with ``images`` and ``annotations`` (``bbox``, ``segmentation`` where there is).
@@ -182,7 +184,7 @@ def coco_foreground(annotations: str | Path, folder: str | Path, grid: tuple[int
         found += 1
         yield path, cover
     if not found:
-        raise ValueError(f'{annotations}: no image has an object in its centre square, so there is nothing to measure')
+        raise ValueError(f'{annotations}: no image has an object in its centre crop, so there is nothing to measure')
 
 
 def _boxes(objects: list, height: int, width: int) -> np.ndarray:
@@ -203,4 +205,4 @@ def _outlines(coco, objects: list) -> np.ndarray | None:
 def _to_grid(full: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Covered share of each patch: INTER_AREA is the mean over the patch, also where its borders cut pixels."""
     rows, columns = grid
-    return cv2.resize(square_crop(full), (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1)
+    return cv2.resize(centre_crop(full, grid), (columns, rows), interpolation=cv2.INTER_AREA).reshape(-1)

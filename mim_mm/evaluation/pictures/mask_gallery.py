@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -19,7 +18,8 @@ from mim_mm.checkpoint.load import load_encoder
 from mim_mm.compat.internals import parse_option
 from mim_mm.data.decode import read_image
 from mim_mm.encoders import grid_of
-from mim_mm.evaluation.pictures.mask_diagnostics import MaskDiagnostics, hidden_foreground, hidden_ratios, square_crop
+from mim_mm.evaluation.pictures.mask_diagnostics import MaskDiagnostics, centre_crop, hidden_foreground, hidden_ratios
+from mim_mm.evaluation.pictures.reconstruction import as_tensor, colours, shown_range, shrink
 from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS
 
@@ -113,10 +113,12 @@ class MaskView:
         self.value_range = cfg.get('value_range')
         self._attended: tuple[Tensor, Tensor] | None = None  # tokens of the last call that asked, and their attention
         self.rows, self.columns = self.model.grid.height, self.model.grid.width
+        self.channels = self.model.grid.in_channels
         self.height, self.width = (side * self.model.grid.patch_size for side in (self.rows, self.columns))
 
     def read(self, files: Sequence, height: int | None = None, width: int | None = None) -> Tensor:
-        """Centre squares, uint8 RGB (B, 3, height, width); by default the size of the model's images.
+        """The middle of images in the proportions of the model's, by default in their size: uint8 RGB (B, 3, height,
+        width), or the model's channels as the file has them.
 
         Raises:
             FileNotFoundError, UnreadableImage, ValueRangeError: naming what cannot be read.
@@ -124,9 +126,8 @@ class MaskView:
         size = (width or self.width, height or self.height)
         images = []
         for file in files:
-            image = read_image(file, self.value_range)
-            image = cv2.resize(square_crop(image), size, interpolation=cv2.INTER_AREA)
-            images.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
+            image = centre_crop(read_image(file, self.value_range, self.channels), (self.rows, self.columns))
+            images.append(as_tensor(shrink(image, size)))
         return torch.stack(images)
 
     @torch.no_grad()
@@ -172,8 +173,10 @@ def gallery(view: MaskView, files: Sequence, specs: Sequence[str], seeds: int = 
     labels, configs = zip(*map(parse_masker, specs))
     maskers = [MODELS.build(config) for config in configs]
     tokens = view.tokens(view.read(files))
-    shown = max(224, view.height), max(224, view.width)
-    pictures = view.read(files, *shown).permute(0, 2, 3, 1).numpy() / 255
+    larger = max(1.0, 224 / min(view.height, view.width))
+    raw = view.read(files, round(larger * view.height), round(larger * view.width))
+    black, white = shown_range(raw)
+    pictures = colours((raw - black) / (white - black)).numpy()
     scores = salience(tokens)
     plans = [[view.plan(masker, tokens, seed) for seed in range(seeds)] for masker in maskers]
     rows = []

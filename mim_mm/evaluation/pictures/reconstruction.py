@@ -55,15 +55,46 @@ def load_pretraining_model(config: str | Path, checkpoint: str | Path) -> tuple[
     return model, cfg
 
 
-def read_images(files: list, height: int, width: int, value_range=None) -> Tensor:
-    """RGB uint8 (B, 3, height, width); other sizes are resized. FileNotFoundError, UnreadableImage name the file."""
+def read_images(files: list, height: int, width: int, value_range=None, channels: int = 3) -> Tensor:
+    """RGB uint8 (B, 3, height, width), or other ``channels`` in the order and numbers of the file; other sizes are
+    resized. FileNotFoundError, UnreadableImage name the file."""
     images = []
     for file in files:
-        image = read_image(file, value_range)
+        image = read_image(file, value_range, channels)
         if image.shape[:2] != (height, width):
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        images.append(torch.from_numpy(np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))))
+            image = shrink(image, (width, height))
+        images.append(as_tensor(image))
     return torch.stack(images)
+
+
+def shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) or (H, W, C) in another size (width, height), by areas; OpenCV takes four channels at most."""
+    parts = [image] if image.ndim == 2 else np.split(image, range(4, image.shape[2], 4), axis=2)
+    parts = [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts]
+    return parts[0] if len(parts) == 1 else np.dstack(parts)
+
+
+def as_tensor(image: np.ndarray) -> Tensor:
+    """A decoded image, (H, W) or (H, W, C), as (C, H, W); three channels from B, G, R to R, G, B."""
+    image = image[..., None] if image.ndim == 2 else image
+    image = image[..., ::-1] if image.shape[2] == 3 else image
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def shown_range(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """Black and white of pictures of images (B, C, H, W), (B, 1, 1, 1) each: 0 and 255 of bytes, else the extremes."""
+    if raw.dtype == torch.uint8:
+        return torch.zeros(len(raw), 1, 1, 1), torch.full((len(raw), 1, 1, 1), 255.0)
+    shown = raw[:, :3].float()
+    low, high = (f(shown, dim=(1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
+    return low, torch.where(high > low, high, low + 1)
+
+
+def colours(images: Tensor) -> Tensor:
+    """(..., C, H, W) as (..., H, W, 3): one channel as grey, of more the first three."""
+    channels = min(images.shape[-3], 3)
+    index = {1: [0, 0, 0], 2: [0, 1, 1], 3: [0, 1, 2]}[channels]
+    return images.movedim(-3, -1)[..., index]
 
 
 def disagreement(pred: Tensor, mask: Tensor) -> Tensor:
@@ -92,11 +123,12 @@ def reconstruct_files(model: nn.Module, files: list, seed: int = 0, value_range=
     Keys: ``original`` (H, W, 3) in 0..1; ``visible`` (K, H, W, 3), NaN where hidden; ``reconstructed`` (K, H, W, 3):
     visible patches as they are, hidden ones as predicted, brought back to pixels with the *true* mean and spread of
     each patch where the model predicts normalised ones (then ``borrowed`` is True); ``disagreement`` (rows, columns).
-    ``value_range``: of files of more than 8 bits, the config's.
+    ``value_range``: of files of more than 8 bits, the config's. Of more than three channels the first three are drawn.
     """
     grid, patch = model.grid, model.grid.patch_size
     rows, columns = grid.height, grid.width
-    raw = read_images(files, rows * patch, columns * patch, value_range)
+    raw = read_images(files, rows * patch, columns * patch, value_range, grid.in_channels)
+    black, white = shown_range(raw)
     images = model.data_preprocessor(dict(inputs=raw), False)['inputs']
     out = model.reconstruct(images, generator=torch.Generator().manual_seed(seed))
     hidden = out['plan'].mask[..., None]
@@ -108,12 +140,12 @@ def reconstruct_files(model: nn.Module, files: list, seed: int = 0, value_range=
 
     def pixels(patches: Tensor) -> np.ndarray:
         picture = unpatchify(patches.flatten(0, 1), patch, (rows, columns)) * scale + shift
-        picture = (picture / 255).clamp(0, 1).permute(0, 2, 3, 1)
-        return picture.unflatten(0, patches.shape[:2]).numpy()
+        picture = picture.unflatten(0, patches.shape[:2])
+        return colours((picture - black[:, None]) / (white - black)[:, None]).clamp(0, 1).numpy()
 
     pictures = {name: pixels(value) for name, value in shown.items()}
     maps = disagreement(out['pred'], out['plan'].mask).unflatten(1, (rows, columns)).numpy()
-    original = raw.permute(0, 2, 3, 1).numpy() / 255
+    original = colours((raw - black) / (white - black)).numpy()
     return [
         dict(
             original=original[i],

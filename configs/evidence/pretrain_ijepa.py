@@ -26,10 +26,10 @@ model = dict(
     ),
     masker=dict(type='MultiBlockMasking', min_keep=4),
     predictor=dict(embed_dims=32, depth=2),
-    momentum=dict(start=0.996, end=1.0, shape='linear'),
+    momentum=dict(start=0.999, end=1.0, shape='linear'),
 )
 train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(clip_grad=None, optimizer=dict(lr=5e-4, betas=(0.9, 0.999)))
+optim_wrapper = dict(clip_grad=None, optimizer=dict(lr=1e-3, betas=(0.9, 0.999)))
 param_scheduler = [
     dict(type='WarmupLR', start_factor=0.2, by_epoch=True, end=warmup, convert_to_iter_based=True, like='msn'),
     dict(type='HalfCosineLR', eta_min=1e-6, by_epoch=True, begin=warmup, convert_to_iter_based=True, like='msn'),

@@ -16,7 +16,9 @@ from mim_mm.clock import Clock
 from mim_mm.engine.start import guard
 from mim_mm.engine.start.checks.parts import check_parts
 from mim_mm.engine.start.checks.words import ConfigError
+from mim_mm.recipe_facts import pretraining
 from mim_mm.registry import MODELS
+from mim_mm.report.published import matching_rows
 
 RECIPE = 'mocov3/mocov3_vitb_300e.py'
 FIXED = {'backbone.pos_embed', 'backbone.patch_embed.projection.weight', 'backbone.patch_embed.projection.bias'}
@@ -261,3 +263,13 @@ def test_recipes_state_what_the_release_does():
         assert cfg.train_dataloader.dataset.pipeline[1].interpolation == 'bilinear'
         decayed = optimizer_of(model, cfg).optimizer.param_groups
         assert {group['weight_decay'] for group in decayed} == {0.1}
+
+
+def test_it_stands_beside_the_rows_of_its_name_and_what_is_no_published_method_beside_none():
+    facts = dict(pretraining(load(RECIPE)), backbone='ViT-B/16', pretrain_data='IN-1k')
+    own = matching_rows(facts)[0]
+    assert facts['method'] == own['method'] == 'MoCo v3' and own['own'] and own['values']['linear_top1'] == 76.2
+    unpublished = dict(
+        pretraining(load('dino/dino_masked_low_vits_100e.py')), backbone='ViT-S/16', pretrain_data='IN-1k'
+    )
+    assert unpublished['method'] == 'MaskedDINO' and matching_rows(unpublished) == []

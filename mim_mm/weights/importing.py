@@ -122,6 +122,7 @@ def open_foreign(
         name = origin or recognise(weights.tensors.keys(), weights.tensors, tops, weights.entry, beside)
         facts = _facts(name, beside, said)
         if name == 'hf':
+            facts['pixels'] = _processed(path)
             weights = replace(weights, tensors=from_hugging_face(weights.tensors))
         weights, stem = _without_prefix(weights, prefix)
         if any(re.match(r'layers\.\d+\.blocks\.', n) for n in weights.tensors):
@@ -146,8 +147,17 @@ def _file(source: str | Path) -> Path:
     return inside or resolve_checkpoint(path)
 
 
-def _config_beside(path: Path) -> Mapping[str, Any]:
-    found = path.with_name('config.json')
+def _processed(path: Path) -> tuple | None:
+    """Mean and std in 0..255 of the ``preprocessor_config.json`` beside a file of Hugging Face."""
+    told = _config_beside(path, 'preprocessor_config.json')
+    values = [told.get(key) for key in ('image_mean', 'image_std')]
+    if not all(isinstance(value, list) and all(isinstance(x, (int, float)) for x in value) for value in values):
+        return None
+    return tuple(tuple(round(255 * x, 3) for x in value) for value in values)
+
+
+def _config_beside(path: Path, name: str = 'config.json') -> Mapping[str, Any]:
+    found = path.with_name(name)
     if not found.is_file():
         return {}
     try:

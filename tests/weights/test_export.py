@@ -117,6 +117,8 @@ def test_every_form_of_encoder(tmp_path, kind, target):
         return
     pytest.importorskip({'hf': 'transformers'}.get(target, 'timm'))
     assert export(own, target, tmp_path / 'out').difference <= 1e-5
+    if target == 'hf' and own.about['pixels']:
+        assert open_foreign(tmp_path / 'out').pixels == tuple(own.about['pixels'])
     source = tmp_path / 'out' / ('model.pth' if target == 'mmpretrain' else '')
     again = open_foreign(source, **({} if target == 'hf' else dict(heads=2, **SAID.get(kind, {}))))
     with torch.no_grad():

@@ -182,7 +182,7 @@ def test_the_state_is_plain_and_the_optimizer_says_what_it_accumulates():
 
 
 def test_unknown_ways_are_refused():
-    with pytest.raises(ValueError, match="like is 'moco': use one of mae, beit, timm, ijepa"):
+    with pytest.raises(ValueError, match="like is 'moco': use one of mae, beit, timm, msn"):
         schedulers_for([dict(type='WarmupLR', like='moco')], 1)
     with pytest.raises(ValueError, match='give one of them'):
         schedulers_for([dict(type='HalfCosineLR', eta_min=1.0, eta_min_ratio=1.0)], 1)

@@ -16,9 +16,10 @@ from own_chain import chain_of
 from own_place import arguments, everything, picture, small, write_place
 from PIL import Image
 
+from mim_mm.data import mask_files
 from mim_mm.engine.start import launch, schedule
 from mim_mm.transfer import Call, ChainError, load_chain, run_chain
-from mim_mm.transfer.own import own_configs, own_data, own_detection, own_encoder
+from mim_mm.transfer.own import own_configs, own_data, own_detection, own_encoder, own_segmentation
 from mim_mm.transfer.own.own_options import OwnData
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -363,9 +364,13 @@ def test_every_method_of_ours_writes_its_stages(path, tmp_path):
     texts = [own_configs.pretrain_text(base, method, encoder, 3, None, where, 8, 100, 1)]
     data = own_configs.Labelled('/x', tuple('abcdef'), 5000)
     boxes = own_detection.Boxes('a.json', 'b.json', '/x/t', '/x/v', ('a', 'b'), True, 5000)
+    pairs = (('images/a.jpg', 'masks/a.png'),) * 8
+    masks = mask_files.MaskSet('/x', ('a', 'b'), (0, 1), (255,), pairs, pairs, ())
     for stage in encoder.recipes():
         if stage == 'detect':
             texts.append(own_detection.detection_text(encoder, boxes, 3, None, 1))
+        elif stage == 'segment':
+            texts.append(own_segmentation.segmentation_text(encoder, masks, 3, None, 1))
         else:
             texts.append(own_configs.classification_text(stage, encoder, data, 3, None, 1))
     cfgs = []

@@ -37,6 +37,10 @@ class ViTEncoder(LayerEncoder):
         return replace(super().grid, patch_size=self.backbone.patch_embed.projection.kernel_size[0])
 
     @property
+    def position_rows(self) -> int:
+        return self.backbone.num_extra_tokens  # not by way of the grid, which cannot be captured as a graph
+
+    @property
     def prefix(self) -> Tensor | None:
         """The prefix tokens (1, P, D) with their positions."""
         if self.backbone.cls_token is None:

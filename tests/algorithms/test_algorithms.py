@@ -261,8 +261,8 @@ def test_images_of_another_size_are_refused_by_the_decoder():
 
 
 def test_backbones_without_an_encoder_are_refused():
-    with pytest.raises(NotImplementedError, match='ResNet cannot encode visible .*HiViT and VisionTransformer'):
-        build('MAE', backbone=dict(type='mmpretrain.ResNet', depth=18))
+    with pytest.raises(NotImplementedError, match='VGG cannot encode visible .*VisionTransformer and .*HiViT'):
+        build('MAE', backbone=dict(type='mmpretrain.VGG', depth=11))
 
 
 def test_hivit_options_that_would_leak_or_break_are_refused():

@@ -138,8 +138,7 @@ class Pretraining(BaseModel):
                 cannot leave out.
         """
         tokens, options = tokens.detach(), {}
-        grid = units or self.encoder.grid
-        shape = (grid.rows, grid.columns) if units else (grid.height, grid.width)
+        shape = (units.rows, units.columns) if units else self.encoder.grid_shape
         if shape[0] != shape[1] and shape[0] * shape[1] == (units.pool(tokens) if units else tokens).shape[1]:
             set_grid(self.masker, shape)
         if needs_attention(self.masker):

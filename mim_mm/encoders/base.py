@@ -108,6 +108,12 @@ class Encoder:
         raise refusal(type(self.backbone), 'grid')
 
     @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Patches along height and width, for a step that is captured, where no :class:`Grid` can be made."""
+        grid = self.grid
+        return grid.height, grid.width
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The blocks whose outputs are tokens (B, P+N, D), first to last."""
         raise refusal(type(self.backbone), 'blocks')

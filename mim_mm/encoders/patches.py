@@ -27,6 +27,10 @@ class PatchEncoder(Encoder):
             num_prefix=0 if getattr(backbone, 'cls_token', None) is None else backbone.num_extra_tokens,
         )
 
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        return tuple(self.backbone.patch_resolution)
+
 
 class LayerEncoder(PatchEncoder):
     """Of these, a stack of equally wide ``layers`` with a norm behind it or none."""

@@ -138,7 +138,8 @@ class Pretraining(BaseModel):
                 cannot leave out.
         """
         tokens, options = tokens.detach(), {}
-        shape = (units.rows, units.columns) if units else self.encoder.grid_shape
+        encoder = getattr(self, 'encoder', None)  # a method of one's own may have none
+        shape = (units.rows, units.columns) if units else encoder.grid_shape if encoder else (0, 0)
         if shape[0] != shape[1] and shape[0] * shape[1] == (units.pool(tokens) if units else tokens).shape[1]:
             set_grid(self.masker, shape)
         if needs_attention(self.masker):

@@ -23,9 +23,9 @@ def test_every_method_has_a_small_recipe():
 
     small = {MODELS.get(Config.fromfile(FOLDER / f'{name}.py').model.type) for name in RECIPES}
     ours = {kind for kind in below(Pretraining) if kind.__module__.startswith('mim_mm.algorithms.')}
-    # those with a tokenizer, and SimMIM, whose encoder a test of its own follows into its recipes
+    # those with a tokenizer, SimMIM, whose encoder a test of its own follows into its recipes, DINO's masked sibling
     named = {kind.__name__ for kind in ours if MODELS.get(kind.__name__) is kind}
-    assert named - {kind.__name__ for kind in small} <= {'BEiT', 'CAE', 'SimMIM'}
+    assert named - {kind.__name__ for kind in small} <= {'BEiT', 'CAE', 'SimMIM', 'MaskedDINO'}
 
 
 @pytest.mark.parametrize('name', RECIPES)

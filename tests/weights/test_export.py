@@ -7,6 +7,7 @@ import pytest
 import torch
 from foreign_models import MODELS, SAID, content, scattered
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from safetensors.torch import load_file
 from tiny import HIVIT, VIT, build
 
@@ -65,6 +66,7 @@ def opened_by_the_printed_lines(done, target):
             settings = Config.fromfile(done.folder / 'backbone.py').model.backbone
             settings.init_cfg.checkpoint = str(done.folder / 'model.pth')
             backbone = REGISTRY.build(settings)
+            MMLogger.get_instance(str(done.folder))  # it is told of every weight; that of another test may be closed
             backbone.init_weights()
         backbone.eval()
         return lambda images: backbone(images)[-1]
@@ -148,13 +150,13 @@ def test_what_is_none_of_the_families(tmp_path):
         assert export(open_own(path), target, tmp_path / target).difference == 0
     with pytest.raises(LoadError, match='mmpretrain.HiViT: timm has no such encoder; --to mmpretrain'):
         export(open_own(path), 'timm', tmp_path / 'out')
-    deit3 = dict(VIT, type='mmpretrain.DeiT3')
-    source = scattered(REGISTRY.build(deit3))
-    source.float()
-    torch.save(dict(state_dict={f'backbone.{n}': v for n, v in source.state_dict().items()},
-                    meta=dict(cfg=TRAINING.format(backbone=repr(deit3)))), path)  # fmt: skip
-    with pytest.raises(LoadError, match='DeiT3'):
-        open_own(path)
+    path, _ = checkpoint(tmp_path, dict(VIT, type='mmpretrain.DeiT3'))  # a ViT with layer scale, in other words
+    assert export(open_own(path), 'timm', tmp_path / 'deit3').difference <= 1e-5
+    vgg = dict(type='mmpretrain.VGG', depth=11)
+    state = {f'backbone.{n}': v for n, v in REGISTRY.build(vgg).state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(cfg=TRAINING.format(backbone=repr(vgg)))), path)
+    with pytest.raises(LoadError, match='mmpretrain.VGG: timm has no such encoder'):
+        export(open_own(path), 'timm', tmp_path / 'out')
 
 
 @pytest.mark.parametrize(

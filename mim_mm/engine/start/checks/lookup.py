@@ -25,6 +25,8 @@ _PARAMWISE = set(
     'custom_keys bias_lr_mult bias_decay_mult norm_decay_mult dwconv_decay_mult flat_decay_mult bypass_duplicate '
     'dcn_offset_lr_mult'.split()
 )
+# Whose class is meant where several scopes have one of that name: the last, unless a scope is written.
+PREFERRED = ('mmdet', 'mmpretrain', 'mim_mm', 'mmengine')
 
 
 def classes(registry: str, name: Any, scope: str) -> list[tuple[str, Callable]]:
@@ -68,18 +70,20 @@ def nearest_class(registry: str, name: str, others: bool = False) -> str | None:
         name: misspelt, or without the scope that it needs.
         others: whether other registries are looked at as well.
     """
-    bare = name.split('.')[-1]
+    bare, written = name.split('.')[-1], name.split('.')[0] if '.' in name else None
+    preferred = (*PREFERRED, written)
     for one in [registry, *(ANYWHERE if others else ())]:
-        known = dict(_names(getattr(roots, one))) if one else {}
+        names = _names(getattr(roots, one)) if one else ()
+        # of equal names the last one stays
+        known = dict(sorted(names, key=lambda pair: preferred.index(pair[1]) if pair[1] in preferred else -1))
         near = nearest(bare, known, 0.75)
         if near:
-            written = name.split('.')[0] if '.' in name else None
             return f'{known[near]}.{near}' if known[near] != 'mmengine' or written else near
     return None
 
 
 def _names(root: Registry) -> Iterator[tuple[str, str]]:
-    """``(name, scope)`` of everything in a registry and those below it; the first of a name is the last one here."""
+    """``(name, scope)`` of everything in a registry and those below it."""
     for child in root.children.values():
         with contextlib.suppress(Exception):  # a scope that cannot be imported has no names to offer
             child.import_from_location()

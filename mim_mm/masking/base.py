@@ -120,3 +120,26 @@ def set_clock(masker: object, clock: Clock) -> None:
         masker.set_clock(clock)
     elif hasattr(masker, 'set_epoch') and clock.epoch is not None:
         masker.set_epoch(clock.epoch)
+
+
+class Around(Masker):
+    """A masker that asks another one, ``inner``, and passes on what that wants to know and says of itself."""
+
+    inner: object
+
+    @property
+    def needs_attention(self) -> bool:
+        return needs_attention(self.inner)
+
+    @property
+    def logit_scale(self) -> float | None:
+        return getattr(self.inner, 'logit_scale', None)
+
+    @property
+    def random_epochs(self) -> float:
+        """Those of the masker."""
+        return getattr(self.inner, 'random_epochs', 0)
+
+    def set_clock(self, clock: Clock) -> None:
+        super().set_clock(clock)
+        set_clock(self.inner, clock)

@@ -8,16 +8,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mim_mm.clock import Clock
 from mim_mm.masking.base import (
-    Masker,
+    Around,
     PartCount,
     counts,
     fixed_count,
     fixed_overlap,
-    needs_attention,
     published,
-    set_clock,
     set_grid,
 )
 from mim_mm.masking.grid import grid_shape
@@ -26,7 +23,7 @@ from mim_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class CellMasking(Masker):
+class CellMasking(Around):
     """Another masker on cells of ``cell`` x ``cell`` patches, each hidden or visible as a whole.
 
     With ``RandomMasking`` this is Pixio's mask: 4 x 4 cells on 16 x 16 patches, 12 of 16 hidden. The masker sees the
@@ -49,10 +46,6 @@ class CellMasking(Masker):
         self.cell, self.grid = cell, grid
 
     @property
-    def needs_attention(self) -> bool:
-        return needs_attention(self.inner)
-
-    @property
     def fixed_count(self) -> bool:
         return fixed_count(self.inner)
 
@@ -61,21 +54,8 @@ class CellMasking(Masker):
         return fixed_overlap(self.inner)
 
     @property
-    def logit_scale(self) -> float | None:
-        return getattr(self.inner, 'logit_scale', None)
-
-    @property
-    def random_epochs(self) -> int:
-        """Those of the masker."""
-        return getattr(self.inner, 'random_epochs', 0)
-
-    @property
     def published(self) -> str:
         return f'{published(self.inner)}, cells {self.cell} x {self.cell}'
-
-    def set_clock(self, clock: Clock) -> None:
-        super().set_clock(clock)
-        set_clock(self.inner, clock)
 
     def counts(self, num_patches: int) -> list[PartCount]:
         size = self.cell**2

@@ -8,9 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from mim_mm.clock import Clock
 from mim_mm.masking.adaptive import check_ratio
-from mim_mm.masking.base import Masker, PartCount, counts, needs_attention, published, ratio_text, set_clock
+from mim_mm.masking.base import Around, PartCount, counts, published, ratio_text
 from mim_mm.masking.plan import MaskPlan, draw_on_host, exact_ratio, patches_of
 from mim_mm.registry import MODELS
 
@@ -18,7 +17,7 @@ RANDOM = MappingProxyType(dict(type='RandomMasking'))
 
 
 @MODELS.register_module()
-class DrawnRatio(Masker):
+class DrawnRatio(Around):
     """Another masker on a share of the images only, and there with a ratio of its own for each; one part an image.
 
     iBOT draws the ratio of each crop among 0 and U(0.1, 0.5), each with probability 1/2. The masker decides which
@@ -47,19 +46,6 @@ class DrawnRatio(Masker):
         self.share = share
 
     @property
-    def needs_attention(self) -> bool:
-        return needs_attention(self.inner)
-
-    @property
-    def logit_scale(self) -> float | None:
-        return getattr(self.inner, 'logit_scale', None)
-
-    @property
-    def random_epochs(self) -> int:
-        """Those of the masker."""
-        return getattr(self.inner, 'random_epochs', 0)
-
-    @property
     def published(self) -> str:
         inner = published(self.inner)
         return inner if self.ratio is None else f'{inner.split(" r=")[0]} {ratio_text(self.ratio)}'
@@ -69,10 +55,6 @@ class DrawnRatio(Masker):
             return counts(self.inner, num_patches)
         hidden = patches_of(num_patches, sum(map(exact_ratio, self.ratio)) / 2, down=True)
         return [PartCount(num_patches - hidden, hidden)]
-
-    def set_clock(self, clock: Clock) -> None:
-        super().set_clock(clock)
-        set_clock(self.inner, clock)
 
     def __call__(
         self, tokens: Tensor, generator: torch.Generator | None = None, attention: Tensor | None = None

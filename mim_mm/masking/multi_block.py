@@ -11,7 +11,7 @@ from torch import Tensor
 from mim_mm.clock import mask_seed
 from mim_mm.masking.base import Masker, PartCount
 from mim_mm.masking.grid import grid_shape
-from mim_mm.masking.plan import MaskPlan, draw_uniform
+from mim_mm.masking.plan import MaskPlan, draw_on_host, to_device
 from mim_mm.registry import MODELS
 
 # Places that are tried for the context before its image gets other targets.
@@ -89,13 +89,13 @@ class MultiBlockMasking(Masker):
     def __call__(self, tokens: Tensor, generator: torch.Generator | None = None) -> MaskPlan:
         """``tokens`` (B, N, D), of which only shape and device matter; returns a plan of ``num_targets`` parts.
 
-        Blocks are placed on the CPU from numbers that the generator draws, which on a GPU is waited for.
+        Blocks are placed on the CPU, from numbers drawn there (:func:`mim_mm.masking.plan.draw_on_host`).
 
         Raises:
             ValueError: a target has ``min_keep`` patches or fewer, or the context cannot have more.
         """
         if self.clock is None:
-            target, context = draw_uniform((2,), tokens, generator).tolist()
+            target, context = draw_on_host((2,), tokens, generator).tolist()
         else:
             clock = self.clock
             shared = torch.Generator().manual_seed(mask_seed(clock.seed, clock.step, EVERY_RANK) % 2**63)
@@ -139,7 +139,7 @@ class MultiBlockMasking(Masker):
         group = torch.where(seen[:, None], 0, torch.where(targets, 1, 2))
         order, length = group.argsort(dim=-1, stable=True), int(targets[0, 0].sum())
         thrown = seen.shape[1] - kept - length
-        return MaskPlan(order.to(device), (kept,) * self.num_targets, num_thrown=thrown, same_visible=True)
+        return MaskPlan(to_device(order, device), (kept,) * self.num_targets, num_thrown=thrown, same_visible=True)
 
     def _blocks(
         self,
@@ -150,7 +150,7 @@ class MultiBlockMasking(Masker):
         generator: torch.Generator | None,
     ) -> Tensor:
         """Bool (*count, N) on the CPU, True where a block of that size lies."""
-        numbers = draw_uniform((2, *count), tokens, generator).cpu().double()
+        numbers = draw_on_host((2, *count), tokens, generator).double()
         inside = []
         for number, side, length in zip(numbers, shape, size):
             first = (number * (side - length)).floor().clamp(max=side - length - 1)[..., None]

@@ -69,9 +69,10 @@ FAMILIES = {
     'mask-rcnn-hivit': Family(
         'coco/mask_rcnn_hivitb_fpn_ms_36e', ONE_EPOCH, start='emae/emae_hivitb_300e', waits=DETECTING
     ),
-    'segment': Family('seg/upernet_vitb_160k', SEGMENTS, start=ENCODER),
-    'segment-ibot': Family('seg/upernet_vits_ibot_160k', SEGMENTS, start='mae/mae_vits_300e'),
-    'segment-linear': Family('seg/linear_vitb_160k', SEGMENTS, start=ENCODER),
+    # mmsegmentation copies image by image, and its metrics and losses read numbers
+    'segment': Family('seg/upernet_vitb_160k', SEGMENTS, start=ENCODER, waits=10),
+    'segment-ibot': Family('seg/upernet_vits_ibot_160k', SEGMENTS, start='mae/mae_vits_300e', waits=10),
+    'segment-linear': Family('seg/linear_vitb_160k', SEGMENTS, start=ENCODER, waits=8),
     'emae-hivit': Family('emae/emae_hivitb_300e', ONE_EPOCH),
     'emae-progressive': Family('emae/emae_vitb_800e_progressive', {'train_cfg.max_epochs': 4}),
     'emae-compiled': Family(ENCODER, ONE_EPOCH, ('--compile',)),

@@ -15,6 +15,12 @@ from mim_mm.engine.hooks.compile_hook import CompileHook, for_all_batches
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def nothing_captured_before():
+    """torch remembers, for the code of a function, sizes and graphs of all models that it was captured for."""
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize('kind', ['MAE', 'EMAE'])
 @pytest.mark.parametrize('backend', ['aot_eager', 'inductor'])
 def test_the_captured_step_has_the_losses_and_gradients_of_the_eager_one(kind, backend):

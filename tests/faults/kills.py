@@ -7,6 +7,7 @@ optimizer, schedulers and counters of the last checkpoint.
 
 import contextlib
 import functools
+import hashlib
 import multiprocessing
 import os
 import random
@@ -246,6 +247,13 @@ def compare(a, b):
 
 
 @functools.cache
+def _code():
+    """Names a state of the package: an undisturbed run of another state is no reference."""
+    sources = sorted((ROOT / 'mim_mm').rglob('*.py'))
+    return hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]
+
+
+@functools.cache
 def _content(path):
     content = torch.load(path, weights_only=True)
     kept = {key: content.get(key) for key in ('state_dict', 'optimizer', 'param_schedulers', 'ema_state_dict')}
@@ -266,7 +274,7 @@ def trial(number: int, folder: Path) -> tuple[bool, str]:
     data, config = folder.parent / 'kills-data', folder / 'config.py'
     write_data(data)
     write_config(variant, data, config)
-    whole = folder.parent / f'kills-whole-{number % len(VARIANTS)}'
+    whole = folder.parent / f'kills-whole-{_code()}-{number % len(VARIANTS)}'
     if not whole.exists():
         made = folder / 'whole'
         said, _ = run(variant, made, config, folder / 'whole.log')

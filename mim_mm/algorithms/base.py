@@ -140,14 +140,15 @@ class Pretraining(BaseModel):
         tokens, options = tokens.detach(), {}
         encoder = getattr(self, 'encoder', None)  # a method of one's own may have none
         shape = (units.rows, units.columns) if units else encoder.grid_shape if encoder else (0, 0)
-        if shape[0] != shape[1] and shape[0] * shape[1] == (units.pool(tokens) if units else tokens).shape[1]:
+        seen = tokens if units is None else units.pool(tokens)
+        if shape[0] != shape[1] and shape[0] * shape[1] == seen.shape[1]:
             set_grid(self.masker, shape)
         if needs_attention(self.masker):
             if attention is None:
                 with torch.no_grad():
                     attention = self.attention(tokens)
             options['attention'] = attention if units is None else units.pool(attention[..., None])[..., 0]
-        plan = self.masker(tokens if units is None else units.pool(tokens), generator, **options)
+        plan = self.masker(seen, generator, **options)
         if plan.num_thrown and not self.drops_tokens:
             raise ValueError(
                 f'{type(self.masker).__name__} throws {plan.num_thrown} patches away, but this backbone keeps its '

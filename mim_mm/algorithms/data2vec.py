@@ -13,6 +13,7 @@ from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.masked_input import MaskedInput
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.encoders import encoder_of
+from mim_mm.encoders.blocks import known_blocks
 from mim_mm.encoders.initial import cut_normal_
 from mim_mm.losses import at_least_fp32
 from mim_mm.masking import MaskPlan
@@ -59,12 +60,7 @@ class Data2Vec(MaskedInput):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(backbone, masker, None, data_preprocessor, init_cfg)
-        depth = self.encoder.depth
-        blocks = [index + depth if index < 0 else index for index in target_blocks]
-        if not blocks or blocks != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < depth:
-            raise ValueError(
-                f'target_blocks={list(target_blocks)} must be ascending, each once, within the {depth} of the backbone'
-            )
+        blocks = known_blocks('target_blocks', target_blocks, self.encoder.depth)
         if beta <= 0:
             raise ValueError(f'beta is {beta}: where the smooth L1 turns from squares to lines, above 0; 2.0 released')
         self.target_blocks, self.beta = blocks, beta

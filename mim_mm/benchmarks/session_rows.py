@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mim_mm.benchmarks import ceilings, tool_run
+from mim_mm.benchmarks import ceilings, step, tool_run
 from mim_mm.benchmarks.contenders import ARCHS, model_config, ours
 from mim_mm.benchmarks.session import Row
 from mim_mm.benchmarks.step import Setting, default_dtype
@@ -134,8 +134,6 @@ def steps(sizes: Sizes, folder: Path, say: Callable, parts: int, name: str) -> d
     """Eager steps of ours and of all others, with shares."""
     arch = sizes.large if name.endswith('L') else sizes.arch
     batch = sizes.mae if parts == 1 else sizes.emae_large if name.endswith('L') else sizes.emae
-    from mim_mm.benchmarks import step
-
     setting = Setting(arch, parts, batch, sizes.size, default_dtype(sizes.device), sizes.device)
     result = step.run(setting, sizes.rounds, sizes.steps, 2, say=say)
     speed = {row['name']: row['images_s'] for row in result['rows'] if 'error' not in row}

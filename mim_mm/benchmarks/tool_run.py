@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -48,13 +48,11 @@ def train(
     batch: int,
     workers: int,
     options: dict,
-    words: Sequence[str] = (),
 ) -> dict:
     """Train ``config`` for an epoch of ``iterations`` on the first images of ``data`` (:func:`class_folders`).
 
     Args:
         options: further ``--cfg-options``.
-        words: further words of the command line.
 
     Returns:
         ``dict(images_s, waits, iterations, peak_gib)``: ``waits`` is the host's waits for the device in an iteration
@@ -78,7 +76,7 @@ def train(
         **options,
     }
     text = [f'{key}={value}' for key, value in options.items()]
-    command = [config, '--data-root', str(data), '--work-dir', str(work), *words, '--cfg-options', *text]
+    command = [config, '--data-root', str(data), '--work-dir', str(work), '--cfg-options', *text]
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -8,6 +8,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
 from mim_mm.encoders import reader_of
+from mim_mm.encoders.blocks import known_blocks
 from mim_mm.registry import MODELS
 
 
@@ -64,11 +65,8 @@ class FrozenSegmentor(MIMSegmentor):
     def __init__(self, *args, blocks: Sequence[int] = (-1,), norm: bool = True, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         encoder = reader_of(self.backbone)
-        depth, name = len(encoder.blocks), type(self.backbone).__name__
-        self.blocks = [index + depth if index < 0 else index for index in blocks]
-        inside = all(0 <= index < depth for index in self.blocks)
-        if not self.blocks or self.blocks != sorted(set(self.blocks)) or not inside:
-            raise ValueError(f'blocks={list(blocks)} must be ascending, each once, within the {depth} of the {name}')
+        name = type(self.backbone).__name__
+        self.blocks = known_blocks('blocks', blocks, len(encoder.blocks), name)
         if norm and encoder.norm is None:
             raise ValueError(f'norm=True, but this {name} has no final norm: set model.norm=False or final_norm=True')
         self.norm = norm

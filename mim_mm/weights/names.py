@@ -7,7 +7,7 @@ order. timm's names for plain ViTs are mapped in :mod:`mim_mm.checkpoint.keymap`
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -208,9 +208,14 @@ _TORCHVISION = (
 
 def to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A plain ViT under timm's names as torchvision's."""
+    return renamed(state, _TORCHVISION)
+
+
+def renamed(state: Mapping[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
+    """Every name after all (pattern, replacement) in their order."""
     out = {}
     for name, value in state.items():
-        for pattern, to in _TORCHVISION:
+        for pattern, to in rules:
             name = re.sub(pattern, to, name)
         out[name] = value
     return out

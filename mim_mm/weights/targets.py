@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mim_mm.checkpoint.read import LoadError
-from mim_mm.weights.names import to_hugging_face, to_swin, to_torchvision
+from mim_mm.weights.names import renamed, to_hugging_face, to_swin, to_torchvision
 
 _BACK = (
     (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
@@ -53,12 +53,7 @@ class Cannot(LoadError):
 
 def plain_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """mmpretrain's names as timm's, layer scale as ``gamma_1``, as BEiT has it."""
-    out = {}
-    for name, value in state.items():
-        for pattern, to in _BACK:
-            name = re.sub(pattern, to, name)
-        out[name] = value
-    return out
+    return renamed(state, _BACK)
 
 
 def _sizes(config: Mapping[str, Any]) -> tuple[int, int, int, int]:

@@ -15,6 +15,7 @@ from mmpretrain.models import ImageClassifier
 from torch import Tensor
 
 from mim_mm.encoders import reader_of
+from mim_mm.encoders.blocks import known_blocks
 from mim_mm.evaluation.probes.probe_features import POOLINGS, pool, pooled_width
 from mim_mm.registry import MODELS
 
@@ -57,11 +58,8 @@ class FrozenProbe(ImageClassifier):
     ) -> None:
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         encoder = reader_of(self.backbone)
-        depth, name = len(encoder.blocks), type(self.backbone).__name__
-        self.blocks = [index + depth if index < 0 else index for index in blocks]
-        inside = all(0 <= index < depth for index in self.blocks)
-        if not self.blocks or self.blocks != sorted(set(self.blocks)) or not inside:
-            raise ValueError(f'blocks={list(blocks)} must be ascending, each once, within the {depth} of the {name}')
+        name = type(self.backbone).__name__
+        self.blocks = known_blocks('blocks', blocks, len(encoder.blocks), name)
         if pool not in (*POOLINGS, 'tokens') or (pool == 'tokens' and len(self.blocks) > 1):
             raise ValueError(f"pool={pool!r} on {len(self.blocks)} block(s): use one of {POOLINGS}, or 'tokens' on one")
         if 'cls' in pool and not encoder.num_prefix:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from forget import forget
 from matplotlib import pyplot as plt
 from tiny_run import ROOT
 
@@ -46,6 +47,7 @@ def images(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     yield tmp_path
     plt.close('all')
+    forget('column_masks')
 
 
 def test_notebooks_are_kept_without_outputs():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from forget import forget
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmpretrain.models import DistilledVisionTransformer
 
 from mim_mm import registry
 from mim_mm.clock import Clock
-from mim_mm.encoders import base as encoder_base
 from mim_mm.encoders import encoder_of
 from mim_mm.registry import MODELS
 
@@ -38,11 +38,7 @@ def mine(tmp_path_factory):
         importlib.import_module(f'mine.{module}')
     yield folder
     sys.path.remove(str(folder))
-    for known in (MODELS.module_dict, encoder_base.FAMILIES):
-        for name in [name for name, cls in known.items() if cls.__module__.startswith('mine.')]:
-            known.pop(name)
-    for name in [name for name in sys.modules if name.split('.')[0] == 'mine']:
-        sys.modules.pop(name)
+    forget('mine')
 
 
 def test_each_example_is_short():

@@ -147,14 +147,19 @@ def steps(sizes: Sizes, folder: Path, say: Callable, parts: int, name: str) -> d
     return dict(result, text=step.table(result), headline=headline, measurements=step.measurements([result]))
 
 
+def _step_of(sizes: Sizes, parts: int) -> tuple[torch.device, dict, torch.Tensor]:
+    """Device, model config and uint8 images (B, 3, H, W) of a step of MAE (one part) or EMAE."""
+    device, (arch, patch) = torch.device(sizes.device), ARCHS[sizes.arch]
+    generator = torch.Generator().manual_seed(0)
+    shape = (sizes.mae if parts == 1 else sizes.emae, 3, sizes.size, sizes.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+    return device, model_config(arch, parts, sizes.size, patch), images
+
+
 def compiled(sizes: Sizes, folder: Path, say: Callable, parts: int, name: str) -> dict:
     """The compiled step: its gradient against the eager one's, and images/s of the ways to predict pixels."""
-    device, (arch, patch) = torch.device(sizes.device), ARCHS[sizes.arch]
-    batch = sizes.mae if parts == 1 else sizes.emae
-    cfg = model_config(arch, parts, sizes.size, patch)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, sizes.size, sizes.size), dtype=torch.uint8, generator=generator)
-    images = images.to(device)
+    device, cfg, images = _step_of(sizes, parts)
+    batch = len(images)
     eager, graph = (ours(cfg, sizes.dtype, device, compiled) for compiled in (False, True))
     apart = gradient_difference(eager, graph, images)
     plain = dict(cfg, decoder=dict(cfg['decoder'], fp32_head=not cfg['decoder']['fp32_head']))
@@ -183,6 +188,28 @@ def compiled(sizes: Sizes, folder: Path, say: Callable, parts: int, name: str) -
     best = max((value for key, value in speed.items() if key.startswith('compiled')), default=None)
     headline = {f'{name} images/s, compiled': best, f'{name}, gradient compiled against eager': apart}
     return dict(speed=speed, gradient=apart, text=text, headline=headline)
+
+
+def autotuned(sizes: Sizes, folder: Path, say: Callable, parts: int, name: str) -> dict:
+    """The step of ``CompileHook(mode='max-autotune-no-cudagraphs')`` beside the compiled one: inductor then times the
+    library's product against its own, which have bias and GELU of a block in the same kernel, and takes the faster."""
+    device, cfg, images = _step_of(sizes, parts)
+    batch = len(images)
+    modes = {'compiled': True, 'compiled, autotuned': AUTOTUNED}
+    contenders = {key: ours(cfg, sizes.dtype, device, mode) for key, mode in modes.items()}
+    apart = gradient_difference(*contenders.values(), images)
+    actions = {key: (lambda c=c: c.step(images)) for key, c in contenders.items()}
+    timings = take_turns(actions, device, sizes.rounds, sizes.steps, 3, say=say)
+    failed = next((timing for timing in timings.values() if isinstance(timing, str)), None)
+    if failed:
+        raise RuntimeError(failed)
+    plain, tuned = (batch / timing.median for timing in timings.values())
+    text = f'compiled {plain:,.4g}, autotuned {tuned:,.4g} images/s ({tuned / plain:.3f} x); '
+    text += f'gradients differ by {apart:.1e} (norm of the difference over norm)'
+    return dict(text=text, gradient=apart, headline={f'{name}, autotuned against compiled': tuned / plain})
+
+
+AUTOTUNED = 'max-autotune-no-cudagraphs'
 
 
 def _in_tf32(contender, images) -> None:
@@ -291,5 +318,6 @@ ALL = [
     Row('detector', 2, detector),
     Row('loader', 2, loader),
     Row('curve', 2, curve),
+    Row('autotuned', 2, partial(autotuned, parts=4, name='EMAE ViT-B')),  # minutes of trying products
     Row('decoding', 2, decoding),  # last: a decoder that crashes takes the process along
 ]

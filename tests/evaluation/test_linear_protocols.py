@@ -18,6 +18,7 @@ from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT
 
 from mim_mm.checkpoint.load import LoadError, load_encoder
 from mim_mm.engine.start import guard
+from mim_mm.evaluation.probes.layer_norm_l2 import LayerNormL2
 
 # protocols.md 1.1, 1.4 to 1.6. optimizer: type, rate, momentum or None, decay; images a step; epochs, warm-up;
 # resizing of train and test images; width of the feature.
@@ -26,6 +27,7 @@ RECIPES = {
     'vits_mocov3_90e': ((SGD, 12.0, 0.9, 0.0), 1024, (90, 0), ('bilinear', 'bilinear'), 384),
     'vitb_mocov3_90e': ((SGD, 12.0, 0.9, 0.0), 1024, (90, 0), ('bilinear', 'bilinear'), 768),
     'vits_dino_100e': ((SGD, 0.004, 0.9, 0.0), 1024, (100, 0), ('bilinear', 'bicubic'), 1536),
+    'vits_msn_100e': ((SGD, 6.4, 0.9, 0.0), 8192, (100, 0), ('bilinear', 'bilinear'), 384),
     'vitb_dino_100e': ((SGD, 0.004, 0.9, 0.0), 1024, (100, 0), ('bilinear', 'bicubic'), 1536),
     'vits_ibot_100e': ((SGD, 4.0, 0.9, 0.0), 1024, (100, 0), ('bilinear', 'bicubic'), 1536),
     'vitb_ibot_100e': ((SGD, 4.0, 0.9, 0.0), 1024, (100, 0), ('bilinear', 'bicubic'), 1536),
@@ -62,8 +64,9 @@ def test_as_published(name):
     schedule = cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
     kinds = ['mim_mm.WarmupLR', 'mim_mm.HalfCosineLR'] if warmup else ['CosineAnnealingLR']
     assert [s.type for s in schedule] == kinds
-    # MAE's family sets the rate every iteration, MoCo's and DINO's once an epoch
-    assert all(s.get('convert_to_iter_based', False) == bool(warmup) for s in schedule)
+    # MAE's family and MSN set the rate every iteration, MoCo's and DINO's once an epoch
+    assert all(s.get('convert_to_iter_based', False) == bool(warmup or 'msn' in name) for s in schedule)
+    assert optimizer.get('nesterov', False) == ('msn' in name)
     assert not {'end', 'T_max'} & set(schedule[-1]) and all(s.get('by_epoch', True) for s in schedule)
     assert not warmup or schedule[0].end == schedule[1].begin == warmup
     held_out = cfg.val_dataloader.dataset.get('datasets')
@@ -76,7 +79,7 @@ def test_as_published(name):
     assert cfg.data_preprocessor.mean == ([127.5] * 3 if half else [123.675, 116.28, 103.53])
 
     trained = {n.split('.')[0] for n, p in model.named_parameters() if p.requires_grad}
-    assert trained == ({'head', 'neck'} if 'attentive' in name else {'head'})
+    assert trained == ({'head', 'neck'} if 'attentive' in name or 'msn' in name else {'head'})
     if 'ibot' in name:
         heads = model.head.probes
         assert [p.lr for p in heads] == pytest.approx([f * 10**e for e in range(-4, 1) for f in range(1, 10)])
@@ -84,7 +87,7 @@ def test_as_published(name):
         assert {p.numel() for p in model.head.parameters() if p.ndim > 1} == {1000 * width}
     else:
         assert {p.shape[1] for n, p in model.head.named_parameters() if p.ndim > 1} == {width}
-    heads = {'vits_mocov3_90e': 12, 'vits_dino_100e': 6, 'vits_ibot_100e': 6}.get(
+    heads = {'vits_mocov3_90e': 12, 'vits_dino_100e': 6, 'vits_ibot_100e': 6, 'vits_msn_100e': 6}.get(
         name, 12 if 'vitb' in name or 'vits' in name else 16
     )
     assert model.backbone.layers[0].attn.num_heads == heads
@@ -188,6 +191,7 @@ ATTENTIVE = {'model.neck.embed_dims': 32, 'model.neck.num_heads': 2}
     [
         ('vits_mocov3_90e', plain_vit, 32, {}, lambda s, x: layer_norm(x[3][:, 0], s.ln1)),
         ('vits_dino_100e', plain_vit, 128, {}, lambda s, x: torch.cat([layer_norm(t[:, 0], s.ln1) for t in x], 1)),
+        ('vits_msn_100e', plain_vit, 32, {'model.neck.embed_dims': 32}, lambda s, x: x[3][:, 0]),
         ('vitb_dino_100e', plain_vit, 64, {},
          lambda s, x: torch.cat([layer_norm(x[3], s.ln1)[:, 0], layer_norm(x[3], s.ln1)[:, 1:].mean(1)], 1)),
         ('vitb_cae_attentive_90e', cae, 32, ATTENTIVE, lambda s, x: layer_norm(x[3], s.ln1)),
@@ -202,13 +206,22 @@ def test_frozen_probes_run(tmp_path, image_folders, name, make, width, options, 
     source = saved(tmp_path / 'a.pth', make(), lambda key: where + key)
     runner, changed = two_iterations(name, tmp_path, width, **options)
     assert runner.iter == 2 and any('accuracy/top1' in row for row in metrics_of(tmp_path / 'run'))
-    neck = 'attentive' in name or 'ijepa' in name  # whose BatchNorm keeps statistics
+    neck = any(word in name for word in ('attentive', 'ijepa', 'msn'))  # trained, or with statistics
     assert {n.split('.')[0] for n in changed} == ({'head', 'neck'} if neck else {'head'})
     images = torch.randn(3, 3, 32, 32)
     wanted = feature(source, blocks_of(source, images))
     torch.testing.assert_close(runner.model.features(images), wanted, atol=1e-4, rtol=1e-3)
     report = json.loads((tmp_path / 'run/load_report.json').read_text())
     assert report['fraction'] == 1.0 and not report['by_design']
+
+
+def test_msns_neck():
+    neck, feature = LayerNormL2(5).double(), torch.randn(3, 5, dtype=torch.float64)
+    neck.norm.weight.data.copy_(torch.arange(1.0, 6.0))
+    found = neck((None, feature))[0].detach().numpy()
+    x = feature.numpy()
+    x = (x - x.mean(1, keepdims=True)) / (x.var(1, keepdims=True) + 1e-5) ** 0.5 * [1, 2, 3, 4, 5]
+    assert abs(found - x / (x**2).sum(1, keepdims=True) ** 0.5).max() < 1e-12
 
 
 def test_the_rate_is_set_once_an_epoch(tmp_path, image_folders):

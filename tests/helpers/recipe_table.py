@@ -63,6 +63,9 @@ def full_arch(backbone: dict) -> dict:
     arch, kind = backbone.get('arch', 'base'), backbone['type']
     if not isinstance(arch, str):
         return dict(arch)
+    if kind_of(backbone) == 'ResNet':  # which has a depth in the place of an architecture
+        blocks = MODELS.get('mmpretrain.ResNet').arch_settings[backbone['depth']][1]
+        return dict(depths=blocks, channels=[4 * backbone.get('base_channels', 64) * 2**i for i in range(4)])
     known = MODELS.get(kind if '.' in kind else f'mmpretrain.{kind}')
     zoo = getattr(known, 'arch_zoo', None) or known.arch_settings  # ConvNeXt's name for it
     return dict(zoo[arch.lower()])
@@ -72,7 +75,10 @@ def narrow(cfg: Config) -> Config:
     """The recipe with all of its blocks, each a few channels wide, and detectors on small images."""
     backbone = cfg.model.backbone
     kind, arch = kind_of(backbone), full_arch(backbone)
-    if kind in PLAIN:
+    if kind == 'ResNet':
+        factor, arch = 8, None
+        backbone.update(stem_channels=64 // factor, base_channels=64 // factor)
+    elif kind in PLAIN:
         factor = arch['embed_dims'] // NARROW
         arch |= dict(embed_dims=NARROW, num_heads=2, feedforward_channels=2 * NARROW)
     elif kind in STAGED:
@@ -87,7 +93,8 @@ def narrow(cfg: Config) -> Config:
         raise KeyError(
             f'{kind} is a backbone that tests/helpers/recipe_table.py does not know: add it to PLAIN or STAGED'
         )
-    backbone.arch = arch
+    if arch is not None:
+        backbone.arch = arch
     backbone.pop('_scope_', None)
     above = [cfg.model.get('neck')]
     if not is_detector(cfg):

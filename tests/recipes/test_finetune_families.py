@@ -59,6 +59,40 @@ def test_as_published(name, batch, lr, rate, depth, drop_path, epochs, warmup, f
         assert part in sheet, part
 
 
+@pytest.mark.parametrize(
+    'name, batch, lr, drop_path, warmup, powers',
+    [  # layers above a parameter, of the eight that the rate is decayed over
+        ('resnet50_finetune_spark_300e', 2048, 0.016, 0.05, 5, {
+            'backbone.conv1.weight': 7, 'backbone.layer1.2.conv3.weight': 6, 'backbone.layer2.1.conv1.weight': 5,
+            'backbone.layer2.2.conv1.weight': 4, 'backbone.layer3.2.bn1.weight': 3, 'backbone.layer3.3.conv1.weight': 2,
+            'backbone.layer4.0.conv1.weight': 1, 'head.fc.weight': 0}),
+        ('convnextt_finetune_300e', 1024, 3.2e-3, 0.2, 40, {
+            'backbone.downsample_layers.0.0.weight': 7, 'backbone.stages.0.2.depthwise_conv.weight': 6,
+            'backbone.stages.1.0.depthwise_conv.weight': 5, 'backbone.stages.2.2.pointwise_conv1.weight': 4,
+            'backbone.stages.2.3.gamma': 3, 'backbone.stages.2.8.norm.weight': 2,
+            'backbone.stages.3.0.pointwise_conv2.bias': 1, 'backbone.norm3.weight': 0, 'head.fc.bias': 0}),
+    ],
+)  # fmt: skip
+def test_convolutional_networks(name, batch, lr, drop_path, warmup, powers):
+    cfg, model = built(f'finetune/{name}.py')
+    guard.check_config(cfg)
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == batch
+    assert cfg.train_cfg.max_epochs == 300
+    warm, cosine = cfg.param_scheduler
+    assert warm.end == cosine.begin == warmup and cosine.eta_min_ratio * lr == pytest.approx(1e-6)
+    groups, shapes = groups_of(model, cfg), {n: p.ndim for n, p in model.named_parameters()}
+    for parameter, power in powers.items():
+        assert groups[parameter]['lr'] == pytest.approx(lr * 0.7**power), parameter
+    assert {n for n, g in groups.items() if g['weight_decay'] == 0} == {n for n, ndim in shapes.items() if ndim == 1}
+    drops = [m.drop_prob for m in model.backbone.modules() if type(m).__name__ == 'DropPath']
+    assert max(drops) == pytest.approx(drop_path)
+    augment = [step['type'] for step in cfg.train_dataloader.dataset.pipeline]
+    trivial = ['NumpyToPIL', 'torchvision/TrivialAugmentWide', 'PILToNumpy']
+    assert augment[3:-2] == (trivial if 'spark' in name else ['RandAugment']) and augment[-2] == 'RandomErasing'
+    sheet = ast.get_docstring(ast.parse((CONFIGS / f'finetune/{name}.py').read_text()))
+    assert f'tools/dist_train.sh configs/finetune/{name}.py 8' in sheet and 'Published: ' in sheet
+
+
 def test_depths_of_swin_by_hand():
     """Swin-B: 2, 2, 18, 2 blocks, 24 in all; a merge of patches belongs to the last block before it."""
     cfg, model = built('finetune/swinb_finetune_simmim_100e.py')

@@ -26,7 +26,7 @@ def test_two_iterations_at_reduced_width(name):
     assert len(losses) == 2 and all(math.isfinite(loss) for loss in losses)
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert changed and changed <= trained
-    blocks = {n for n, p in model.named_parameters() if n.startswith('backbone.') and p.ndim == 2}
+    blocks = {n for n, p in model.named_parameters() if n.startswith('backbone.') and p.ndim in (2, 4)}
     if name.startswith('linear/') or name.startswith('seg/linear'):
         assert not any(n.startswith('backbone.') for n in changed), 'a probe leaves the encoder alone'
     else:
@@ -46,7 +46,7 @@ def test_the_table_is_what_is_on_the_disk():
 
 def test_an_unknown_backbone_says_what_to_do():
     cfg = table.load('finetune/vitb_finetune_100e')
-    cfg.model.backbone.type = 'ResNet'
+    cfg.model.backbone.type = 'VGG'
     cfg.model.backbone.arch = dict(depth=50)
     with pytest.raises(KeyError, match='tests/helpers/recipe_table.py'):
         table.narrow(cfg)

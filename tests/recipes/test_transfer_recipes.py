@@ -48,6 +48,8 @@ RECIPES = sorted(
         ('finetune/vitl_finetune_cae_50e', None),
         ('finetune/vitb_finetune_simmim_100e', 86.53),
         ('finetune/swinb_finetune_simmim_100e', 87.77),
+        ('finetune/resnet50_finetune_spark_300e', 25.56),
+        ('finetune/convnextt_finetune_300e', 28.59),
         ('linear/vits_linear_90e', 22.05),
         ('linear/vits_linear_mean_90e', 22.05),
         ('linear/vitb_linear_mean_90e', 86.57),

@@ -4,8 +4,8 @@
 
 Published: MSN ViT-S/16 76.9.
 The encoder's final norm is not used; a LayerNorm of the probe's own, trained, then unit length; SGD with Nesterov
-momentum 0.9, lr 6.4 for 8192 images, not scaled, no decay, 100 epochs, no warm-up, cosine set every iteration; crops and
-test images resized bilinearly. Batch 8 x 1024. Other batches: --auto-scale-lr. Other data: IMAGENET_ROOT=DIR and
+momentum 0.9, lr 6.4 for 8192 images, not scaled, no decay, 100 epochs, no warm-up, cosine set every iteration; crops
+and test images resized bilinearly. Batch 8 x 1024. Other batches: --auto-scale-lr. Other data: IMAGENET_ROOT=DIR and
 model.head.num_classes=N. Takes MSN's file as it is released (its target encoder). For encoders of configs/msn, which
 are evaluated by their teacher: --cfg-options custom_hooks.0.prefix=teacher.backbone.
 Differences: the release's SGD has the rate inside the buffer, which differs by the change of the rate over some ten

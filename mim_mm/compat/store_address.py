@@ -1,4 +1,4 @@
-"""Where torchrun's store listens: on the address that it was given alone.
+"""Where the store of a job listens, started by torchrun or by srun: on the address that it was given alone.
 
 torch's own listens on every interface of the machine, and whoever reaches it can write what the processes read there.
 Port 0 is one that the system chooses, which stays taken from then on: nobody else can get it in between.
@@ -6,6 +6,7 @@ Port 0 is one that the system chooses, which stays taken from then on: nobody el
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import socket
 import sys
@@ -69,3 +70,20 @@ def bind_store() -> None:
         return theirs(self)
 
     StaticTCPRendezvous.next_rendezvous = next_rendezvous
+
+
+def bind_env_store(nodes: int) -> None:
+    """From here on the process of rank 0 that meets the others by MASTER_ADDR and MASTER_PORT listens on that address.
+
+    For processes that no torchrun started: those of a Slurm step. Their first one makes the store itself.
+    """
+    from torch.distributed import TCPStore
+
+    rendezvous = importlib.import_module('torch.distributed.rendezvous')  # whose name a function of it has taken
+
+    def bound(host_name, port, world_size=None, is_master=False, *more, **options):
+        if is_master:
+            options['master_listen_fd'] = listener(host_name, port, nodes).detach()
+        return TCPStore(host_name, port, world_size, is_master, *more, **options)
+
+    rendezvous.TCPStore = bound

@@ -20,6 +20,7 @@ from mim_mm import files
 from mim_mm.checkpoint.atomic import latest_checkpoint
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
+from mim_mm.compat.store_address import bind_env_store
 from mim_mm.config_parts import type_name
 from mim_mm.data.workers import die_with_parent, shield_workers
 from mim_mm.engine.hooks.tracking import add_trackers, log_lines_may_fail, make_trackers_safe
@@ -121,6 +122,7 @@ def _build_runner(cfg: Config) -> Runner:
             os.environ.update(slurm_env.rendezvous(os.environ, torch.cuda.device_count()))
         except RuntimeError as error:
             _fail(error)
+        bind_env_store(int(os.environ.get('SLURM_STEP_NUM_NODES') or os.environ.get('SLURM_JOB_NUM_NODES') or 1))
     if cfg.launcher in ('pytorch', 'slurm') and get_device() == 'cpu':
         # mmengine would select a CUDA device for each process, and hand its number to DDP; it leaves alone a group
         # that exists and a wrapper that is configured.

@@ -84,7 +84,7 @@ stages['probe_pixels'] = dict(
     config=f'{_here}pixels_probe.py',
     init=None,
     arm='pixels',
-    artifacts=[_knn],
+    artifacts=[dict(_knn, command=_knn['command'].replace('{checkpoint}', 'random'))],  # nothing to load
 )
 stages['probe_scratch'] = dict(
     kind='probe', config=f'{_here}quick_probe.py', init=None, arm='scratch', seeds=[0, 1, 2, 3, 4], artifacts=[_knn]

@@ -97,6 +97,30 @@ def test_a_wide_encoder_goes_whole_into_transfer(tmp_path, height, recipe):
     torch.testing.assert_close(target.pos_embed[:, 1:], wanted)
 
 
+@pytest.mark.parametrize('patch, masker', [
+    (14, dict(type='ParallelMasking', num_parts=4)), (32, dict(type='ParallelMasking', num_parts=4)),
+    (14, dict(type='SalienceParallelMasking', num_parts=4)), (32, dict(type='SalienceParallelMasking', num_parts=4)),
+])  # fmt: skip
+def test_patches_of_other_sizes(tmp_path, patch, masker):
+    """Target, picture and the way to transfer; the weights go whole into a classifier of twice the side."""
+    side = 4 * patch
+    model = build('EMAE', masker, dict(VIT, img_size=side, patch_size=patch, arch=dict(TINY_ARCH)))
+    model.init_weights()
+    model.norm_pix = False
+    x = images(2, side)
+    parts = model.reconstruct(x, torch.Generator().manual_seed(0))
+    assert parts['target'].shape == (2, 16, patch * patch * 3)
+    torch.testing.assert_close(unpatchify(parts['target'], patch, (4, 4)), x)
+    total_loss(model.loss(x)).backward()
+    assert model.backbone.patch_embed.projection.weight.grad.abs().sum() > 0
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    cfg = load('linear/vitb_quick_probe')
+    cfg.model.backbone.update(arch=dict(TINY_ARCH), img_size=2 * side, patch_size=patch)
+    target = MODELS.build(dict(cfg.model.backbone, _scope_='mmpretrain'))
+    assert load_encoder(target, tmp_path / 'a.pth').fraction == 1
+    torch.testing.assert_close(target.pos_embed[:, 1:], model.encoder.positions((2 * side, 2 * side)))
+
+
 def test_a_table_of_two_readings_stops(tmp_path):
     """64 rows for 8 x 32 patches: 8 x 8 or 4 x 16."""
     torch.save(dict(state_dict=MODELS.build(dict(VIT, img_size=WIDE)).state_dict()), tmp_path / 'a.pth')

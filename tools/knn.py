@@ -37,7 +37,7 @@ def main() -> None:
             options.update(measure=sharded_knn.sharded_knn_accuracy, total=sharded_knn.total)
         result = dict(knn.evaluate(train, val, args.k, **options), processes=processes)
         if rank == 0:
-            command.write_result(work_dir / 'knn.json', result, dict(train=train, val=val))
+            command.write_result(work_dir / 'knn.json', result, dict(train=train.provenance, val=val.provenance))
             print(f'{knn.table(result)}\nWritten to {work_dir / "knn.json"}')
         leave()  # not after an error: the others may be waiting, and torchrun ends them
     except (FileNotFoundError, ValueError, FloatingPointError, LoadError, NotWritten) as error:

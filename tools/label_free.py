@@ -38,7 +38,7 @@ def main() -> None:
         views = Views(args.views, tuple(args.area), tuple(args.aspect), args.flip, args.draw)
         with trusting(args.trust_pickle):
             source, work_dir = command.source_of(args)
-            result, features = label_free.measure(
+            result, provenance = label_free.measure(
                 source,
                 work_dir / 'features',
                 args.images,
@@ -50,7 +50,7 @@ def main() -> None:
                 begun=lambda found: command.announce(found, source),
                 **command.extraction(args),
             )
-        command.write_result(work_dir / 'label_free.json', result, features)
+        command.write_result(work_dir / 'label_free.json', result, provenance)
     except (FileNotFoundError, ValueError, FloatingPointError, LoadError, NotWritten) as error:
         raise SystemExit(f'error: {error}') from None
     print(f'{label_free.table(result)}\nWritten to {work_dir / "label_free.json"}')

@@ -1,4 +1,4 @@
-"""What the tools on frozen features share: their arguments, the encoder and the features that these mean, the result."""
+"""What the tools on frozen features share: arguments, the encoder and the features that these mean, results."""
 
 from __future__ import annotations
 
@@ -108,7 +108,6 @@ def frozen_features(args: argparse.Namespace, share: tuple[int, int] = (0, 1)) -
     return found, load_or_extract(source, val, work_dir / 'features', **extraction(args)), work_dir
 
 
-def write_result(path: Path, result: dict, features: Mapping[str, Features]) -> None:
-    """``result`` with the provenance of each feature set as JSON; the file appears whole or not at all."""
-    content = dict(schema=1, **result, features={name: found.provenance for name, found in features.items()})
-    files.write_json(path, content)
+def write_result(path: Path, result: dict, provenance: Mapping[str, dict]) -> None:
+    """``result`` with the ``provenance`` of each feature set as JSON; the file appears whole or not at all."""
+    files.write_json(path, dict(schema=1, **result, features=dict(provenance)))

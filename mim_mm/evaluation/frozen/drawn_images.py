@@ -64,7 +64,7 @@ def find_images(cfg: Config, given: str | Path | None = None) -> tuple[list[dict
             config's training loader.
 
     Raises:
-        SourceError: nothing is there. FileNotFoundError, ValueError: the config names no images, or what cannot be listed.
+        SourceError: nothing is there. FileNotFoundError, ValueError: the config names no images that can be listed.
     """
     if given is not None:
         root = Path(given).expanduser().absolute()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mim_mm.evaluation.frozen.drawn_images import DrawnImages, Views, find_images
-from mim_mm.evaluation.frozen.features import Features, Source, load_or_extract
+from mim_mm.evaluation.frozen.features import Features, Source, built_once, load_or_extract
 from mim_mm.evaluation.frozen.ranks import DELTA, EPSILON, lidar, rankme
 
 __all__ = ['IMAGES', 'SURROGATES', 'measure', 'ranks', 'table']
@@ -47,7 +47,7 @@ def measure(
     seed: int = 0,
     begun: Callable[[Features], None] = lambda features: None,
     **extraction,
-) -> tuple[dict, dict[str, Features]]:
+) -> tuple[dict, dict[str, dict]]:
     """Extract, or find stored, and measure.
 
     Args:
@@ -59,7 +59,7 @@ def measure(
 
     Returns:
         ``dict(images, drawn=dict(rankme, lidar), views=dict, delta, epsilon, seed, results)`` with ``results`` of
-        :func:`ranks`, and the features of both parts.
+        :func:`ranks`, and the provenance of both parts' features.
 
     Raises:
         ValueError: fewer than two images; others: see ``find_images`` and :func:`ranks`.
@@ -70,12 +70,13 @@ def measure(
         raise ValueError(f'{len(infos)} images, of which {at_most} and {surrogates} are wanted: two or more are needed')
     crops = DrawnImages(infos, root, source.preprocess, at_most, seed=seed)
     again = DrawnImages(infos, root, source.preprocess, surrogates, views, seed)
+    extraction['build'] = built_once(source)
     parts = dict(crops=load_or_extract(source, crops, folder, **extraction))
     begun(parts['crops'])
     parts['views'] = load_or_extract(source, again, folder, **extraction)
     result = dict(images=len(infos), drawn=dict(rankme=len(crops.infos), lidar=len(again.infos)), views=asdict(views))
     result.update(delta=delta, epsilon=EPSILON, seed=seed, results=ranks(parts['crops'], parts['views'], delta))
-    return result, parts
+    return result, {name: features.provenance for name, features in parts.items()}
 
 
 def table(result: dict) -> str:

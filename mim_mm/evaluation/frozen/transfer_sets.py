@@ -20,7 +20,18 @@ from mim_mm.evaluation.frozen.features import Features, Source, built_once, load
 from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.folders import DataError, subfolders
 
-__all__ = ['CONVENTION', 'K', 'TransferSet', 'accuracies', 'convention', 'measure', 'open_sets', 'table']
+__all__ = [
+    'CONVENTION',
+    'K',
+    'TransferSet',
+    'accuracies',
+    'convention',
+    'mean_over',
+    'measure',
+    'open_sets',
+    'score',
+    'table',
+]
 
 K = 20
 TOP1, PER_CLASS = 'top1', 'per_class'
@@ -62,21 +73,23 @@ def open_sets(given: Sequence[str], preprocess: Preprocess, part: str | None = N
     Raises:
         DataError: naming every set that cannot be used, and why.
     """
-    found: dict[str, TransferSet] = {}
+    found: list[TransferSet] = []
+    names: set[str] = set()
     wrong = []
     for item in given:
         name, equals, folder = item.partition('=')
         if not name or not equals or not folder:
             raise DataError(f'--sets {item!r} must be NAME=DIR')
-        if name in found or '/' in name or name.startswith('.'):
+        if name in names or '/' in name or name.startswith('.'):
             raise DataError(f'--sets: {name!r} must be a name of its own for one set, without /')
+        names.add(name)
         try:
-            found[name] = _open(name, Path(folder), preprocess, part, k)
+            found.append(_open(name, Path(folder), preprocess, part, k))
         except (FileNotFoundError, ValueError) as error:
             wrong.append(f'{name}: {error}')
     if wrong:
         raise DataError(f'{len(wrong)} of {len(given)} sets cannot be used, and none was run: {"; ".join(wrong)}')
-    return list(found.values())
+    return found
 
 
 def _open(name: str, folder: Path, preprocess: Preprocess, part: str | None, k: int) -> TransferSet:
@@ -109,8 +122,8 @@ def accuracies(guess: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> dict[
     return {TOP1: 100 * float(right.mean()), PER_CLASS: 100 * float(np.mean(each))}
 
 
-def _score(train: Features, test: Features, k: int, device: str) -> dict[str, dict]:
-    """``{pooling: dict(knn=accuracies, logistic=accuracies with C, C_at_edge, converged)}``."""
+def score(train: Features, test: Features, k: int, device: str) -> dict[str, dict]:
+    """Each pooling: ``dict(knn=accuracies, logistic=dict(**accuracies, C, C_at_edge, chosen_on, converged))``."""
     found = {}
     for pooling in train.poolings:
         bank, queries = train.get(pooling), test.get(pooling)
@@ -160,16 +173,17 @@ def measure(
         except (ValueError, OSError, FloatingPointError) as error:
             kind = FloatingPointError if isinstance(error, FloatingPointError) else DataError
             raise kind(f'{one.name}: {error}') from error
-        results = _score(features['train'], features['test'], k, extraction.get('device', 'cpu'))
+        results = score(features['train'], features['test'], k, extraction.get('device', 'cpu'))
         images = {part: len(data) for part, data in parts.items()}
         row = dict(folder=str(one.folder), part=one.part, classes=len(one.train.classes), images=images)
         result['sets'][one.name] = dict(row, convention=convention(one.name), results=results)
-        result['mean'] = _mean(result['sets'])
+        result['mean'] = mean_over(result['sets'])
         after(result, features)
     return result
 
 
-def _mean(sets: dict[str, dict]) -> dict[str, dict]:
+def mean_over(sets: dict[str, dict]) -> dict[str, dict]:
+    """``mean`` of :func:`measure`, from its ``sets``."""
     found: dict[str, dict] = {}
     for pooling in next(iter(sets.values()))['results']:
         for method in ('knn', 'logistic'):

@@ -89,6 +89,18 @@ def test_the_curve_has_the_means_and_the_spread(tmp_path, monkeypatch):
     assert drawn[1].axes[0].get_xticks() == pytest.approx([20, 100]), 'numbers do not touch'
 
 
+def test_the_function_gives_what_the_tool_writes(tmp_path):
+    import mim_mm
+
+    colour_images(tmp_path / 'data')
+    (tmp_path / 'tiny.py').write_text(CONFIG)
+    found = mim_mm.api.few_shot(mim_mm.api.load_encoder(None, tmp_path / 'tiny.py'), tmp_path / 'data', (2,), (0, 5))
+    words = ['tiny.py', 'random', '--data-root', 'data', '--workers', '0', '--device', 'cpu']
+    assert in_process('lowshot.py', *words, '--shots', '2', '--draws', '0', '5', cwd=tmp_path).returncode == 0
+    written = json.loads((tmp_path / 'work_dirs/frozen/tiny/random_0/lowshot.json').read_text())['summary']
+    assert found == written and found[0]['draws'] == ['2-shot-seed0', '2-shot-seed5']
+
+
 def test_tool_from_images_to_curve(tmp_path):
     colour_images(tmp_path / 'data')
     (tmp_path / 'tiny.py').write_text(CONFIG)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 from processes import in_process
 
+import mim_mm
 from mim_mm.evaluation.frozen.drawn_images import DrawnImages, Views, find_images
 from mim_mm.evaluation.frozen.features import Source, build_encoder, encode
 from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
@@ -161,6 +162,10 @@ def test_tool_from_images_to_ranks(photos, tmp_path):
     again = json.loads((tmp_path / 'work_dirs/frozen/tiny/random_0/label_free.json').read_text())
     assert second.returncode == 0 and again['results'] == written['results']
     assert again['features']['crops']['reused'] and again['features']['views']['reused']
+
+    encoder = mim_mm.api.load_encoder(None, tmp_path / 'tiny.py')
+    ranks = mim_mm.api.effective_ranks(encoder, photos, at_most=12, surrogates=6, views=4, batch_size=5)
+    assert ranks == written['results'], 'in Python as by the tool'
 
     (photos / '0.png').write_bytes(b'no image')
     broken = in_process('label_free.py', *words[:-6], cwd=tmp_path)

@@ -129,8 +129,9 @@ def test_every_broken_set_is_named_and_nothing_runs(place):
     for wrong in (['x'], ['a=b', 'a=c'], ['=b'], ['a/b=c']):
         with pytest.raises(DataError, match='--sets'):
             open_sets(wrong, PREPROCESS)
-    with pytest.raises(DataError, match='15 images, fewer than the k = 20'):
-        open_sets(sets[:1], PREPROCESS)
+    for k in (0, 16):
+        with pytest.raises(DataError, match=f'15 images, and k = {k} of'):
+            open_sets(sets[:1], PREPROCESS, k=k)
 
 
 def run(place, *sets):

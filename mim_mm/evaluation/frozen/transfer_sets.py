@@ -105,8 +105,8 @@ def _open(name: str, folder: Path, preprocess: Preprocess, part: str | None, k: 
     seen = len({label for _, label in train.items})
     if seen < 2:
         raise DataError(f"'{folder}/train' has images of {seen} class: two or more are needed")
-    if len(train) < k:
-        raise DataError(f"'{folder}/train' has {len(train)} images, fewer than the k = {k} of k-NN: lower --k")
+    if not 1 <= k <= len(train):
+        raise DataError(f"'{folder}/train' has {len(train)} images, and k = {k} of k-NN must be 1 to that: see --k")
     return TransferSet(name, folder, part, train, test)
 
 

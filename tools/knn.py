@@ -13,7 +13,7 @@ import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
 from mim_mm.compat.leave import leave
-from mim_mm.evaluation.frozen import knn, sharded_knn
+from mim_mm.evaluation.frozen import command, knn, sharded_knn
 from mim_mm.files import NotWritten
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog='More: docs/probes.md'
     )
-    knn.add_feature_arguments(parser)
+    command.add_feature_arguments(parser)
     parser.add_argument('--k', type=int, nargs='+', help='neighbours (default: those of 10 20 100 200 that fit)')
     parser.add_argument('--query-chunk', type=int, default=1024, help='images classified at a time')
     parser.add_argument('--bank-chunk', type=int, default=16384, help='training images compared at a time')
@@ -31,13 +31,13 @@ def main() -> None:
         sharded_knn.join_processes(args)
         rank, processes = sharded_knn.my_share()
         with trusting(args.trust_pickle):
-            train, val, work_dir = knn.frozen_features(args, (rank, processes))
+            train, val, work_dir = command.frozen_features(args, (rank, processes))
         options = dict(query_chunk=args.query_chunk, bank_chunk=args.bank_chunk, device=args.device)
         if processes > 1:
             options.update(measure=sharded_knn.sharded_knn_accuracy, total=sharded_knn.total)
         result = dict(knn.evaluate(train, val, args.k, **options), processes=processes)
         if rank == 0:
-            knn.write_result(work_dir / 'knn.json', result, train, val)
+            command.write_result(work_dir / 'knn.json', result, dict(train=train.provenance, val=val.provenance))
             print(f'{knn.table(result)}\nWritten to {work_dir / "knn.json"}')
         leave()  # not after an error: the others may be waiting, and torchrun ends them
     except (FileNotFoundError, ValueError, FloatingPointError, LoadError, NotWritten) as error:

@@ -15,7 +15,7 @@ import mim_mm  # noqa: F401  (sets up compatibility before anything of mm* is im
 import mim_mm.interrupts  # noqa: F401  (Ctrl-C ends in one line)
 from mim_mm.checkpoint.read import LoadError
 from mim_mm.checkpoint.trust import trusting
-from mim_mm.evaluation.frozen.knn import add_load_arguments
+from mim_mm.evaluation.frozen.command import add_load_arguments
 from mim_mm.evaluation.quality.quality_watch import WatchCall, watch
 from mim_mm.files import NotWritten
 from mim_mm.report.figures_quality import draw_quality

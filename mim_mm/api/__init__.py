@@ -10,7 +10,7 @@ arrays (H, W, 3) or (H, W) of uint8 in R, G, B. docs/api.md has examples.
 """
 
 from mim_mm.api.encoder import LoadedEncoder, load_encoder
-from mim_mm.api.measures import evaluate
+from mim_mm.api.measures import effective_ranks, evaluate, few_shot
 from mim_mm.api.models import Detection, Prediction, detect, predict
 from mim_mm.api.pictures import draw_features
 from mim_mm.api.training import pretrain
@@ -21,8 +21,10 @@ __all__ = [
     'Prediction',
     'detect',
     'draw_features',
+    'effective_ranks',
     'evaluate',
     'features',
+    'few_shot',
     'load_encoder',
     'predict',
     'pretrain',

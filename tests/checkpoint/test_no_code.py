@@ -104,10 +104,10 @@ def measure_whole(place, path):
     launch.test_main([str(place.finetune), str(path), *place.words('--data-root', str(place.images))])
 
 
-def frozen(name):
+def frozen(name, *words):
     def call(place, path):
-        tool(name, place.finetune, path, '--data-root', place.images, '--workers', 0, '--device', 'cpu',
-             '--work-dir', place.work_dir())  # fmt: skip
+        data = [word.format(images=place.images) for word in words or ('--data-root', '{images}')]
+        tool(name, place.finetune, path, *data, '--workers', 0, '--device', 'cpu', '--work-dir', place.work_dir())
 
     return call
 
@@ -164,6 +164,8 @@ ENTRIES = {
     'tools/test.py': measure_whole,
     'knn': frozen('knn.py'),
     'lowshot': frozen('lowshot.py'),
+    'label_free': frozen('label_free.py', '--images', '{images}/train', '--views', '2'),
+    'transfer_sets': frozen('transfer_sets.py', '--sets', 'a={images}', '--k', '1'),
     'watch': watch,
     'visualize_reconstruction': lambda place, path: tool(
         'visualize_reconstruction.py', place.pretrain, path, place.images / 'val', '--out', place.work_dir() + '.png'

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mim_mm.evaluation.frozen import knn
+from mim_mm.evaluation.frozen import command
 from mim_mm.evaluation.frozen.config_images import labelled_images
 from mim_mm.evaluation.frozen.features import Preprocess
 from mim_mm.evaluation.quality.quality_watch import WatchCall, prepare
@@ -93,9 +93,9 @@ def test_the_tools_read_it(place):
     path = place / 'linear.py'
     config(place).dump(path)
     parser = argparse.ArgumentParser()
-    knn.add_feature_arguments(parser)
+    command.add_feature_arguments(parser)
     call = [str(path), 'random', '--work-dir', str(place / 'out'), '--workers', '0', '--device', 'cpu', '--crop', '32']
-    train, val, _ = knn.frozen_features(parser.parse_args(call))
+    train, val, _ = command.frozen_features(parser.parse_args(call))
     assert (len(train.labels), len(val.labels)) == (6, 4) and train.classes == ('cat', 'ant', 'bee')
     _, data = prepare(WatchCall(str(place / 'none'), config=str(path), settings=dict(workers=0)))
     assert (len(data.train), len(data.val)) == (6, 4) and data.classes == ('cat', 'ant', 'bee')

@@ -13,7 +13,7 @@ from watched import save, write_run
 
 from mim_mm.checkpoint.load import LoadError
 from mim_mm.engine.hooks.load_hook import LoadPretrainedHook
-from mim_mm.evaluation.frozen import knn
+from mim_mm.evaluation.frozen import command
 from mim_mm.evaluation.quality.quality_watch import WatchCall, measure_checkpoint
 
 
@@ -41,10 +41,10 @@ def frozen(tmp_path, root, capsys):
 
     def call(checkpoint, *words):
         parser = argparse.ArgumentParser()
-        knn.add_feature_arguments(parser)
+        command.add_feature_arguments(parser)
         words = [str(tmp_path / 'tiny.py'), str(checkpoint), '--data-root', str(root), '--workers', '0', *words]
         args = parser.parse_args([*words, '--device', 'cpu', '--work-dir', str(tmp_path / 'w')])
-        train, _, _ = knn.frozen_features(args)
+        train, _, _ = command.frozen_features(args)
         return train, capsys.readouterr().out
 
     return call

@@ -153,6 +153,8 @@ COMMANDS = {
     'knn': f'tools/knn.py {FROZEN} --amp bf16',
     'knn-sharded': f'tools/knn.py {FROZEN} --launcher pytorch',
     'lowshot': f'tools/lowshot.py {FROZEN} --fraction 0.5',
+    'label-free': f'tools/label_free.py {FROZEN} --images {{images}}/train --views 2',
+    'transfer-sets': f'tools/transfer_sets.py {FROZEN} --sets a={{images}} --k 1',
     'watch': f'tools/watch.py {{watched}} --data {{images}} --config {PROBE} --once --workers 0 '
     '--max-train-per-class 4 --max-val-per-class 2 --device cuda',
     'features': 'tools/features.py {images}/train --encoder {encoder} --config linear/vitb_linear_90e --workers 0 '

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 
 from mim_mm.config_parts import datasets_in, is_wrapper
 from mim_mm.evaluation.frozen.folder_images import FolderImages, Preprocess
 from mim_mm.registry import DATASETS
 
-__all__ = ['ConfigImages', 'labelled_images']
+__all__ = ['ConfigImages', 'build_listed', 'labelled_images', 'loader_datasets']
 
 
 def labelled_images(
@@ -29,7 +30,7 @@ def labelled_images(
     Raises:
         ValueError: nothing names the data; a validation class that training lacks. FileNotFoundError: no data.
     """
-    parts = [] if root else [_datasets(cfg.get(f'{part}_dataloader')) for part in ('train', 'val')]
+    parts = [] if root else [loader_datasets(cfg.get(f'{part}_dataloader')) for part in ('train', 'val')]
     if parts and all(parts) and 'head' in (cfg.get('model') or {}):
         init_default_scope(cfg.get('default_scope') or 'mmpretrain')
         train = ConfigImages(parts[0], preprocess, share=share)
@@ -43,10 +44,33 @@ def labelled_images(
     return train, FolderImages(root, 'val', preprocess, train.classes, share)
 
 
-def _datasets(loader: dict | None) -> list[dict]:
+def loader_datasets(loader: dict | None) -> list[dict]:
     """The data sets of a loader, those inside of wrappers in place of these."""
     found = [dataset for dataset in datasets_in((loader or {}).get('dataset')) if not is_wrapper(dataset)]
     return [dataset.to_dict() if hasattr(dataset, 'to_dict') else dict(dataset) for dataset in found]
+
+
+def build_listed(datasets: list[dict], pipeline: list[dict], instead: str) -> tuple[BaseDataset, dict]:
+    """The data set of a loader with another pipeline, all of it, and its options.
+
+    Args:
+        datasets: as :func:`loader_datasets` gives them; several are refused.
+        instead: the option of a tool that names other data, for the messages.
+
+    Raises:
+        ValueError: not exactly one. FileNotFoundError: its images cannot be listed.
+    """
+    if len(datasets) != 1:
+        raise ValueError(f'the config joins {len(datasets)} data sets in one loader: give {instead}')
+    options = dict(datasets[0], pipeline=pipeline)
+    if 'part' in options:  # a quick probe trains on a part, k-NN and low-shot on all of it
+        options = {k: v for k, v in options.items() if k not in ('part', 'fraction', 'at_most', 'seed')}
+        options['type'] = 'mim_mm.ClassFolders'
+    try:
+        return DATASETS.build(options), options
+    except (RuntimeError, FileNotFoundError) as error:
+        where = options.get('ann_file') or options.get('data_prefix') or options.get('data_root')
+        raise FileNotFoundError(f'the data of the config, {where}, cannot be listed: {error}') from error
 
 
 class ConfigImages(FolderImages):
@@ -67,23 +91,13 @@ class ConfigImages(FolderImages):
         classes: tuple[str, ...] | None = None,
         share: tuple[int, int] = (0, 1),
     ):
-        if len(datasets) != 1:
-            raise ValueError(f'the config joins {len(datasets)} data sets in one loader: give --data-root')
-        options = dict(datasets[0])
-        if 'part' in options:  # a quick probe trains on a part, k-NN and low-shot on all of it
-            options = {k: v for k, v in options.items() if k not in ('part', 'fraction', 'at_most', 'seed')}
-            options['type'] = 'mim_mm.ClassFolders'
-        load = dict((options.get('pipeline') or [{}])[0])
+        load = dict(((datasets or [{}])[0].get('pipeline') or [{}])[0])
         own_loader = str(load.get('type')).endswith('LoadAnyImage')
-        options['pipeline'] = [
+        pipeline = [
             load if own_loader else dict(type='mim_mm.LoadImageFromFile', value_range=preprocess.value_range),
             *preprocess.transforms(),
         ]
-        try:
-            self.images = DATASETS.build(options)
-        except (RuntimeError, FileNotFoundError) as error:
-            where = options.get('ann_file') or options.get('data_prefix') or options.get('data_root')
-            raise FileNotFoundError(f'the data of the config, {where}, cannot be listed: {error}') from error
+        self.images, options = build_listed(datasets, pipeline, '--data-root')
         infos = [self.images.get_data_info(i) for i in range(len(self.images))]
         if not infos or 'gt_label' not in infos[0]:
             raise ValueError(f'the data set {options["type"]} of the config has no labels: give --data-root')

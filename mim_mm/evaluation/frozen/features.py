@@ -6,10 +6,12 @@ listing of the images are the same; otherwise features are computed anew.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
 import time
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -35,6 +37,7 @@ __all__ = [
     'Preprocess',
     'Source',
     'build_encoder',
+    'built_once',
     'encode',
     'extract',
     'forward',
@@ -206,9 +209,17 @@ def extract(backbone, data, preprocess, amp=None, batch_size=128, workers=0, dev
     return Features(pooled, torch.tensor(labels), list(names), data.classes, {})
 
 
-def load_or_extract(source: Source, data: FolderImages, folder: str | Path, **extraction) -> Features:
+def built_once(source: Source) -> Callable[[], tuple[nn.Module, LoadReport | None]]:
+    """:func:`build_encoder` for several calls of :func:`load_or_extract` with this source, built by the first."""
+    return functools.cache(lambda: build_encoder(source))
+
+
+def load_or_extract(
+    source: Source, data: FolderImages, folder: str | Path, build: Callable | None = None, **extraction
+) -> Features:
     """Features from ``folder`` if there for exactly this source and data; else computed (:func:`extract`) and saved.
 
+    ``build``: of :func:`built_once`, where there is more than one call.
     ``provenance``: identity, load report, device, seconds, ``file``, ``reused``. The file appears whole or not at all.
     """
     identity = source.identity(data)
@@ -221,7 +232,7 @@ def load_or_extract(source: Source, data: FolderImages, folder: str | Path, **ex
             return Features(**dict(found, classes=data.classes, provenance=dict(note, reused=True)))
     except Exception:  # none there, or damaged in whatever way: computing it anew is right
         found = None
-    start, (backbone, report) = time.time(), build_encoder(source)
+    start, (backbone, report) = time.time(), (build or built_once(source))()
     features = extract(backbone, data, source.preprocess, source.amp, **extraction)
     features.provenance = dict(identity=identity, checkpoint=source.checkpoint and str(source.checkpoint))
     features.provenance.update(load_report=report and json.loads(json.dumps(report.as_dict())), reused=False)

@@ -7,24 +7,15 @@ similarities, one shard of the bank, and the queries with k candidates each; onl
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from torch import Tensor
 
-from mim_mm import files
-from mim_mm.checkpoint.read import resolve_checkpoint
-from mim_mm.checkpoint.report import LoadReport
-from mim_mm.checkpoint.trust import add_trust_argument
-from mim_mm.evaluation.frozen.config_images import labelled_images
-from mim_mm.evaluation.frozen.features import Features, Source, load_or_extract
-from mim_mm.evaluation.frozen.folder_images import Preprocess
+from mim_mm.evaluation.frozen.features import Features
 
-__all__ = ['KS', 'evaluate', 'fitting_ks', 'knn_accuracy', 'nearest', 'vote']
+__all__ = ['KS', 'evaluate', 'fitting_ks', 'guesses', 'knn_accuracy', 'nearest', 'vote']
 
 KS = (10, 20, 100, 200)
 TEMPERATURE = 0.07
@@ -143,11 +134,19 @@ def count_hits(
     """
     hits = []
     for k in ks:
-        votes = vote(similarity[:, :k], classes[:, :k], num_classes, temperature)
-        value, guess = votes.topk(min(5, num_classes), dim=1)
-        right = (guess == truth[:, None]) & (value > 0)
+        right = guesses(similarity[:, :k], classes[:, :k], num_classes, temperature) == truth[:, None]
         hits.append([int(right[:, 0].sum()), int(right.sum())])
     return torch.tensor(hits)
+
+
+def guesses(similarity: Tensor, classes: Tensor, num_classes: int, temperature: float = TEMPERATURE) -> Tensor:
+    """The classes with the most votes, int64 (Q, min(5, num_classes)), the best first; -1 where no other got a vote.
+
+    Args:
+        similarity, classes: (Q, k) of the neighbours, as for :func:`vote`.
+    """
+    value, guess = vote(similarity, classes, num_classes, temperature).topk(min(5, num_classes), dim=1)
+    return guess.where(value > 0, -1)
 
 
 def fitting_ks(bank_size: int, ks: Sequence[int] = KS) -> list[int]:
@@ -203,70 +202,3 @@ def table(result: dict) -> str:
     if result['left_out']:
         lines.append(f'left out, larger than the bank: k = {", ".join(map(str, result["left_out"]))}')
     return '\n'.join(lines)
-
-
-def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that every tool on frozen features has."""
-    add = parser.add_argument
-    add('config', help='a config with model.backbone: of a classifier or of the pretraining')
-    add('checkpoint', help="file or work dir; 'random': an untrained encoder, the control")
-    add('--data-root', help='folder with train/<class>/* and val/<class>/* (default: the data of the config)')
-    add('--work-dir', help='where results and features go (default: work_dirs/frozen/<config>/<run>_<checkpoint>)')
-    add('--resize', type=int, help='short edge in pixels (default: crop * 256 / 224)')
-    add('--crop', type=int, help="centre crop in pixels (default: the backbone's img_size)")
-    add('--batch-size', type=int, default=128)
-    add('--workers', type=int, default=4, help='loader processes (default: %(default)s)')
-    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    add('--amp', choices=['bf16', 'fp16'], help='autocast of the forward pass (default: float32)')
-    add_load_arguments(parser)
-    add('--seed', type=int, default=0, help="of the 'random' encoder (default: %(default)s)")
-    add(
-        '--value-range',
-        type=float,
-        nargs=2,
-        metavar=('BLACK', 'WHITE'),
-        help="of images of more than 8 bits (default: the config's value_range)",
-    )
-
-
-def add_load_arguments(parser: argparse.ArgumentParser) -> None:
-    """How an encoder is taken from a file: the arguments of :func:`mim_mm.checkpoint.load.load_encoder`."""
-    add = parser.add_argument
-    add('--prefix', default='backbone.', help='where the encoder lies in the checkpoint')
-    add('--entry', help='which model of a file with several: model_ema, student, ... (default: see the load report)')
-    add('--min-loaded', type=float, default=0.95, help='least part of the encoder that the checkpoint must fill')
-    add('--skip', nargs='+', default=(), metavar='REGEX', help='names of model or file that are left out on purpose')
-    add_trust_argument(parser)
-
-
-def frozen_features(args: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> tuple[Features, Features, Path]:
-    """Train and val features for the parsed :func:`add_feature_arguments`, and the work dir; prints the load report.
-
-    Args:
-        share: (i, n): only the i-th of n parts of either, for n processes.
-
-    Raises:
-        ValueError: neither ``--data-root`` nor the config names the data. Others: see ``features``.
-    """
-    cfg = Config.fromfile(args.config)
-    if getattr(args, 'value_range', None):
-        cfg.value_range = tuple(args.value_range)
-    preprocess = Preprocess.from_config(cfg, args.resize, args.crop)
-    checkpoint = None if args.checkpoint == 'random' else resolve_checkpoint(args.checkpoint)
-    run = f'{checkpoint.resolve().parent.name}_{checkpoint.stem}' if checkpoint else f'random_{args.seed}'
-    work_dir = Path(args.work_dir or Path('work_dirs', 'frozen', Path(args.config).stem, run))
-    how = dict(prefix=args.prefix, min_loaded=args.min_loaded, entry=args.entry, skip=tuple(args.skip))
-    source = Source(cfg, checkpoint, preprocess, amp=args.amp, seed=args.seed, **how)
-    train, val = labelled_images(cfg, preprocess, args.data_root, share)
-    options = dict(batch_size=args.batch_size, workers=args.workers, device=args.device)
-    found = load_or_extract(source, train, work_dir / 'features', **options)
-    if share[0] == 0:
-        stored = found.provenance['load_report']
-        print(LoadReport.from_dict(stored).table() if stored else f'Random encoder, seed {args.seed}', flush=True)
-    return found, load_or_extract(source, val, work_dir / 'features', **options), work_dir
-
-
-def write_result(path: Path, result: dict, train: Features, val: Features) -> None:
-    """``result`` with the provenance of both feature sets as JSON; the file appears whole or not at all."""
-    content = dict(schema=1, **result, features=dict(train=train.provenance, val=val.provenance))
-    files.write_json(path, content)

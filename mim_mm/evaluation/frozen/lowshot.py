@@ -1,7 +1,8 @@
-"""Classification from few labels: logistic regression on frozen features of 1 % or 10 % of the training images.
+"""Classification from few labels: logistic regression on frozen features of some of the training images.
 
-The published splits (1 %: 12,811 images of ImageNet, 10 %: 128,116; SimCLR v2) are lists of file names, which the user
-gives as a file. Without one, a stratified draw of our own is used and named as such. Features are L2-normalised as in
+The published splits (1 %: 12,811 images of ImageNet, 10 %: 128,116; SimCLR v2; 1, 2 and 5 images a class: MSN) are
+lists of file names, which the user gives as a file. Without one, a draw of our own is used and named as such, a part of
+each class or a number of its images. Features are L2-normalised as in
 iBOT's and MSN's evaluation; the strength of the regularisation is chosen on a held-out part of the few labelled
 training images (DINOv2 holds out 10 % of train), then the classifier is fitted again on all of them. Validation images
 are looked at once, by the finished classifier.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,7 +23,19 @@ from torch import Tensor
 from mim_mm.evaluation.frozen.features import Features
 from mim_mm.folders import in_hidden
 
-__all__ = ['CS', 'Fit', 'Split', 'draw_split', 'fit', 'hold_out', 'low_shot', 'read_split', 'scores']
+__all__ = [
+    'CS',
+    'Fit',
+    'Split',
+    'draw_shots',
+    'draw_split',
+    'fit',
+    'hold_out',
+    'low_shot',
+    'ranked',
+    'read_split',
+    'scores',
+]
 
 CS = tuple(10.0 ** (x / 2) for x in range(-4, 9))  # 0.01 .. 10,000; scikit-learn's C multiplies the sum of the losses
 HELD_OUT = 0.2
@@ -30,11 +43,16 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class Split:
-    """The labelled training images: rising indices into the train features, and where they come from."""
+    """The labelled training images: rising indices into the train features, and where they come from.
+
+    ``draw``: what several draws have in common, ``fraction`` or ``shots`` with its value and the ``seed`` apart; {} of
+    a list.
+    """
 
     name: str
     indices: np.ndarray
     source: str
+    draw: dict = field(default_factory=dict)
 
 
 def draw_split(labels: Tensor, fraction: float, seed: int = 0) -> Split:
@@ -52,13 +70,48 @@ def draw_split(labels: Tensor, fraction: float, seed: int = 0) -> Split:
     if not 0 < fraction <= 1:
         raise ValueError(f'fraction {fraction} must be above 0 and at most 1: 0.01 means 1 %')
     values = np.asarray(labels)
-    chosen = []
-    for label in np.unique(values):
-        places = np.flatnonzero(values == label)
-        count = max(1, int(np.floor(fraction * len(places) + 0.5)))
-        chosen.append(np.random.default_rng([seed, int(label)]).permutation(places)[:count])
-    name = f'{100 * fraction:g}%-seed{seed}'
-    return Split(name, np.sort(np.concatenate(chosen)), f'own stratified draw, seed {seed} (not the published list)')
+    counts = {
+        int(label): max(1, int(np.floor(fraction * size + 0.5)))
+        for label, size in zip(*np.unique(values, return_counts=True))
+    }
+    source = f'own stratified draw, seed {seed} (not the published list)'
+    draw = dict(fraction=fraction, seed=seed)
+    return Split(f'{100 * fraction:g}%-seed{seed}', _first(values, counts, seed), source, draw)
+
+
+def draw_shots(labels: Tensor, shots: int, classes: Sequence[str], seed: int = 0) -> Split:
+    """Our own draw: ``shots`` images of each class.
+
+    In the order of :func:`draw_split`: a smaller draw is part of a larger one of the same seed, of either kind.
+
+    Args:
+        labels: (N,) classes from 0. shots: at least 1. classes: the names of all, in label order.
+
+    Raises:
+        ValueError: a class has fewer images, which is named; or no shots.
+    """
+    values = np.asarray(labels)
+    sizes = np.bincount(values, minlength=len(classes))
+    if shots < 1:
+        raise ValueError(f'--shots {shots} must be at least 1: it is a number of images of each class')
+    if sizes.min() < shots:
+        least = int(sizes.argmin())
+        raise ValueError(
+            f"class '{classes[least]}' has {sizes[least]} training images, and {shots} of each class are wanted: take "
+            'fewer, or leave the class out'
+        )
+    counts = dict.fromkeys(range(len(classes)), shots)
+    source = f'own draw of {shots} a class, seed {seed} (not a published list)'
+    return Split(f'{shots}-shot-seed{seed}', _first(values, counts, seed), source, dict(shots=shots, seed=seed))
+
+
+def _first(values: np.ndarray, counts: dict[int, int], seed: int) -> np.ndarray:
+    """Rising indices: of each class so many of its images, the first in an order that seed and class decide."""
+    chosen = [
+        np.random.default_rng([seed, label]).permutation(np.flatnonzero(values == label))[:count]
+        for label, count in counts.items()
+    ]
+    return np.sort(np.concatenate(chosen))
 
 
 def read_split(file: str | Path, names: Sequence[str]) -> Split:
@@ -152,15 +205,19 @@ def _regression(x: np.ndarray, y: np.ndarray, c: float, max_iter: int, before=No
         return model.set_params(C=c).fit(x, y)
 
 
+def ranked(model, features: Tensor) -> np.ndarray:
+    """The (at most five) most probable classes of each image, (N, 5), the best first; features are normalised here."""
+    chances = model.predict_proba(F.normalize(features.double(), dim=1).numpy())
+    return model.classes_[np.argsort(-chances, axis=1, kind='stable')[:, :5]]
+
+
 def scores(model, features: Tensor, labels: Tensor) -> dict[str, float]:
     """Top-1 and top-5 in per cent over all images, also those of classes that the classifier never saw.
 
     Args:
         features: (N, D), L2-normalised here. labels: (N,).
     """
-    chances = model.predict_proba(F.normalize(features.double(), dim=1).numpy())
-    ranked = model.classes_[np.argsort(-chances, axis=1, kind='stable')[:, :5]]
-    hit = ranked == np.asarray(labels)[:, None]
+    hit = ranked(model, features) == np.asarray(labels)[:, None]
     return dict(top1=100 * float(hit[:, 0].mean()), top5=100 * float(hit.any(1).mean()))
 
 
@@ -168,7 +225,7 @@ def low_shot(train: Features, val: Features, split: Split, cs: Sequence[float] =
     """Fit on the split and score on val, for each pooling the backbone has.
 
     Returns:
-        ``dict(split, source, images, classes, classes_seen, queries, results={pooling: dict(top1, top5, C,
+        ``dict(split, source, draw, images, classes, classes_seen, queries, results={pooling: dict(top1, top5, C,
         C_at_edge, held_out, chosen_on, converged)})``; ``C_at_edge``: the best C is the first or last that was tried.
     """
     labels = train.labels[split.indices]
@@ -182,6 +239,7 @@ def low_shot(train: Features, val: Features, split: Split, cs: Sequence[float] =
     return dict(
         split=split.name,
         source=split.source,
+        draw=split.draw,
         images=len(split.indices),
         classes=len(train.classes),
         classes_seen=len(labels.unique()),

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mim_mm.evaluation.frozen.ranks import rankme
+
 # Below these, or above the last, training has left what published methods show (see docs/quality.md).
 LEAST_STD = 0.1
 LEAST_RANK = 0.02
@@ -19,8 +21,8 @@ def variety(features: Tensor) -> dict[str, float]:
 
     ``feature_std``: standard deviation over the rows of features of length 1, averaged over the dimensions, times
     ``sqrt(D)`` (Chen and He, SimSiam, CVPR 2021): 0 when all rows point the same way, about 1 when they point anywhere.
-    ``feature_rank``: RankMe (Garrido et al., ICML 2023), ``exp`` of the entropy of the singular values divided by their
-    sum: 1 when all rows are multiples of one, at most min(B, D).
+    ``feature_rank``: RankMe (:func:`mim_mm.evaluation.frozen.ranks.rankme`) with epsilon 0, as it was always logged
+    (1e-7 adds 0.2 % at most for D = 1024): 1 when all rows are multiples of one, at most min(B, D).
 
     Args:
         features: (B, D), B at least 2; computed in fp32 on their device, and waited for.
@@ -35,9 +37,7 @@ def variety_numbers(features: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         x = features.detach().float()
         std = F.normalize(x, dim=1).std(dim=0).mean() * x.shape[1] ** 0.5
-        values = torch.linalg.svdvals(x)
-        share = values / values.sum().clamp(min=1e-12)
-        rank = (-torch.xlogy(share, share).sum()).exp()
+        rank = rankme(x, epsilon=0.0)
     return torch.stack([std, rank])
 
 

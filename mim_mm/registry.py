@@ -31,7 +31,8 @@ MODELS = _child(
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit detection.without_waits '
     'data.batches data.colours data.device_decode data.own_images '
-    'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe',
+    'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.multi_probe '
+    'evaluation.probes.partial_finetuning',
 )
 DATASETS = _child(
     _root.DATASETS,

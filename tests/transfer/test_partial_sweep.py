@@ -54,12 +54,14 @@ def test_the_documented_sweep_sets_blocks_and_epochs(files):
 
 def test_the_plan_counts_what_is_tuned():
     """By hand, width D = 64: a block has 12 D^2 weights and 13 D others, its MLP 8 D^2 and 5 D, and its norm 2 D."""
+    cfg, other = (
+        resolved_config(ROOT / f'configs/finetune/{name}_100e.py', {'model.head.in_channels': 64}, 0)
+        for name in ('vitb_partial', 'vitb_finetune')
+    )
     arch = dict(embed_dims=64, num_layers=3, num_heads=2, feedforward_channels=256)
-    options = {'model.backbone.arch': arch, 'model.head.in_channels': 64, 'model.head.num_classes': 10,
-               'data_preprocessor.num_classes': 10}  # fmt: skip
-    cfg = resolved_config(ROOT / 'configs/finetune/vitb_partial_100e.py', options, 0)
-    whole = work_of(resolved_config(ROOT / 'configs/finetune/vitb_finetune_100e.py', options, 0).to_dict())
-    head, norm, block, mlp = 65 * 10, 2 * 64, 12 * 64**2 + 13 * 64, 8 * 64**2 + 7 * 64
+    cfg.model.backbone.arch, other.model.backbone.arch = arch, arch
+    whole = work_of(other.to_dict())
+    head, norm, block, mlp = 65 * 1000, 2 * 64, 12 * 64**2 + 13 * 64, 8 * 64**2 + 7 * 64
     for number, tuned in ((0, 0), (0.5, mlp + norm), (2, 2 * block + norm)):
         cfg.model.tuned_blocks = number
         work = work_of(cfg.to_dict())

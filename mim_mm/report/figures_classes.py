@@ -81,7 +81,8 @@ def draw_class_aps(found: list[ClassAP], path: str | Path) -> Path:
         axis.set_yticks(
             range(len(order)), [f'{_label(first.classes[i])} ({first.boxes[i]})' for i in order], fontsize=8
         )
-        axis.set(title='AP by class', xlabel='per cent', ylabel='class (boxes)', xlim=(0, None))
+        axis.set(title='AP by class', xlabel='per cent', ylabel='class (boxes)')
+        axis.set_xlim(0, max(1.0, axis.get_xlim()[1]))
         axis.set_ylim(-0.6, len(order) - 0.4)
         if cut:
             axis.axhline(BARS / 2 - 0.5, color='#98a2b3', linewidth=0.8, linestyle='--')

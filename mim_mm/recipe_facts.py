@@ -172,11 +172,20 @@ def until(facts: dict[str, Any], name: str) -> dict[str, Any]:
     return facts
 
 
-def downstream(config: Mapping) -> dict[str, Any]:
-    """Duration, batch, resolution and head of a downstream config.
+def tuned_words(blocks: Any) -> str | None:
+    """``tuned_blocks`` of a partial fine-tuning in words; None where all is tuned."""
+    if blocks is None or blocks == 'all':
+        return None
+    named = {0: 'no block tuned', 0.5: 'half a block tuned', 1: '1 block tuned'}
+    return named.get(blocks, f'{blocks} blocks tuned') if isinstance(blocks, (int, float)) else f'{blocks} tuned'
 
-    ``head`` for classifiers: what is pooled, and the norm before the linear layer (``cls + BN``), or the kind of probe;
-    for detectors the pyramid (``fpn`` or ``simple pyramid``); for segmentation ``UperNet`` or ``linear``.
+
+def downstream(config: Mapping) -> dict[str, Any]:
+    """Duration, batch, resolution and head of a downstream config, and how much a partial fine-tuning tunes.
+
+    ``tuned`` is None where a protocol trains what it always trains. ``head`` for classifiers: what is pooled, and the
+    norm before the linear layer (``cls + BN``), or the kind of probe; for detectors the pyramid (``fpn`` or ``simple
+    pyramid``); for segmentation ``UperNet`` or ``linear``.
     """
     model = config.get('model') or {}
     backbone, neck = model.get('backbone') or {}, model.get('neck') or {}
@@ -193,7 +202,8 @@ def downstream(config: Mapping) -> dict[str, Any]:
         pooling = POOLING.get(backbone.get('out_type', 'cls_token'))
         pooling = 'mean' if neck_type == 'GlobalAveragePooling' else pooling
         head = f'{pooling} + BN' if pooling and neck_type == 'ClsBatchNormNeck' else pooling
-    return dict(resolution=square(backbone.get('img_size')), head=head, **schedule(config))
+    tuned = tuned_words(model.get('tuned_blocks'))
+    return dict(resolution=square(backbone.get('img_size')), head=head, tuned=tuned, **schedule(config))
 
 
 def totals(facts: Mapping, gpus: int | None, images: int | None) -> tuple:

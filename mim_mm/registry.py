@@ -32,7 +32,7 @@ MODELS = _child(
     'detection.windowed_vit detection.without_waits '
     'data.batches data.colours data.device_decode data.own_images '
     'evaluation.probes.attentive_pool evaluation.probes.frozen_probe evaluation.probes.layer_norm_l2 '
-    'evaluation.probes.multi_probe',
+    'evaluation.probes.multi_probe evaluation.probes.partial_finetuning',
 )
 DATASETS = _child(
     _root.DATASETS,
@@ -45,7 +45,8 @@ TRANSFORMS = _child(
 )
 HOOKS = _child(
     _root.HOOKS,
-    _FIT + 'engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
+    _FIT
+    + 'engine.hooks.class_results_hook engine.hooks.clock_hook engine.hooks.compile_hook engine.hooks.data_wait_hook '
     'engine.hooks.finite_hook engine.hooks.freeze_hook engine.hooks.fused_attention_hook engine.hooks.load_hook '
     'engine.hooks.mask_diagnostics_hook engine.hooks.matmul_hook engine.hooks.pretrain_hooks engine.hooks.progress '
     'engine.hooks.progressive_hook engine.hooks.tracking '
@@ -59,7 +60,11 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     _root.OPTIM_WRAPPER_CONSTRUCTORS, _FIT + 'engine.optim.layer_decay engine.optim.probe_optim'
 )
 PARAM_SCHEDULERS = _child(_root.PARAM_SCHEDULERS, _FIT + 'engine.optim.rates')
-METRICS = _child(_root.METRICS, 'detection.metric evaluation.pictures.mask_diagnostics evaluation.probes.probe_metric')
+METRICS = _child(
+    _root.METRICS,
+    'detection.metric evaluation.pictures.mask_diagnostics evaluation.probes.class_accuracy '
+    'evaluation.probes.probe_metric',
+)
 RUNNERS = _child(_root.RUNNERS, _FIT + 'engine.fsdp.sharded_runner')
 STRATEGIES = _child(_root.STRATEGIES, _FIT + 'engine.fsdp.fsdp_strategy')
 FUNCTIONS = _child(_root.FUNCTIONS, 'data.batches')

@@ -101,7 +101,9 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val2017.json', metric=['bbox', 'segm']
+    type='mim_mm.InMemoryCocoMetric',
+    ann_file=data_root + 'annotations/instances_val2017.json',
+    metric=['bbox', 'segm'],
 )
 test_evaluator = val_evaluator
 # For DetInferencer and mmdet's drawing hook; it logs as mmengine's own does.

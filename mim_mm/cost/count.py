@@ -300,6 +300,8 @@ def kind_of(model: nn.Module) -> str:
         return 'pretrain'
     if hasattr(head, 'probes'):  # a grid of heads, of which the evaluation chooses one
         return 'probe'
+    if hasattr(model, 'tuned_blocks'):  # fine-tuning's recipe, also where it tunes no block
+        return 'finetune'
     return 'finetune' if any(p.requires_grad for p in getattr(model, 'backbone', model).parameters()) else 'linear'
 
 
@@ -339,13 +341,21 @@ def _describe(model: nn.Module, kind: str, size: tuple[int, int], drawn: DrawnMa
         return f'{"Mask R-CNN" if masks else type(model).__name__} {net} {size[0]}x{size[1]}px'
     if kind != 'pretrain':
         names = dict(linear='linear probe', probe='quick probe', finetune='fine-tune', seg='UperNet')
-        return f'{names.get(kind, "linear segmentation")} {net} {sides}'
+        return f'{names.get(kind, "linear segmentation")} {net} {sides}{_tuned(model)}'
     words, decoder = [type(model).__name__, net, sides], getattr(model, 'decoder', None)
     if decoder is not None and drawn is not None:
         one = drawn.counts[0]
         words.append(f'K={len(drawn.counts)}' if len(drawn.counts) > 1 else f'hidden={one.hidden}/{sum(one)}')
         words.append(f'decoder {decoder.embed_dims}x{len(decoder.decoder_blocks)}')
     return ' '.join(words)
+
+
+def _tuned(model: nn.Module) -> str:
+    """`` 1 block tuned`` of a partial fine-tuning; nothing where all is trained."""
+    from mim_mm.recipe_facts import tuned_words
+
+    words = tuned_words(getattr(model, 'tuned_blocks', None))
+    return f' {words}' if words else ''
 
 
 def outline(backbone: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mim_mm.registry import METRICS
 PLACES = dict(
     zip('mAP mAP_50 mAP_75 mAP_s mAP_m mAP_l AR@100 AR@300 AR@1000 AR_s@1000 AR_m@1000 AR_l@1000'.split(), range(12))
 )
+PER_CLASS = 'per_class.json'
 
 
 @METRICS.register_module()
@@ -27,7 +29,8 @@ class InMemoryCocoMetric(metrics.CocoMetric):
     """mmdet's ``CocoMetric`` without its JSON files; same arguments, keys and figures.
 
     Masks are run-length encoded as they come (on the GPU if they are there), so that what processes exchange is small.
-    ``stats`` has the twelve figures of the last evaluation in full: ``dict(bbox=(12,), segm=(12,))``.
+    ``stats`` has the twelve figures of the last evaluation in full: ``dict(bbox=(12,), segm=(12,))``, and
+    ``class_results`` AP and AP50 of each class, which ``mim_mm.ClassResultsHook`` writes to ``per_class.json``.
 
     Args:
         evaluator: 'pycocotools', its own ``COCOeval`` on results in memory, or 'arrays',
@@ -45,6 +48,7 @@ class InMemoryCocoMetric(metrics.CocoMetric):
         super().__init__(*args, **kwargs)
         self.evaluator = evaluator
         self.stats: dict[str, np.ndarray] = {}
+        self.class_results: tuple[str, dict] | None = None  # a file name and its content
         self._truth: dict[str, Truth] = {}
         unknown = sorted(set(self.metric_items or ()) - set(PLACES))
         if unknown:
@@ -62,6 +66,7 @@ class InMemoryCocoMetric(metrics.CocoMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """As in mmdet; ``{}`` if nothing at all was found."""
+        self.class_results = None
         left_to_mmdet = self.format_only or self.outfile_prefix or self.classwise or self.use_mp_eval
         if left_to_mmdet or not set(self.metrics) <= {'bbox', 'segm'}:
             return super().compute_metrics(results)
@@ -74,7 +79,7 @@ class InMemoryCocoMetric(metrics.CocoMetric):
             self.cat_ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
         if self.img_ids is None:
             self.img_ids = self._coco_api.get_img_ids()
-        figures, self.stats = {}, {}
+        figures, self.stats, by_class = {}, {}, {}
         for kind in self.metrics:
             logger.info(f'Evaluating {kind}...')
             if kind == 'segm' and 'masks' not in found[0]:
@@ -89,12 +94,30 @@ class InMemoryCocoMetric(metrics.CocoMetric):
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
+            by_class[kind] = class_figures(evaluation)
             self.stats[kind] = np.array(evaluation.stats)
             for item in self.metric_items or list(PLACES)[:6]:
                 figures[f'{kind}_{item}'] = float(f'{round(evaluation.stats[PLACES[item]], 3)}')
             ap = ' '.join(f'{value:.3f}' for value in evaluation.stats[:6])
             logger.info(f'{kind}_mAP_copypaste: {ap}')
+        self.class_results = PER_CLASS, dict(schema=1, classes=self._by_class(by_class))
         return figures
+
+    def _by_class(self, figures: dict[str, dict[int, tuple]]) -> list[dict]:
+        """A row a class, named as the annotations name it: boxes that count, AP and AP50 of each kind.
+
+        AP is 0 where nothing was found of a class, None where there is nothing to find.
+        """
+        coco = self._coco_api
+        count = Counter(a['category_id'] for a in coco.loadAnns(coco.getAnnIds(self.img_ids, self.cat_ids, iscrowd=0)))
+        rows = []
+        for category in self.cat_ids:
+            absent = (0.0, 0.0) if count[category] else (None, None)
+            row = dict(name=str(coco.cats[category]['name']), boxes=count[category])
+            for kind in self.metrics:
+                row[kind] = dict(zip(('AP', 'AP50'), figures.get(kind, {}).get(category, absent)))
+            rows.append(row)
+        return rows
 
     def _detections(self, found: Sequence[dict], kind: str) -> Detections:
         """The results of all images as arrays, in the order in which mmdet would write them."""
@@ -119,6 +142,25 @@ class InMemoryCocoMetric(metrics.CocoMetric):
         columns = zip(d.images.tolist(), d.categories.tolist(), d.scores.tolist(), values)
         entries = [{'image_id': i, 'category_id': c, 'score': s, key: v} for i, c, s, v in columns]
         return COCOeval(self._coco_api, self._coco_api.loadRes(entries), kind)
+
+
+def class_figures(evaluation: COCOeval) -> dict[int, tuple[float | None, float | None]]:
+    """Category id -> AP and AP50 of an accumulated evaluation, None where there is no annotation that counts.
+
+    Their means over the classes are mAP and mAP_50: all areas, AP of the 100 best detections of an image and AP50, as
+    ``COCOeval.summarize`` has it, of as many as the third limit allows.
+    """
+    p, precision = evaluation.params, evaluation.eval['precision']  # (T, R, K, A, M)
+    most = list(p.maxDets)
+    hundred = most.index(100) if 100 in most else len(most) - 1
+    area = list(p.areaRngLbl).index('all')
+    half = np.flatnonzero(np.isclose(p.iouThrs, 0.5))
+    found = {}
+    for place, category in enumerate(p.catIds):
+        values = precision[:, :, place, area, hundred], precision[half, :, place, area, min(2, len(most) - 1)]
+        means = (v[v > -1].mean() if (v > -1).any() else None for v in values)
+        found[int(category)] = tuple(None if mean is None else float(mean) for mean in means)
+    return found
 
 
 @METRICS.register_module()

@@ -79,11 +79,14 @@ class Encoder:
 
     Attributes:
         backbones: the classes that this family is for, exactly these (see :func:`family_of`).
+        sub_blocks: names in a block of its attention and of its MLP sub-block, the norm in front of each first and a
+            layer scale of the block's own last; empty where nobody said. See :func:`mim_mm.encoders.blocks.sub_blocks`.
         any_size: whether the backbone has no size of images that it is built for, so that the method has to say it.
         backbone: the module that is asked.
     """
 
     backbones: ClassVar[tuple[type[nn.Module], ...]] = ()
+    sub_blocks: ClassVar[tuple[tuple[str, ...], ...]] = ()
     any_size: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs) -> None:
@@ -122,6 +125,11 @@ class Encoder:
     def norm(self) -> nn.Module | None:
         """The final norm, or None where the backbone has none."""
         return None
+
+    @property
+    def closing(self) -> list[nn.Module]:
+        """What the backbone's own pass has behind its blocks: the final norm, and the norm of pooled tokens."""
+        return [] if self.norm is None else [self.norm]
 
     @property
     def num_prefix(self) -> int:

@@ -23,6 +23,7 @@ class HiViTEncoder(Encoder):
 
     backbones = (HiViT,)
     backbone: HiViT
+    sub_blocks = ('norm1', 'attn', 'gamma_1'), ('norm2', 'mlp', 'gamma_2')
 
     @property
     def grid(self) -> Grid:

@@ -35,6 +35,8 @@ class PatchEncoder(Encoder):
 class LayerEncoder(PatchEncoder):
     """Of these, a stack of equally wide ``layers`` with a norm behind it or none."""
 
+    sub_blocks = ('ln1', 'attn', 'gamma_1'), ('ln2', 'ffn', 'gamma_2')
+
     @property
     def blocks(self) -> list[nn.Module]:
         return list(self.backbone.layers)
@@ -46,3 +48,7 @@ class LayerEncoder(PatchEncoder):
     @property
     def norm(self) -> nn.Module | None:
         return self.backbone.ln1 if self.backbone.final_norm else None
+
+    @property
+    def closing(self) -> list[nn.Module]:
+        return super().closing + ([self.backbone.ln2] if self.backbone.out_type == 'avg_featmap' else [])

@@ -122,6 +122,7 @@ def _published_cells(chain: Chain, content: dict, name: str, arm: str, metric: M
         row = dict(row, epochs=row['pretrain_epochs'])
     differs, unstated = protocol_differences(ours, row)
     differs += known.get('changes') or []
+    differs += [str(recipe['facts']['tuned'])] if recipe['facts'].get('tuned') else []
     label = f'{row["method"]}, {row["backbone"]}' + (f', {row["mask_variant"]}' if row['mask_variant'] else '')
     label += f', {row["pretrain_epochs"]} epochs' if row['pretrain_epochs'] else ''
     label += f' [{row["source"]}' + (f'; protocol: {row["protocol_source"]}]' if row['protocol_source'] else ']')

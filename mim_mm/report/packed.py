@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from mim_mm import files
 from mim_mm.compat.paths import repo_root
+from mim_mm.report.class_results import CONFUSION, PER_CLASS, is_own
 from mim_mm.report.collect import read_run
 from mim_mm.report.damage import inside
 
@@ -23,12 +24,14 @@ MOST = 1 << 28  # bytes unpacked; a chain of a hundred runs has a tenth of it
 
 
 def _kept(work_dir: Path) -> list[Path]:
-    """Of each run its run.json, the JSON files that run.json names, and mmengine's scalars; of the chain its facts."""
+    """Of each run its run.json, the JSON files that run.json names, what it left by class, and mmengine's scalars; of
+    the chain its facts."""
     kept = [path for name in ('chain.json', 'compare.json') if (path := work_dir / name).is_file()]
     for record in sorted(work_dir.glob('*/run.json')):
         named = read_run(record.parent).artifacts.values()  # those that lie in the work dir
         plain = [path for path in named if path.is_relative_to(work_dir) and '..' not in path.parts]
         kept += [record, *(path for path in plain if path.suffix == '.json')]
+        kept += [path for name in (CONFUSION, PER_CLASS) if is_own(path := record.parent / name, record.parent)]
         kept += sorted(record.parent.glob('*/vis_data/scalars.json'))
     return kept
 

@@ -24,6 +24,7 @@ from mim_mm.report.tables import (
     protocol_notes,
     runs_table,
 )
+from mim_mm.report.tables_classes import class_blocks
 from mim_mm.report.tables_probe import probe_table
 
 __all__ = ['build_blocks', 'write_report']
@@ -219,6 +220,7 @@ def build_blocks(chain: Chain, figures: Path) -> list:
         _part('What went wrong', 'run.json', lambda: _problems(chain)),
         _part('Pictures', 'run.json', lambda: _pictures(chain)),
         _part('Curves', 'scalars.json, quality.jsonl', lambda: _curves(chain, figures)),
+        _part('What there is by class', 'confusion.json, per_class.json', lambda: class_blocks(chain, figures)),
         _part('Runs', 'run.json', lambda: [Heading('Runs'), runs_table(chain)]),
         _part('Earlier runs', 'run.json', lambda: _earlier(chain)),
     ]

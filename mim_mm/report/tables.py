@@ -176,6 +176,7 @@ def _other_protocols(chain: Chain, arm: str | None, entry: dict) -> list[str]:
         batch, epochs = totals(facts, gpus, known_data(run.raw.get('data'))['images'])
         ours = dict(epochs=epochs, batch=batch, resolution=facts['resolution'], head=facts['head'])
         differs, _ = protocol_differences({key: value for key, value in ours.items() if value is not None}, row)
+        differs += [facts['tuned']] if facts['tuned'] else []  # every published figure is of all blocks
         if differs:
             name = run.stage.removesuffix(f'-s{run.seed}')
             notes.append(f'`{name}` is not the protocol of {entry["label"]}: {"; ".join(differs)}.')

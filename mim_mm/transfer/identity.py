@@ -25,6 +25,8 @@ from mim_mm.engine.start.learning import NOT_LEARNED_ANYWHERE, NOT_LEARNED_KEYS,
 from mim_mm.transfer import chain as chain_file
 
 _TELL_THE_CLOCK = ('ClockHook', 'MaskSeedHook', 'MaskerEpochHook')
+# Evaluators of ours that give the figures of another one, and more beside them.
+_SAME_FIGURES = {'mim_mm.InMemoryCocoMetric': 'CocoMetric', 'mim_mm.ClassAccuracy': 'Accuracy'}
 CODE_KEY = '<code>'  # beside the keys of the config: hashes of the user's own modules, see user_code.py
 
 PACKAGES = dict(
@@ -120,7 +122,8 @@ def one_form(content: dict[str, Any]) -> dict[str, Any]:
     """What is learned, in one spelling where there are two, so that runs of earlier versions stay the same run.
 
     The clock is told to every pretraining, by whichever hook: without a seed of its own such a hook says nothing. A
-    ramp of the consistency term, once a hook, is an option of the model.
+    ramp of the consistency term, once a hook, is an option of the model. An evaluator that gives the same figures as
+    the one that the recipes had is that one.
     """
     hooks, ramps = [], []
     for hook in content.get('custom_hooks') or []:
@@ -134,6 +137,9 @@ def one_form(content: dict[str, Any]) -> dict[str, Any]:
         found['custom_hooks'] = hooks
     if not hooks:
         found.pop('custom_hooks', None)
+    evaluator = content.get('val_evaluator')
+    if isinstance(evaluator, dict) and evaluator.get('type') in _SAME_FIGURES:
+        found['val_evaluator'] = {**evaluator, 'type': _SAME_FIGURES[evaluator['type']]}
     if ramps:
         found['model'] = {**content['model'], 'consistency_ramp': ramps[-1]}
     defaults = content.get('default_hooks')

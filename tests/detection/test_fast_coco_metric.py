@@ -69,7 +69,7 @@ def crowded(found):
 def test_the_earlier_name_gives_pycocotools_figures(tmp_path, change):
     path, found = toy_detections(tmp_path)
     scores = []
-    for options in ({}, dict(type='mim_mm.FastCocoMetric')):
+    for options in (dict(type='CocoMetric'), dict(type='mim_mm.FastCocoMetric')):
         metric = coco_metric(path, **options)
         metric.process({}, change(found))
         scores.append(metric.compute_metrics(metric.results))

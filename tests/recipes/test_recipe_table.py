@@ -29,6 +29,9 @@ def test_two_iterations_at_reduced_width(name):
     blocks = {n for n, p in model.named_parameters() if n.startswith('backbone.') and p.ndim in (2, 4)}
     if name.startswith('linear/') or name.startswith('seg/linear'):
         assert not any(n.startswith('backbone.') for n in changed), 'a probe leaves the encoder alone'
+    elif 'partial' in name:
+        last = f'backbone.layers.{len(model.backbone.layers) - 1}.'
+        assert blocks & changed == {n for n in blocks if n.startswith(last)}, 'the last block and no other'
     else:
         matrices = {n for n in blocks if n.endswith('.weight')}
         still = matrices - changed

@@ -11,7 +11,7 @@ import re
 from urllib.parse import unquote
 
 import pytest
-from chain_factory import write_demo_chain, write_run
+from chain_factory import write_class_results, write_demo_chain, write_run
 from mutated import damage, mutate
 
 from mim_mm.report.packed import pack
@@ -37,6 +37,7 @@ def write_all(folder):
         custom_hooks=[dict(type='ConsistencyRampHook')],
     )  # fmt: skip
     (pretrain / 'identity.json').write_text(json.dumps(dict(config=config)))
+    write_class_results(folder, 'finetune_emae', 'coco_emae')
     chain = json.loads((folder / 'chain.json').read_text())
     chain['stages'].append(dict(name='probe', kind='probe', arm='emae', seed=0))
     chain['orderings'] = [dict(claim='emae first', better='emae', worse='scratch', part='Masks', figures=['linear'])]
@@ -66,7 +67,7 @@ def compare_file():
 
 FILES = ('pretrain/run.json', 'linear_emae-s1/run.json', 'coco_emae/run.json', 'probe/run.json', 'chain.json',
          'compare.json', 'probe/knn.json', 'pretrain/vis_data/scalars.json', 'pretrain/quality.jsonl',
-         'pretrain/identity.json')  # fmt: skip
+         'pretrain/identity.json', 'finetune_emae/confusion.json', 'coco_emae/per_class.json')  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -131,6 +132,25 @@ SAID = [
     ),
     ('compare.json', ('recipes', 'linear', 'stages'), 4, 'recipes.linear.stages must be an object or null, it is 4'),
     ('pretrain/identity.json', ('config', 'model', 'backbone'), 'x', 'identity.json) is damaged'),
+    ('finetune_emae/confusion.json', ('counts', 0, 1), -1, 'counts must be 3 rows of as many whole numbers from 0'),
+    (
+        'finetune_emae/confusion.json',
+        ('counts', 2),
+        [1],
+        'confusion.json is damaged and left out: counts must be 3 rows',
+    ),
+    ('finetune_emae/confusion.json', ('classes',), 'abc', 'classes must be a list of 1 to 5000 names'),
+    ('finetune_emae/confusion.json', ('training_images',), [1.5, 2, 3], 'training_images must be 3 whole numbers'),
+    (
+        'finetune_emae/confusion.json',
+        ('counts', 0, 0),
+        1,
+        'its figure over all classes is 94.39, that of run.json 97.00',
+    ),
+    ('coco_emae/per_class.json', ('classes', 0, 'bbox', 'AP'), 60, 'AP and AP50 must be 0 to 1 or null'),
+    ('coco_emae/per_class.json', ('classes', 0, 'boxes'), 0, 'bbox must be an object with an AP where there are boxes'),
+    ('coco_emae/per_class.json', ('classes', 1, 'segm'), 7, 'segm must be an object with an AP where there are boxes'),
+    ('coco_emae/per_class.json', ('classes', 1, 'bbox', 'AP'), 0.9, 'that of run.json 60.00'),
 ]
 
 

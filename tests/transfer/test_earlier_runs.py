@@ -79,3 +79,19 @@ def test_a_finished_pretraining_with_the_hooks_of_its_time_stays_done(finished):
     for ramped, said in ((2, 'skip     done'), (3, 'model.consistency_ramp: 2 -> 3')):
         finished.config('pretrain', load=False, custom_hooks=hooks, model=dict(type='EMAE', consistency_ramp=ramped))
         assert said in finished.run(dry_run=True)[1].split('linear')[0]
+
+
+@pytest.mark.parametrize('before, now', [('CocoMetric', 'InMemoryCocoMetric'), ('Accuracy', 'ClassAccuracy')])
+def test_an_evaluator_of_the_same_figures_repeats_nothing(finished, before, now):
+    folder = finished.work / 'linear'
+    document = json.loads((folder / 'identity.json').read_text())
+    document['config']['val_evaluator'] = dict(type=before, metric='bbox')
+    record = json.loads((folder / 'run.json').read_text())
+    record['config']['sha256'] = digest(document['config'])
+    (folder / 'identity.json').write_text(json.dumps(document))
+    (folder / 'run.json').write_text(json.dumps(record))
+    hooks = [dict(type='mim_mm.LoadPretrainedHook', checkpoint=None), *(dict(type=name) for name in COUNTED)]
+    for metric, said in (('bbox', 'skip     done'), ('segm', 'val_evaluator.metric')):
+        evaluator = dict(type=f'mim_mm.{now}', metric=metric)
+        finished.config('linear', load=False, custom_hooks=hooks, val_evaluator=evaluator)
+        assert said in finished.run(dry_run=True)[1].split('linear', 1)[1]

@@ -87,6 +87,9 @@ def test_what_is_written(place):
     assert linear.train_dataloader.batch_size == 9, 'shrunk from 2048 to the set'
     assert linear.model.head.num_classes == 3 and linear.model.head.in_channels == 32
     assert linear.model.backbone.frozen_stages == 4 and linear.val_evaluator.topk == (1,)
+    finetune = Config.fromfile(chain['finetune'].config)
+    for evaluator in (linear.val_evaluator, linear.test_evaluator, finetune.val_evaluator, finetune.test_evaluator):
+        assert evaluator.type == 'mim_mm.ClassAccuracy' and evaluator.collect_device == 'gpu'
     assert linear.train_dataloader.dataset.metainfo.classes == ('ant', 'bee', 'cat')
     listed = (place / 'work' / 'configs' / 'train.txt').read_text() + (
         place / 'work' / 'configs' / 'val.txt'

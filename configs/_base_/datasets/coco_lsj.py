@@ -58,7 +58,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric',
+    type='mim_mm.InMemoryCocoMetric',  # pycocotools' figures without JSON files in between, and those of each class
     ann_file=data_root + 'annotations/instances_val2017.json',
     metric=['bbox', 'segm'],
     format_only=False,

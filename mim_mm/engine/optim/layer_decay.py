@@ -60,12 +60,12 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
         seen = set()
         for owner_name, owner in module.named_modules():
             for short_name, param in owner.named_parameters(recurse=False):
+                name = '.'.join(part for part in (prefix, owner_name, short_name) if part)
+                layer, count = depth_of(name)
+                layers.add(layer)  # frozen ones too: with one tuned block there is nothing wrong with the depths
                 if not param.requires_grad or id(param) in seen:
                     continue
                 seen.add(id(param))
-                name = '.'.join(part for part in (prefix, owner_name, short_name) if part)
-                layer, count = depth_of(name)
-                layers.add(layer)
                 settings = self._settings(name, short_name, param, owner, rate ** (count - 1 - layer))
                 key = tuple(sorted((k, repr(v)) for k, v in settings.items()))
                 groups.setdefault(key, {'params': [], **settings})['params'].append(param)

@@ -47,7 +47,7 @@ from mim_mm.engine.stop.stop_hook import Stopped
 # models alone.
 HOOKS_OF_ALL = (
     'FiniteHook ClockHook ExactResumeHook ResumeScheduleHook FusedAttentionHook RankWatchHook ResumedFromHook '
-    'ProgressHook StopOnSignalHook'
+    'ClassResultsHook ProgressHook StopOnSignalHook'
 ).split()
 ENDING_S = 60.0  # what a training that is over may still take, such as a tracker that sends its last lines
 
@@ -286,7 +286,7 @@ def test_main(argv: list[str] | None = None) -> None:
     cfg.pop('runner_type', None)
     # The whole checkpoint is loaded; the pretrained encoder it started from is not needed again.
     hooks = [h for h in cfg.get('custom_hooks') or [] if type_name(h) != 'LoadPretrainedHook']
-    cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook')]
+    cfg.custom_hooks = [*hooks, dict(type='mim_mm.WholeCheckpointHook'), dict(type='mim_mm.ClassResultsHook')]
     try:
         _test(cfg)
     except BaseException as error:

@@ -95,6 +95,7 @@ TOOL_HOOKS = {
     'ResumedFromHook': 'watches',
     'FusedAttentionHook': 'speed; the same attention',
     'CompileHook': 'speed; equal to what is not compiled (docs/speed.md)',
+    'ClassResultsHook': 'watches',
     'ProgressHook': 'watches',
     'StopOnSignalHook': 'watches',
 }

@@ -180,8 +180,8 @@ def classification_text(stage: str, encoder: Encoder, data: Labelled, channels: 
         batch = _enough_steps(recipe, data.count, batch, max(1, gpus), settings)
         _fit_width(stage, encoder, recipe, model)
         fit, val = (dict(_delete_=True, type='mim_mm.ClassFolders', **parts[part]) for part in ('train', 'test'))
-        if count < 5:
-            settings.update(val_evaluator=dict(topk=(1,)), test_evaluator=dict(topk=(1,)))
+        evaluator = dict(type='mim_mm.ClassAccuracy', **(dict(topk=(1,)) if count < 5 else {}))
+        settings.update(val_evaluator=evaluator, test_evaluator=Code('val_evaluator'))
     settings['train_dataloader'] = dict(batch_size=batch, dataset=fit)
     settings['val_dataloader'] = dict(dataset=val)
     settings['test_dataloader'] = Code('val_dataloader')

@@ -21,12 +21,12 @@ _FIT = 'engine.start.schedule '
 
 MODELS = _child(
     _root.MODELS,
-    'masking.adaptive masking.attended masking.block masking.cells masking.drawn masking.grid masking.multi_block '
-    'masking.parallel masking.random masking.salience masking.salience_parallel '
-    'encoders.raw_pixels encoders.register_vit encoders.swin_v2 '
+    'masking.adaptive masking.attended masking.block masking.cells masking.drawn masking.grid masking.inverse_block '
+    'masking.multi_block masking.parallel masking.random masking.salience masking.salience_parallel '
+    'encoders.post_norm encoders.raw_pixels encoders.register_vit encoders.swin_v2 '
     'decoders.cross_decoder decoders.mae_decoder '
-    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.data2vec algorithms.dino '
-    'algorithms.emae algorithms.ibot algorithms.ijepa algorithms.mae algorithms.masked_dino algorithms.mocov3 '
+    'algorithms.beit algorithms.bootmae algorithms.cae algorithms.cmae algorithms.data2vec '
+    'algorithms.data2vec2 algorithms.dino algorithms.emae algorithms.ibot algorithms.ijepa algorithms.mae algorithms.masked_dino algorithms.mocov3 '
     'algorithms.msn algorithms.simmim '
     'detection.detectors detection.hivit_maps detection.necks detection.predictors detection.roi_extractor '
     'detection.windowed_vit detection.without_waits '

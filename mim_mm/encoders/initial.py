@@ -1,5 +1,5 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN, MoCo v3, I-JEPA and data2vec 2.0 initialise encoders;
-elsewhere mmpretrain's start stays.
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN, MoCo v3, I-JEPA and data2vec 2.0 initialise
+encoders; elsewhere mmpretrain's start stays.
 
 Its modules draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
 absolute +-2, where BEiT and its kin cut at one standard deviation: a spread of 0.0108 where 0.02 is written.

@@ -1,4 +1,4 @@
-"""Inverse block masking: blocks of patches are what stays visible (Baevski et al., data2vec 2.0, ICML 2023, section 3)."""
+"""Inverse block masking: squares of patches are what stays visible (Baevski et al., data2vec 2.0, ICML 2023)."""
 
 from __future__ import annotations
 

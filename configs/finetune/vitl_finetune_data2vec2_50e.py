@@ -11,9 +11,7 @@ Cost: not measured here.
 _base_ = ['./vitb_finetune_data2vec2_100e.py']
 
 model = dict(backbone=dict(arch='large', drop_path_rate=0.2), head=dict(in_channels=1024))
-optim_wrapper = dict(
-    optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=4.0), paramwise_cfg=dict(layer_decay_rate=0.75)
-)
+optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=4.0), paramwise_cfg=dict(layer_decay_rate=0.75))
 warmup = 16000 / 2502
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', start_factor=2e-4, end=warmup, convert_to_iter_based=True),

@@ -33,21 +33,22 @@ class ConvDecoder(nn.Module):
                 f'kernel={kernel}, depth={depth}, groups={groups} between widths {width} and {embed_dims}: the kernel '
                 'must be odd, the depth at least 1, and the groups must divide both widths'
             )
+        self.embed_dims = embed_dims
         widths = [width] + [embed_dims] * (depth - 1)
-        self.convs = nn.ModuleList(
+        self.decoder_blocks = nn.ModuleList(
             nn.Conv2d(inputs, embed_dims, kernel, padding=kernel // 2, groups=groups) for inputs in widths
         )
         self.proj = nn.Linear(embed_dims, width)
 
     def init_weights(self) -> None:
         """As torch starts convolutions and linear layers, which the release leaves so."""
-        for layer in (*self.convs, self.proj):
+        for layer in (*self.decoder_blocks, self.proj):
             layer.reset_parameters()
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """All patches of a map (R, N, D), row by row on a ``grid`` of rows and columns; returns (R, N, D)."""
         x = x.transpose(1, 2).unflatten(2, grid)
-        for conv in self.convs:
+        for conv in self.decoder_blocks:
             y = conv(x).movedim(1, -1)
             y = F.gelu(F.layer_norm(y, y.shape[-1:])).movedim(-1, 1)
             x = x + y if x.shape[1] == y.shape[1] else y

@@ -268,7 +268,7 @@ class Encoder:
         raise refusal(type(self.backbone), 'encode_whole')
 
     def mlp_outputs(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
-        """What the MLPs of chosen blocks add to their input, before it is added; nothing is hidden.
+        """What the MLPs of chosen blocks put out, before layer scale and the sum with their input; nothing is hidden.
 
         Args:
             images: (B, C, H, W).
@@ -359,7 +359,7 @@ _LACKS = {
     'encode_visible': ('does not drop hidden patches by a mask', 'use mmpretrain.CAEPretrainViT'),
     'encode_whole': ('has no pass over whole images that is known', 'use a ViT, HiViT or Swin'),
     'mlp_outputs': (
-        'does not show what its MLPs add',
+        'does not show what its MLPs put out',
         "use mim_mm.PostNormViT, or mmpretrain's VisionTransformer with its plain MLPs",
     ),
     'cls_attention': ('shows no class-token attention', 'use a masker that needs none (SalienceMasking)'),

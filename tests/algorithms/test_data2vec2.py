@@ -82,7 +82,7 @@ def restated(state, x, plan, noise, cls_weight):
             seen[b] = seen[b].index_put((at.nonzero()[:, 0],), latent[b, 1:])
         y = torch.stack(seen).transpose(1, 2).reshape(len(x), WIDTH, SIDE, SIDE)
         for i in range(2):
-            z = convolve(y, decoder[f'convs.{i}.weight'], decoder[f'convs.{i}.bias'], 4)
+            z = convolve(y, decoder[f'decoder_blocks.{i}.weight'], decoder[f'decoder_blocks.{i}.bias'], 4)
             y = y + F.gelu(standard(z, 1))
         said = F.linear(y.flatten(2).transpose(1, 2), decoder['proj.weight'], decoder['proj.bias'])
         features.append(((said - wanted) ** 2)[hidden])
@@ -240,7 +240,7 @@ def data2vec2_with(backbone=POST_NORM_VIT, **options):
 def test_a_decoder_of_another_width_has_no_first_residual():
     torch.manual_seed(0)
     decoder, x = ConvDecoder(8, embed_dims=4, depth=1, kernel=1, groups=4), torch.randn(1, 6, 8)
-    y = decoder.convs[0](x.transpose(1, 2).view(1, 8, 2, 3))
+    y = decoder.decoder_blocks[0](x.transpose(1, 2).view(1, 8, 2, 3))
     y = F.gelu(F.layer_norm(y.movedim(1, -1), (4,))).flatten(1, 2)
     torch.testing.assert_close(decoder(x, (2, 3)), decoder.proj(y))
 

@@ -2,8 +2,8 @@
 
     tools/dist_train.sh configs/data2vec/data2vec2_vitb_75e.py 8
 
-Published: none for this file. It is the release's base_images_only_task.yaml: 375,300 steps of 256 images are 75 epochs;
-the paper's figure of ViT-B and its epochs have not been read.
+Published: none for this file. It is the release's base_images_only_task.yaml, whose 375,300 steps of 256 images are 75
+epochs; the paper's figure of ViT-B and its epochs have not been read.
 AdamW, lr 1e-3 for 256 images, warm-up 10 epochs (50,040 steps), cosine to 0, decay 0.05 of every tensor, gradients
 clipped at 4; no drop path; the teacher's momentum 0.9998 to 0.99999 in 100,000 steps. Crop and flip as MAE, bicubic.
 bf16 (the release: fp16). Batch 256 = 8 x 32 (the release: 16 x 16). cls_weight 2.56 is its 0.01 of the sum over the 256

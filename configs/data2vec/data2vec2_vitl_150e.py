@@ -3,11 +3,11 @@
     tools/dist_train.sh configs/data2vec/data2vec2_vitl_150e.py 8
 
 Published: fine-tune 86.8.
-As data2vec2_vitb_75e.py but for the size, lr 4e-4, 49 of 196 patches visible, targets of the last 18 blocks, three layers
-of 5 x 5 convolutions in the decoder and a momentum that grows for 150,000 steps: large_images_only_task.yaml.
-Batch 512 = 8 x 64: 375,300 steps are the paper's 150 epochs with 512 images, 64 GPUs of 8; the file itself says 16 GPUs,
-which would be 37.5 epochs. Warm-up 50,040 steps, 20 epochs of these. cls_weight 1.28 is 0.01 of the sum over the 128
-copies of a GPU. Less memory: train_dataloader.batch_size=16 optim_wrapper.accumulative_counts=4, and
+As data2vec2_vitb_75e.py but for the size, lr 4e-4, 49 of 196 patches visible, targets of the last 18 blocks, three
+layers of 5 x 5 convolutions in the decoder and a momentum that grows for 150,000 steps: large_images_only_task.yaml.
+Batch 512 = 8 x 64: 375,300 steps are the paper's 150 epochs with 512 images, 64 GPUs of 8; the file itself says 16
+GPUs, which would be 37.5 epochs. Warm-up 50,040 steps, 20 epochs of these. cls_weight 1.28 is 0.01 of the sum over the
+128 copies of a GPU. Less memory: train_dataloader.batch_size=16 optim_wrapper.accumulative_counts=4, and
 model.momentum.steps=600000, which are micro-batches. Other batches: --auto-scale-lr.
 Cost: COST
 """

@@ -2,8 +2,8 @@
 
     python tools/train.py configs/evidence/pretrain_data2vec2.py --data-root CIFAR
 
-CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Eight copies an image that show 12
-of 64 patches: one square of 3 x 3 and three more. Batch 64, rate and momentum for it chosen by hand, not swept: the
+CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Eight copies an image that show
+12 of 64 patches: one square of 3 x 3 and three more. Batch 64, rate and momentum for it chosen by hand, not swept: the
 released 0.9998 would not move in 1,562 steps. In fp32. k-NN of the student: a plain --prefix backbone.
 """
 

@@ -1,4 +1,4 @@
-"""data2vec 2.0's files (fairseq, examples/data2vec) under mmpretrain's names: the encoder of images, and its decoder."""
+"""data2vec 2.0's files (fairseq, examples/data2vec) under mmpretrain's names: encoder of images and decoder."""
 
 from __future__ import annotations
 

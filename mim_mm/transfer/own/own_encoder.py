@@ -50,8 +50,8 @@ class Encoder:
 
     @property
     def is_vit(self) -> bool:
-        """A backbone that the stages build as mmpretrain's ``VisionTransformer``."""
-        return self.kind in ('VisionTransformer', 'CAEPretrainViT')
+        """A backbone that the stages build as mmpretrain's ``VisionTransformer`` or a class derived from it."""
+        return self.kind in ('VisionTransformer', 'CAEPretrainViT', 'PostNormViT')
 
     @property
     def detection_patch(self) -> int:

@@ -64,6 +64,21 @@ def test_blocks_are_those_of_a_restatement_wherever_they_are_asked():
     assert encoder.norm is None and not encoder.can('encode_packed')
 
 
+@pytest.mark.parametrize('window', [0, 4])
+def test_a_detector_computes_the_same_map(window):
+    """One window as large as the map is global attention."""
+    sizes = dict(arch=VIT['arch'], img_size=32, patch_size=8)
+    encoder = randomised(MODELS.build(dict(sizes, type='PostNormViT', with_cls_token=False, out_type='featmap')))
+    detector = MODELS.build(dict(
+        sizes, type='WindowedViT', pretrain_img_size=32, window_size=window, rel_pos='none', global_attn_indexes=[1],
+        out_indices=[1], post_norm=True,
+    ))  # fmt: skip
+    detector.load_state_dict(encoder.state_dict())
+    detector.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(detector(images())[0], encoder(images())[0])
+
+
 @pytest.mark.parametrize('kind', ['mmpretrain.VisionTransformer', 'mmpretrain.DeiT3', 'mim_mm.RegisterViT'])
 def test_what_mlps_put_out_is_what_a_block_adds(kind):
     backbone, x = randomised(MODELS.build(dict(VIT, type=kind))), images()

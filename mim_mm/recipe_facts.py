@@ -20,7 +20,9 @@ PLAIN_VITS = {  # width, depth, patch -> name, heads
     (1280, 32, 14): ('ViT-H/14', 16),
 }  # fmt: skip
 # Types of backbones that the published table calls ViT; 'ViT': of a checkpoint, which does not say more.
-PLAIN_KINDS = 'VisionTransformer MAEViT MoCoV3ViT BEiTViT BEiTPretrainViT CAEPretrainViT WindowedViT ViT'.split()
+PLAIN_KINDS = (
+    'VisionTransformer MAEViT MoCoV3ViT BEiTViT BEiTPretrainViT CAEPretrainViT PostNormViT WindowedViT ViT'.split()
+)
 ARCHS = {  # width, depth, heads of mmpretrain's names; its 'small' is no ViT-S
     'deit-t deit-tiny': (192, 12, 3), 'deit-s deit-small dinov2-s dinov2-small': (384, 12, 6),
     'b base deit-b deit-base': (768, 12, 12), 'l large': (1024, 24, 16), 'h huge': (1280, 32, 16),
@@ -37,7 +39,7 @@ PUBLISHED_SETTINGS = {
 }  # fmt: skip
 # Masks of methods whose rows in the table do not state them, and SBAM's ratio, which goes without saying.
 PUBLISHED_MASKS = {'SimMIM': 'random r=3/5', 'BEiT': 'block r=5/13', 'CAE': 'block r=1/2', 'data2vec': 'block r=11/18'}
-PUBLISHED_NAMES = {'IJEPA': 'I-JEPA'}
+PUBLISHED_NAMES = {'IJEPA': 'I-JEPA', 'data2vec2': 'data2vec 2.0'}
 NAMED_BY_MASK = {('iBOT', 'AttMask'): 'AttMask'}  # methods that are another one with their own mask
 TABLE_NAMES = {'MoCoV3': 'MoCo v3'}  # of methods whose class is called otherwise
 SALIENCE_RATIO = 0.75

@@ -80,6 +80,26 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """From ``start`` along a line over ``steps`` iterations, then ``end`` (data2vec 2.0); the first is one step along.
+
+    With accumulated gradients a micro-batch is an iteration.
+    """
+
+    start: float
+    end: float = 1.0
+    steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f'momentum: steps is {self.steps}: the line has at least one iteration')
+
+    def __call__(self, clock: Clock) -> float:
+        left = 1 - min(clock.step + 1, self.steps) / self.steps
+        return self.end - (self.end - self.start) * left
+
+
+@dataclass(frozen=True)
 class Piecewise:
     """Linear between points ``(epoch, momentum)``, one value an epoch (BootMAE); constant before and after them."""
 
@@ -97,8 +117,8 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
 
     Args:
         momentum: a number (constant), ``dict(start=0.996, end=1.0)`` (:class:`Cosine`), the same with
-            ``shape='linear'`` and perhaps a ``stretch`` of at least 1 (:class:`Linear`), or ``[(epoch, value), ...]``
-            (:class:`Piecewise`).
+            ``shape='linear'`` and perhaps a ``stretch`` of at least 1 (:class:`Linear`), with ``steps=100_000``
+            (:class:`Steps`), or ``[(epoch, value), ...]`` (:class:`Piecewise`).
 
     Raises:
         ValueError: for anything else, values outside [0, 1], or epochs that do not ascend.
@@ -108,7 +128,8 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
         values, made = [momentum], Constant(momentum)
     elif isinstance(momentum, Mapping) and 'start' in momentum:
         options = dict(momentum)
-        kind = {'cosine': Cosine, 'linear': Linear}.get(options.pop('shape', 'cosine'))
+        kinds = {'cosine': Cosine, 'linear': Linear}
+        kind = Steps if 'steps' in options else kinds.get(options.pop('shape', 'cosine'))
         if kind and set(options) <= {field.name for field in fields(kind)}:
             made = kind(**options)
             values = [made.start, made.end]
@@ -118,8 +139,8 @@ def build_momentum(momentum: float | Mapping | Sequence) -> Momentum:
     if made is None or not all(0 <= v <= 1 for v in values) or list(epochs) != sorted(set(epochs)):
         raise ValueError(
             f'momentum is {momentum}: give a number in [0, 1], dict(start=0.996, end=1.0) for a cosine over the '
-            "training, with shape='linear' for a line, or [(0, 0.999), (100, 0.9999)] for values at "
-            'ascending epochs and lines between them'
+            "training, with shape='linear' for a line, with steps=100_000 for one of so many iterations, or "
+            '[(0, 0.999), (100, 0.9999)] for values at ascending epochs and lines between them'
         )
     return made
 

@@ -54,7 +54,7 @@ def models_in(content: object, depth: int = 3, known: bool = True) -> dict[str, 
     if any(path.split('.')[0] in PREFERRED for path in found):
         return found  # tensors beside a known container are a counter or a loss
     if tensors and (known or any(k.endswith(('weight', 'bias')) for k in tensors)):
-        found[''] = tensors
+        return {'': tensors, **found}  # first: what lies below is a copy of it (fairseq's ``_ema``)
     return found
 
 

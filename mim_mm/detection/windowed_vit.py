@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mim_mm.detection.relative_positions import RelPosAttention, SharedRelPosBias, join_windows, partition_windows
+from mim_mm.encoders.post_norm import PostNormLayer, norms_behind
 from mim_mm.registry import MODELS
 
 REL_POS = ('none', 'decomposed', 'shared_bias')
@@ -42,6 +43,7 @@ class WindowedViT(VisionTransformer):
         out_indices: blocks whose output is returned.
         final_norm: normalise the output of the last block.
         with_cp: recompute the blocks in the backward pass to save memory.
+        post_norm: norms behind the residuals and one in front of the first block, for encoders of ``PostNormViT``.
         kwargs: ``patch_size``, ``drop_path_rate``, ``layer_scale_init_value``, ... of ``VisionTransformer``.
 
     Raises:
@@ -61,6 +63,7 @@ class WindowedViT(VisionTransformer):
         out_indices: Sequence[int] = (-1,),
         final_norm: bool = False,
         with_cp: bool = False,
+        post_norm: bool = False,
         init_cfg=None,
         **kwargs,
     ):
@@ -68,6 +71,9 @@ class WindowedViT(VisionTransformer):
         _check_choice('pos_embed_mode', pos_embed_mode, POS_EMBED_MODES)
         if 'out_type' in kwargs or 'with_cls_token' in kwargs:
             raise ValueError('WindowedViT returns maps and has no class token: remove out_type and with_cls_token.')
+        if post_norm:
+            # mmpretrain's patch embedding loses its bias where a norm follows.
+            kwargs.update(pre_norm=True, patch_cfg={'bias': True, **kwargs.get('patch_cfg', {})})
         super().__init__(
             arch=arch,
             img_size=img_size if pos_embed_mode == 'fixed' else pretrain_img_size,
@@ -86,6 +92,8 @@ class WindowedViT(VisionTransformer):
         wanted = self.arch_settings.get('global_attn_indexes') if global_attn_indexes is None else global_attn_indexes
         self.global_attn_indexes = _global_blocks(wanted, self.num_layers)
         self._replace_attention(kwargs)
+        if post_norm:
+            norms_behind(self.layers)
         if rel_pos == 'shared_bias':
             heads = self.arch_settings['num_heads']
             self.rel_pos_global = SharedRelPosBias(self.target_grid, heads)
@@ -158,15 +166,15 @@ class WindowedViT(VisionTransformer):
 
 def _run_block(layer: nn.Module, x: Tensor, window: tuple[int, int] | None, bias: Tensor | None) -> Tensor:
     """One transformer block on a map (B, H, W, C); ``window`` None means global attention."""
-    size = x.shape[1:3]
-    y = layer.ln1(x)
+    size, post_norm = x.shape[1:3], isinstance(layer, PostNormLayer)
+    y = x if post_norm else layer.ln1(x)
     if window is None:
         y = layer.attn(y, bias)
     else:
         y, padded = partition_windows(y, window)
         y = join_windows(layer.attn(y, bias), padded, size)
     x = x + layer.attn.out_drop(y)
-    return layer.ffn(layer.ln2(x), identity=x)
+    return layer.behind_attention(x) if post_norm else layer.ffn(layer.ln2(x), identity=x)
 
 
 def _global_blocks(indexes: Sequence[int] | None, depth: int) -> tuple[int, ...]:

@@ -1,6 +1,17 @@
 """One Encoder class for each family of backbones: what algorithms, probes and tools ask of any of them."""
 
-from mim_mm.encoders import beit, deit3, hivit, masked_conv, raw_pixels, register_vit, swin, swin_v2, vit  # noqa: F401  (their classes enter FAMILIES)
+from mim_mm.encoders import (  # noqa: F401  (their classes enter FAMILIES)
+    beit,
+    deit3,
+    hivit,
+    masked_conv,
+    post_norm,
+    raw_pixels,
+    register_vit,
+    swin,
+    swin_v2,
+    vit,
+)
 from mim_mm.encoders.base import (
     FAMILIES,
     Encoder,

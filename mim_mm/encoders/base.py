@@ -275,6 +275,18 @@ class Encoder:
         end, after the final norm."""
         raise refusal(type(self.backbone), 'encode_whole')
 
+    def mlp_outputs(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        """What the MLPs of chosen blocks put out, before layer scale and the sum with their input; nothing is hidden.
+
+        Args:
+            images: (B, C, H, W).
+            blocks: which of :attr:`blocks`, counted from 0.
+
+        Returns:
+            A tensor (B, P+N, D) for each of ``blocks``, in their order.
+        """
+        raise refusal(type(self.backbone), 'mlp_outputs')
+
     def cls_attention(self, tokens: Tensor, minmax_heads: bool = False) -> Tensor:
         """How much the class token attends to each patch in the last block, without gradient and dropout.
 
@@ -354,6 +366,10 @@ _LACKS = {
     ),
     'encode_visible': ('does not drop hidden patches by a mask', 'use mmpretrain.CAEPretrainViT'),
     'encode_whole': ('has no pass over whole images that is known', 'use a ViT, HiViT or Swin'),
+    'mlp_outputs': (
+        'does not show what its MLPs put out',
+        "use mim_mm.PostNormViT, or mmpretrain's VisionTransformer with its plain MLPs",
+    ),
     'cls_attention': ('shows no class-token attention', 'use a masker that needs none (SalienceMasking)'),
     'blocks': (
         'cannot be probed by block: a stack of equally wide blocks is needed',

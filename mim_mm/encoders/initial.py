@@ -1,5 +1,5 @@
-"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN, MoCo v3 and I-JEPA initialise encoders; elsewhere
-mmpretrain's start stays.
+"""How the releases of BEiT, SimMIM, CAE, BootMAE, DINO, iBOT, MSN, MoCo v3, I-JEPA and data2vec 2.0 initialise
+encoders; elsewhere mmpretrain's start stays.
 
 Its modules draw MLPs as Xavier-uniform with biases N(0, 1e-6), whatever ``init_cfg`` says, and cut normal draws at an
 absolute +-2, where BEiT and its kin cut at one standard deviation: a spread of 0.0108 where 0.02 is written.
@@ -122,6 +122,27 @@ def init_mocov3(backbone: nn.Module) -> None:
     """MoCo v3's ViT: the matrices of :func:`init_bootmae`, and fixed sine-cosine positions."""
     init_bootmae(backbone)
     set_positions(backbone, 'sincos', *backbone.patch_resolution, backbone.num_extra_tokens)
+
+
+@torch.no_grad()
+def init_data2vec2(backbone: nn.Module) -> None:
+    """data2vec 2.0's ViT: linears normal (0.02, not cut), biases zero, norms one and zero; the patch embedding
+    Xavier-uniform as one matrix, its bias as torch makes it; class token N(0, 1); fixed sine-cosine positions."""
+    projection = backbone.patch_embed.projection
+    projection.reset_parameters()
+    nn.init.xavier_uniform_(projection.weight.data.flatten(1))
+    for module in backbone.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=STD)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+            module.weight.fill_(1)
+            module.bias.zero_()
+    if backbone.cls_token is not None:
+        nn.init.normal_(backbone.cls_token)
+    rows = backbone.pos_embed.shape[1] - math.prod(backbone.patch_resolution)
+    set_positions(backbone, 'sincos', *backbone.patch_resolution, rows)
 
 
 @torch.no_grad()

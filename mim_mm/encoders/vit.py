@@ -105,6 +105,23 @@ class ViTEncoder(LayerEncoder):
         x = self._finish(self._enter(self.embed(images)))
         return x[:, : self.num_prefix], x[:, self.num_prefix :]
 
+    def mlp_outputs(self, images: Tensor, blocks: Sequence[int]) -> list[Tensor]:
+        found, layers = {}, self.backbone.layers
+        other = next((layers[i].ffn for i in blocks if not isinstance(layers[i].ffn, FFN | DeiT3FFN)), None)
+        if other is not None:
+            raise refusal(type(self.backbone), 'mlp_outputs', f'a {type(other).__name__} adds its input itself')
+        # Hooks, so that blocks run through their forward, whatever is wrapped around it.
+        handles = [
+            layers[i].ffn.layers.register_forward_hook(lambda module, args, out, i=i: found.__setitem__(i, out))
+            for i in blocks
+        ]
+        try:
+            self._finish(self._enter(self.embed(images)))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [found[i] for i in blocks]
+
     def _enter(self, x: Tensor) -> Tensor:
         """Patches (B, L, D) behind the prefix tokens (B, P+L, D), as the first block takes them."""
         prefix = self.prefix

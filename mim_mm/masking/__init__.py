@@ -6,6 +6,7 @@ from mim_mm.masking.block import BlockMasking
 from mim_mm.masking.cells import CellMasking
 from mim_mm.masking.drawn import DrawnRatio
 from mim_mm.masking.grid import GridMasking
+from mim_mm.masking.inverse_block import InverseBlockMasking
 from mim_mm.masking.multi_block import MultiBlockMasking
 from mim_mm.masking.parallel import ComplementaryMasking, ParallelMasking
 from mim_mm.masking.plan import MaskPlan, num_hidden
@@ -25,6 +26,7 @@ __all__ = [
     'DrawnRatio',
     'GridMasking',
     'IndependentMasking',
+    'InverseBlockMasking',
     'MaskPlan',
     'MultiBlockMasking',
     'ParallelMasking',

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -307,8 +307,17 @@ def draw_uniform(shape: tuple[int, ...], tokens: Tensor, generator: torch.Genera
     A generator of another device draws there and the noise is moved, so that a CPU generator gives the same masks on
     every machine.
     """
+    return _draw(torch.rand, shape, tokens, generator)
+
+
+def draw_normal(shape: tuple[int, ...], tokens: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Noise N(0, 1), drawn as :func:`draw_uniform` draws."""
+    return _draw(torch.randn, shape, tokens, generator)
+
+
+def _draw(draw: Callable, shape: tuple[int, ...], tokens: Tensor, generator: torch.Generator | None) -> Tensor:
     device = tokens.device if generator is None else generator.device
-    drawn = torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+    drawn = draw(shape, generator=generator, device=device, dtype=torch.float32)
     return drawn if drawn.device == tokens.device else to_device(drawn, tokens.device)
 
 

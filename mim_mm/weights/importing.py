@@ -28,6 +28,7 @@ from mim_mm.encoders import class_of, grid_of
 from mim_mm.registry import MODELS
 from mim_mm.weights.architecture import backbone_of, facts_of
 from mim_mm.weights.bootmae_release import from_bootmae_release
+from mim_mm.weights.data2vec2_release import from_data2vec2_release
 from mim_mm.weights.mae_release import from_mae_release
 from mim_mm.weights.names import from_hugging_face, from_swin
 from mim_mm.weights.origins import ORIGINS, recognise
@@ -124,6 +125,8 @@ def open_foreign(
         if name == 'hf':
             facts['pixels'] = _processed(path)
             weights = replace(weights, tensors=from_hugging_face(weights.tensors))
+        if name == 'data2vec2':
+            weights = replace(weights, tensors=from_data2vec2_release(weights.tensors))
         weights, stem = _without_prefix(weights, prefix)
         if any(re.match(r'layers\.\d+\.blocks\.', n) for n in weights.tensors):
             weights = replace(weights, tensors=from_swin(weights.tensors))
@@ -237,7 +240,12 @@ def _config(
             kind = class_of(dict(stated))
             if kind is not None:
                 return dict(stated)
-    return backbone_of(weights.tensors, facts, image_size)
+    config = backbone_of(weights.tensors, facts, image_size)
+    if origin == 'data2vec2':
+        config = {k: v for k, v in config.items() if k not in ('pre_norm', 'patch_cfg')} | dict(
+            type='mim_mm.PostNormViT'
+        )
+    return config
 
 
 def _config_inside(path: Path) -> dict[str, Any] | None:
@@ -254,7 +262,9 @@ def _config_inside(path: Path) -> dict[str, Any] | None:
 
 
 def _others(origin: str, path: Path, weights: Weights) -> dict[str, Tensor]:
-    """Decoders and teachers of MAE and BootMAE, with which their pretraining goes on."""
+    """Decoders and teachers of MAE, BootMAE and data2vec 2.0 (the decoder), with which their pretraining goes on."""
+    if origin == 'data2vec2':
+        return {name: value for name, value in weights.tensors.items() if name.startswith('decoder.')}
     try:
         if origin == 'bootmae':
             both = [read_weights(path, entry=name).tensors for name in ('model', 'model_ema') if name in _tops(path)]

@@ -47,6 +47,7 @@ ORIGINS = {
     'simmim': Origin('SimMIM', 'MIT'),
     'beit': Origin('BEiT', 'MIT', HALF),
     'data2vec': Origin('data2vec vision', 'none stated'),
+    'data2vec2': Origin('data2vec 2.0', 'MIT; its vision weights CC BY-NC'),
     'beit-like': Origin('BEiT, data2vec, BootMAE or CAE (alike)', 'MIT, or none stated', None, heads=_CERTAIN),
     'dino': Origin('DINO', 'Apache-2.0'),
     'dinov2': Origin('DINOv2', 'Apache-2.0'),
@@ -67,7 +68,7 @@ ORIGINS = {
 
 # Whose encoders are not built here, by the start of a name, and why.
 _UNKNOWN_FUNCTIONS = {
-    r'(^|\.)modality_encoders\.': 'data2vec 2.0: its encoder normalises after each block and has other positions',
+    r'(^|\.)modality_encoders\.(?!IMAGE\.)': 'data2vec 2.0 of speech or text',
     r'(^|\.)(rope_embed|rope)\.|(^|\.)storage_tokens$': 'rotary positions (DINOv3, EVA-02)',
     r'(^|\.)cpb_mlp\.': 'Swin v2: its positions come from a small network and its attention is scaled',
     r'(^|\.)attn_pool\.': 'a pooling by attention (SigLIP), which is part of its features',
@@ -99,6 +100,8 @@ def recognise(
         found = next((name for name in names if re.search(pattern, name)), None)
         if found:
             raise LoadError(f'{found} is of {what}: no backbone here computes that. Take another file.')
+    if has(r'(^|\.)modality_encoders\.IMAGE\.'):
+        return 'data2vec2'
     if 'model_type' in beside:
         return 'hf'
     if has(r'(^|\.)(embeddings\.patch_embeddings|layernorm_before)\.'):

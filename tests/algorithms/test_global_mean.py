@@ -12,7 +12,7 @@ import torch
 from input_tokens import CAE_VIT, DALLE, NECK, SWIN, VIT, initialised
 from mmengine.dist import all_reduce
 from processes import spawn
-from tiny import bootmae, build, ijepa, images, total_loss
+from tiny import bootmae, build, data2vec2, ijepa, images, total_loss
 from torch.nn.parallel import DistributedDataParallel
 
 from mim_mm.masking import MaskPlan
@@ -48,8 +48,12 @@ CASES = {
     'ijepa-sbam': ('IJEPA', dict(type='SalienceMasking')),
     'data2vec-blocks': ('data2vec', BLOCKS, dict(backbone=VIT, target_blocks=[0, 1])),
     'data2vec-amr': ('data2vec', dict(type='SalienceMasking', ratio=AMR), dict(backbone=VIT, target_blocks=[0, 1])),
+    # without noise, which is each rank's own
+    'data2vec2': ('data2vec2', None, dict(noise_std=0)),
+    'data2vec2-parallel': ('data2vec2', dict(type='ParallelMasking'), dict(noise_std=0)),
     'cae': ('CAE', dict(type='RandomMasking', ratio=0.5), dict(backbone=CAE_VIT, neck=NECK)),
 }
+MADE = dict(BootMAE=bootmae, IJEPA=ijepa, data2vec2=data2vec2)
 
 
 class SomeImages:
@@ -73,8 +77,8 @@ def model_of(name, rows, tokenizer):
     torch.manual_seed(0)
     if kind in ('MAE', 'EMAE'):
         model = build(kind, masker, **options)
-    elif kind in ('BootMAE', 'IJEPA'):
-        model = (bootmae if kind == 'BootMAE' else ijepa)(masker, **options)
+    elif kind in MADE:
+        model = MADE[kind](masker, **options)
     else:
         if kind in ('BEiT', 'CAE'):
             options.update(tokenizer=DALLE, tokenizer_checkpoint=tokenizer)

@@ -12,7 +12,7 @@ from input_tokens import VIT as BEIT_VIT
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from processes import run
-from tiny import DECODER, HIVIT, VIT, images
+from tiny import DECODER, HIVIT, POST_NORM_VIT, VIT, images
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -63,6 +63,10 @@ PRETRAINING = {
     'features of a teacher': (
         dict(type='IJEPA', backbone=VIT, masker=RANDOM, predictor=dict(embed_dims=24, depth=1)), 32),
     'features of several blocks': (dict(type='data2vec', backbone=BEIT_VIT, masker=RANDOM, target_blocks=[0, 1]), 32),
+    # one group: torch's counter takes the gradient of grouped weights for that of all of them (ours does not)
+    'copies under one teacher': (
+        dict(type='data2vec2', backbone=POST_NORM_VIT, decoder=dict(depth=2, groups=1), target_blocks=[0, 1],
+             masker=dict(type='InverseBlockMasking', ratio=0.7, num_parts=3, block=2, adjust=0.1)), 32),
     'simmim vit': (dict(type='SimMIM', backbone=BEIT_VIT, masker=RANDOM, mask_unit=8), 32),
     'simmim swin': (dict(type='SimMIM', backbone=SWIN, masker=RANDOM, mask_unit=32), 96),
 }  # fmt: skip

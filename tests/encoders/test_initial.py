@@ -214,6 +214,7 @@ HEADS = {  # std of the classifier, and of the release that says so
     'finetune/vitb_finetune_simmim_100e': 0.02 * 0.001,
     'finetune/swinb_finetune_simmim_100e': 0.02,  # Swin has no init_scale
     'finetune/vitb_finetune_mocov3_150e': 0.02,  # DeiT
+    'finetune/vitb_finetune_data2vec2_100e': 0.02,  # fairseq: trunc_normal_(std=0.02)
     'finetune/vitb_lowshot_1pct': 0.02,
     'linear/vitb_linear_90e': 0.01,  # MAE: trunc_normal_(std=0.01); the others N(0, 0.01)
     'linear/vitb_linear_mean_90e': 0.01,

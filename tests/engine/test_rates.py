@@ -281,6 +281,8 @@ def expected_way(path):
         return 'msn'
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'
+    if 'data2vec2' in name:
+        return 'mae'
     fine = path.parent.name == 'finetune'
     if (
         not fine
@@ -304,6 +306,7 @@ def test_each_recipe_warms_up_as_its_release(path):
         else:  # by epoch or at milestones, where nothing is to be added
             assert ROOT.get(scheduler.type) is not None and not scheduler.get('convert_to_iter_based')
     if 'WarmupLR' in kinds and expected_way(path) != 'timm' and path.parent.name not in ('coco', 'seg'):
-        # where theirs begin: CMAE's LinearLR, MSN's and I-JEPA's 2e-4 of 1e-3
+        # where theirs begin: CMAE's LinearLR, MSN's and I-JEPA's 2e-4 of 1e-3, fairseq's at the smallest rate
         wanted = 1e-4 if 'cmae' in path.stem else 0.2 if expected_way(path) == 'msn' else None
+        wanted = {'vitb_finetune_data2vec2_100e': 1e-3, 'vitl_finetune_data2vec2_50e': 2e-4}.get(path.stem, wanted)
         assert schedulers[0].get('start_factor') == wanted, 'from zero'

@@ -103,6 +103,7 @@ FAMILIES = {
     'bootmae': Family('bootmae/bootmae_vitb_800e', ONE_EPOCH),
     'ijepa': Family('ijepa/ijepa_vitb_600e', ONE_EPOCH),
     'data2vec': Family('data2vec/data2vec_vitb_800e', ONE_EPOCH),
+    'data2vec2': Family('data2vec/data2vec2_vitb_75e', ONE_EPOCH | {'model.masker.num_parts': 2}),
     'linear-ijepa': Family(
         'linear/vitb_ijepa_50e', ONE_EPOCH | CLASSES | READS_BACKBONE, start='ijepa/ijepa_vitb_600e'
     ),

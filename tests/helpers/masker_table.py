@@ -54,6 +54,7 @@ def table(grid=(4, 4), parts=4, ratio=0.75):
         'drawn': dict(type='DrawnRatio', masker=dict(type='RandomMasking'), ratio=(0.3, 0.6), share=0.7),
         'drawn-sbam': dict(type='DrawnRatio', masker=dict(type='SalienceMasking', ratio=amr()), ratio=None, share=0.7),
         'multi-block': dict(type='MultiBlockMasking', num_targets=2, target_scale=(0.2, 0.3), min_keep=1, grid=grid),
+        'inverse-block': dict(type='InverseBlockMasking', ratio=ratio, num_parts=parts, block=2, adjust=0.1, grid=grid),
         # cells of several patches round by the cell: tests/algorithms/test_pixio.py
         'cells': dict(type='CellMasking', masker=dict(type='RandomMasking', ratio=ratio), cell=1, grid=grid),
         'salience-balanced': dict(type='SalienceParallelMasking', num_parts=parts),

@@ -27,7 +27,7 @@ GB = 2**30
 NARROW = 32
 # Width of the pyramid's stages; what else a family calls its sizes is derived.
 STAGED = {'SwinTransformer': ('embed_dims', 8), 'ConvNeXt': ('channels', 8), 'HiViTMaps': ('embed_dims', 8)}
-PLAIN = {'VisionTransformer', 'BEiTViT', 'WindowedViT', 'MoCoV3ViT', 'NormedMaps'}
+PLAIN = {'VisionTransformer', 'BEiTViT', 'WindowedViT', 'MoCoV3ViT', 'NormedMaps', 'PostNormViT'}
 WIDTHS = {'in_channels', 'input_features', 'in_features', 'embed_dims', 'embed_dim', 'channels'}
 
 

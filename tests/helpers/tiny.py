@@ -26,6 +26,7 @@ BEIT = dict(
     VIT, type='mmpretrain.BEiTViT', final_norm=True, use_abs_pos_emb=True, use_rel_pos_bias=False,
     layer_scale_init_value=0,
 )  # fmt: skip
+POST_NORM_VIT = dict(VIT, type='PostNormViT')
 DECODER = dict(type='MAEDecoder', embed_dims=24, depth=1, num_heads=2)
 
 
@@ -50,6 +51,16 @@ def ijepa(masker=None, backbone=VIT, **options):
     masker = masker or dict(type='MultiBlockMasking', num_targets=2, target_scale=(0.2, 0.3), min_keep=1)
     predictor = {**dict(embed_dims=24, depth=1), **options.pop('predictor', {})}
     cfg = dict(type='IJEPA', backbone=backbone, masker=masker, predictor=predictor, **options)
+    model = MODELS.build(copy.deepcopy(cfg))
+    model.init_weights()
+    return model
+
+
+def data2vec2(masker=None, backbone=POST_NORM_VIT, **options):
+    """A tiny data2vec 2.0 on the same images, initialised: three copies of an image, squares of 2 x 2 patches."""
+    masker = masker or dict(type='InverseBlockMasking', ratio=0.7, num_parts=3, block=2, adjust=0.1)
+    decoder = {**dict(depth=2, groups=4), **options.pop('decoder', {})}
+    cfg = dict(type='data2vec2', backbone=backbone, masker=masker, decoder=decoder, target_blocks=[0, 1], **options)
     model = MODELS.build(copy.deepcopy(cfg))
     model.init_weights()
     return model

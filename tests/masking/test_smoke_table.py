@@ -3,7 +3,7 @@
 import pytest
 import torch
 from masker_table import THROWING, table
-from tiny import BEIT, HIVIT, VIT, bootmae, build, build_cmae, ijepa, images, total_loss
+from tiny import BEIT, HIVIT, POST_NORM_VIT, VIT, bootmae, build, build_cmae, data2vec2, ijepa, images, total_loss
 
 from mim_mm.losses import reconstruction_loss
 from mim_mm.targets import patchify, unpatchify
@@ -18,8 +18,8 @@ def train_step(kind, name, backbone):
     views = images()
     if kind == 'CMAE':
         model, views = build_cmae(MASKERS[name], backbone=backbone), [views, images(seed=9)]
-    elif kind == 'IJEPA':
-        model = ijepa(MASKERS[name], backbone)
+    elif kind in ('IJEPA', 'data2vec2'):
+        model = (ijepa if kind == 'IJEPA' else data2vec2)(MASKERS[name], backbone)
     else:
         model = bootmae(MASKERS[name], backbone) if kind == 'BootMAE' else build(kind, MASKERS[name], backbone)
     model.mask_generator = torch.Generator().manual_seed(0)
@@ -68,6 +68,17 @@ def test_ijepa_trains_under_maskers_or_says_why_not(name, backbone):
             train_step('IJEPA', name, backbone)
         return
     model = train_step('IJEPA', name, backbone)
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+
+
+@pytest.mark.parametrize('name, backbone', [(n, POST_NORM_VIT) for n in sorted(MASKERS)] + [('inverse-block', VIT)])
+def test_data2vec2_trains_under_maskers_or_says_why_not(name, backbone):
+    torch.manual_seed(0)
+    if not data2vec2(MASKERS[name], backbone).plan(images(), torch.Generator().manual_seed(0)).uniform:
+        with pytest.raises(ValueError, match='the same number of visible patches'):
+            train_step('data2vec2', name, backbone)
+        return
+    model = train_step('data2vec2', name, backbone)
     assert not any(p.requires_grad for p in model.teacher.parameters())
 
 

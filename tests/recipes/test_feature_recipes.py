@@ -1,11 +1,12 @@
-"""The recipes of I-JEPA and data2vec: they state what the releases' files state, and each builds at full size."""
+"""The recipes of I-JEPA, data2vec and data2vec 2.0 state what the releases' files state, and build at full size."""
 
 import ast
 from pathlib import Path
 
+import built_recipes
 import pytest
 import torch
-from built_recipes import load
+from built_recipes import groups_of, load
 from input_tokens import data2vec
 from mmengine.config import Config
 
@@ -29,7 +30,14 @@ DATA2VEC = {
     'data2vec_vitl_800e': (1024, 24, 1e-3, 4096, 80, 0.9998, 0.2, 0.15, 1e-5),
     'data2vec_vitl_1600e': (1024, 24, 1e-3, 4096, 40, 0.9999, 0.2, 0.15, 1e-5),
 }
-EVERY = [('ijepa', name) for name in IJEPA] + [('data2vec', name) for name in DATA2VEC]
+# width, depth; lr, images a step, epochs, warm-up; steps of the momentum; visible patches, squares; target blocks;
+# layers and kernel of the decoder, copies on a GPU: its yaml files, with 512 images and 64 GPUs for ViT-L.
+DATA2VEC2 = {
+    'data2vec2_vitb_75e': (768, 12, 1e-3, 256, 75, 10, 100_000, 39, 5, 10, 6, 3, 16 * 16),
+    'data2vec2_vitl_150e': (1024, 24, 4e-4, 512, 150, 20, 150_000, 49, 7, 18, 3, 5, 8 * 16),
+}
+IMAGENET = 1_281_167
+EVERY = [('ijepa', name) for name in IJEPA] + [('data2vec', name) for name in (*DATA2VEC, *DATA2VEC2)]
 
 
 def built(folder, name):
@@ -40,7 +48,7 @@ def built(folder, name):
 
 
 def test_every_recipe_is_in_a_table():
-    for folder, table in (('ijepa', IJEPA), ('data2vec', DATA2VEC)):
+    for folder, table in (('ijepa', IJEPA), ('data2vec', {**DATA2VEC, **DATA2VEC2})):
         assert {path.stem for path in (ROOT / 'configs' / folder).glob('*.py')} == set(table)
 
 
@@ -101,6 +109,66 @@ def test_data2vec(name):
     assert dict(cfg.model.masker) == dict(type='BlockMasking', ratio=120 / 196, fill='none')
 
 
+@pytest.mark.parametrize('name', DATA2VEC2)
+def test_data2vec2(name):
+    width, depth, lr, batch, epochs, warm, steps, shown, squares, targets, layers, kernel, copies = DATA2VEC2[name]
+    cfg, model = built_recipes.built(f'data2vec/{name}.py')
+    assert (model.grid.embed_dims, len(model.backbone.layers), model.grid.num_patches) == (width, depth, 196)
+    assert model.target_blocks == list(range(depth - targets, depth))
+    assert not model.backbone.final_norm and model.backbone.layers[-1].ffn.dropout_layer.drop_prob == 0
+    assert model.backbone.patch_embed.projection.bias is not None and not model.backbone.pos_embed.requires_grad
+    decoder = model.decoder
+    assert [(c.kernel_size[0], c.groups, c.out_channels) for c in decoder.decoder_blocks] == [
+        (kernel, 16, width)
+    ] * layers
+    assert model.cls_weight == pytest.approx(0.01 * copies) and model.noise_std == 0.01
+    assert dict(cfg.model.momentum) == dict(start=0.9998, end=0.99999, steps=steps)
+    masker = model.masker
+    assert (masker.num_parts, masker.block, masker.num_squares(196)) == (16, 3, squares)
+    assert masker.counts(196) == [(shown, 196 - shown, 0)] * 16
+    assert cfg.auto_scale_lr.base_batch_size == batch == 8 * cfg.train_dataloader.batch_size
+    assert [s.get('end', s.get('begin')) for s in cfg.param_scheduler] == [warm, warm]
+    assert cfg.train_cfg.max_epochs == epochs
+    # 375,300 steps, 50,040 of them warm-up
+    assert (IMAGENET // batch) * epochs == 375_300 and (IMAGENET // batch) * warm == 50_040
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.betas, optimizer.weight_decay) == (lr, (0.9, 0.95), 0.05)
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=4.0)
+    assert {group['weight_decay'] for group in groups_of(model, cfg).values()} == {0.05}, 'nothing is exempt'
+    crop = cfg.train_dataloader.dataset.pipeline[1]
+    assert (crop.scale, crop.crop_ratio_range, crop.interpolation) == (224, (0.2, 1.0), 'bicubic')
+
+
+@pytest.mark.parametrize(
+    'name, width, depth, lr, decay, drop_path, floor, epochs',
+    [
+        ('vitb_finetune_data2vec2_100e', 768, 12, 1e-3, 0.65, 0.1, 1e-6, 100),
+        ('vitl_finetune_data2vec2_50e', 1024, 24, 5e-4, 0.75, 0.2, 1e-7, 50),
+    ],
+)
+def test_data2vec2_is_tuned_as_released(name, width, depth, lr, decay, drop_path, floor, epochs):
+    cfg, model = built_recipes.built(f'finetune/{name}.py')
+    backbone = model.backbone
+    assert (backbone.embed_dims, len(backbone.layers), backbone.out_type) == (width, depth, 'avg_featmap')
+    assert type(backbone).__name__ == 'PostNormViT' and backbone.ln2.eps == 1e-6 and not backbone.final_norm
+    assert backbone.layers[-1].ffn.dropout_layer.drop_prob == pytest.approx(drop_path)
+    found = groups_of(model, cfg)
+    assert 'backbone.pos_embed' not in found and {g['weight_decay'] for g in found.values()} == {0.05}
+    for key, group in found.items():
+        # blocks alone, the last one once decayed
+        above = depth - int(key.split('.')[2]) if key.startswith('backbone.layers.') else 0
+        assert group['lr'] == pytest.approx(lr * decay**above), key
+    first, rest = cfg.param_scheduler
+    steps = IMAGENET // 512
+    assert cfg.auto_scale_lr.base_batch_size == 512 and steps * epochs == {100: 250_200, 50: 125_100}[epochs]
+    assert int(first.end * steps) == int(rest.begin * steps) == 16_000
+    assert rest.eta_min == floor == pytest.approx(first.start_factor * lr) and cfg.train_cfg.max_epochs == epochs
+    assert cfg.optim_wrapper.optimizer.betas == (0.9, 0.95)
+    assert cfg.optim_wrapper.get('clip_grad') == (dict(max_norm=4.0) if depth == 24 else None)
+    augments = cfg.model.train_cfg
+    assert [a.alpha for a in augments.augments] == [0.7, 1.0] and augments.probs == [0.45, 0.45]
+
+
 def test_the_second_run_of_data2vec_takes_the_student_alone(tmp_path):
     torch.manual_seed(0)
     first, second = data2vec(), data2vec()
@@ -127,10 +195,11 @@ def test_run_sheet(folder, name):
     assert ('A config of ours' in sheet) == (name in ('ijepa_vitb_600e', 'ijepa_vitl_600e'))
 
 
-@pytest.mark.parametrize('name', ['ijepa_vith_300e', 'ijepa_vitb_600e', 'data2vec_vitb_800e'])
+@pytest.mark.parametrize('name', ['ijepa_vith_300e', 'ijepa_vitb_600e', 'data2vec_vitb_800e', 'data2vec2_vitb_75e'])
 def test_chains_name_existing_recipes(name):
     chain = Config.fromfile(ROOT / f'configs/chains/{name}.py')
     assert chain.name == name and chain.work_dir == f'work_dirs/{name}'
     stages = [stage for stage in chain.stages.values() if stage.kind != 'report']
     assert all((ROOT / stage.config).is_file() for stage in stages)
-    assert f'configs/{name.split("_")[0]}/{name}.py' in [stage.config for stage in stages]
+    folder = 'data2vec' if name.startswith('data2vec') else name.split('_')[0]
+    assert f'configs/{folder}/{name}.py' in [stage.config for stage in stages]

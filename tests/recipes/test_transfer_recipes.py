@@ -43,6 +43,8 @@ RECIPES = sorted(
         ('finetune/vitb_finetune_cmae_long_100e', 86.57),
         ('finetune/vitb_finetune_data2vec_100e', 86.53),
         ('finetune/vitl_finetune_data2vec_50e', 304.43),
+        ('finetune/vitb_finetune_data2vec2_100e', 86.57),
+        ('finetune/vitl_finetune_data2vec2_50e', 304.3),
         ('finetune/vitl_finetune_beit_50e', 304.43),
         ('finetune/vitb_finetune_cae_100e', 86.68),
         ('finetune/vitl_finetune_cae_50e', None),

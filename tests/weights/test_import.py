@@ -118,7 +118,7 @@ def test_heads_of_published_sizes(origin, width, depth, heads):
         ({'dist_token': torch.ones(1, 1, 32)}, 'distillation token'),
         ({'rope_embed.periods': torch.ones(3)}, 'rope_embed.periods is of rotary positions'),
         ({'attn_pool.latent': torch.ones(3)}, 'SigLIP'),
-        ({'modality_encoders.IMAGE.x': torch.ones(3)}, 'data2vec 2.0'),
+        ({'modality_encoders.AUDIO.x': torch.ones(3)}, 'data2vec 2.0 of speech or text'),
         ({'blocks.0.norm1.bias': None}, 'layers.0.ln1.bias'),
         ({'pos_embed': torch.ones(1, 15, 32)}, 'pos_embed has 15 rows.*--image-size'),
         ({'patch_embed.proj.weight': None}, 'no patch_embed.proj.weight'),
@@ -131,6 +131,68 @@ def test_what_changes_the_function_stops(tmp_path, change, match):
     with pytest.raises(LoadError, match=match):
         open_foreign(tmp_path / 'a.pth', **HEADS)
     assert [path.name for path in tmp_path.iterdir()] == ['a.pth']
+
+
+def released_data2vec2(backbone, first):
+    """Names of fairseq's file: ``first`` blocks of the image encoder, the others shared; the average beside them."""
+    state, images = {}, 'modality_encoders.IMAGE.'
+    words = {
+        'ln1': 'norm1', 'ln2': 'norm2', 'ffn.layers.0.0': 'mlp.fc1', 'ffn.layers.1': 'mlp.fc2', 'attn.qkv': 'attn.qkv',
+        'attn.proj': 'attn.proj',
+    }  # fmt: skip
+    for name, value in backbone.state_dict().items():
+        if name.startswith('layers.'):
+            _, number, rest = name.split('.', 2)
+            where, kind = rest.rsplit('.', 1)
+            place = (
+                f'{images}context_encoder.blocks.{number}' if int(number) < first else f'blocks.{int(number) - first}'
+            )
+            state[f'{place}.{words[where]}.{kind}'] = value
+        elif name == 'pos_embed':
+            state[f'{images}fixed_positional_encoder.positions'] = value[:, 1:]
+        elif name == 'cls_token':
+            state[f'{images}extra_tokens'] = value
+        else:
+            name = name.replace('pre_norm', 'context_encoder.norm').replace(
+                'patch_embed.projection', 'local_encoder.proj'
+            )
+            state[images + name] = value
+    state[f'{images}decoder.blocks.0.0.weight'], state[f'{images}decoder.proj.bias'] = torch.ones(3), torch.ones(2)
+    return state
+
+
+@pytest.mark.parametrize('tuned', [False, True])
+def test_a_file_of_data2vec2_is_whole(tmp_path, tuned):
+    torch.manual_seed(0)
+    backbone = REGISTRY.build(dict(
+        type='mim_mm.PostNormViT', arch=dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=128),
+        img_size=32, patch_size=8, out_type='avg_featmap' if tuned else 'raw',
+    ))  # fmt: skip
+    for name, parameter in backbone.named_parameters():
+        if 'pos_embed' not in name:
+            torch.nn.init.normal_(parameter)
+    norms = {name: value for name, value in backbone.state_dict().items() if name.startswith('ln2.')}
+    state = {n: v for n, v in released_data2vec2(backbone, 2).items() if 'IMAGE.ln2' not in n}
+    if tuned:  # the classifier keeps the encoder under ``model.``, without decoder and average
+        state = {f'model.{name}': value for name, value in state.items() if 'decoder' not in name}
+        state |= {f'fc_norm.{n[4:]}': v for n, v in norms.items()} | {'head.weight': torch.ones(5, 32)}
+    else:
+        state['_ema'] = {name: value + 1 for name, value in state.items()}
+    torch.save({'args': None, 'model': state}, tmp_path / 'a.pt')
+    found = open_foreign(tmp_path / 'a.pt', **HEADS)
+    assert found.origin == 'data2vec2' and found.config['type'] == 'mim_mm.PostNormViT'
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(found.backbone.state_dict()[name], value), name
+    assert set(found.others) == (set() if tuned else {'decoder.decoder_blocks.0.weight', 'decoder.proj.bias'})
+    found.write(tmp_path / 'ours.pth')
+    features = ours(tmp_path / 'ours.pth', found)(torch.ones(1, 3, 32, 32).double())[-1]
+    assert features.shape == ((1, 32) if tuned else (1, 17, 32))
+
+
+def test_a_data2vec2_of_another_kind_is_refused(tmp_path):
+    torch.save({'model': {'modality_encoders.IMAGE.alibi_bias': torch.ones(2)}}, tmp_path / 'a.pt')
+    with pytest.raises(LoadError, match='norms in front or ALiBi'):
+        open_foreign(tmp_path / 'a.pt', **HEADS)
 
 
 def test_biases_of_beit_beside_what_no_backbone_has(tmp_path):

@@ -50,8 +50,8 @@ class Encoder:
 
     @property
     def is_vit(self) -> bool:
-        """A backbone that the stages build as mmpretrain's ``VisionTransformer``."""
-        return self.kind in ('VisionTransformer', 'CAEPretrainViT')
+        """A backbone that the stages build as mmpretrain's ``VisionTransformer`` or a class derived from it."""
+        return self.kind in ('VisionTransformer', 'CAEPretrainViT', 'PostNormViT')
 
     @property
     def detection_patch(self) -> int:
@@ -66,7 +66,8 @@ class Encoder:
         size, linear, finetune = self.recipe()
         large, probe = size == 'vitl', 'linear/vitb_quick_probe'
         detect = 'coco/mask_rcnn_vith_simple_lsj_75e' if size == 'vith' else f'coco/mask_rcnn_{size}_fpn_lsj_100e'
-        tuned = dict(BEiT='beit', CAE='cae', BootMAE='bootmae', data2vec='data2vec').get(self.method)
+        named = dict(BEiT='beit', CAE='cae', BootMAE='bootmae', data2vec='data2vec')
+        tuned = 'data2vec2' if self.kind == 'PostNormViT' else named.get(self.method)
         tuned = (
             f'finetune/vitl_finetune_{tuned}_50e'
             if large and tuned
@@ -82,6 +83,8 @@ class Encoder:
                 detect=detect,
                 **({} if size == 'vith' else dict(segment=f'seg/upernet_{"vitl" if large else "vitb"}_160k')),
             )
+        if self.kind == 'PostNormViT':
+            return dict(quick_probe=probe, linear=f'linear/{size}_{linear}', finetune=tuned, detect=detect)
         if self.kind == 'CAEPretrainViT':
             linear = f'linear/{"vitl" if large else "vitb"}_cae_linear_90e'
             segment = f'seg/upernet_{"vitl" if large else "vitb"}_160k'
@@ -120,8 +123,12 @@ class Encoder:
         elif stage == 'detect':
             patch = self.detection_patch
             found.update(patch_size=patch, pretrain_img_size=self.img_size // self.patch_size * patch)
+            if self.kind == 'PostNormViT':
+                found.update(post_norm=True)
         else:
             found.update(img_size=self.img_size, patch_size=self.patch_size)
+            if self.kind == 'PostNormViT':
+                found.update(type='mim_mm.PostNormViT')
             if self.kind == 'BEiTPretrainViT' and stage == 'quick_probe':
                 positions = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, final_norm=True)
                 found.update(_delete_=True, type='mmpretrain.BEiTViT', arch=arch, **positions)

@@ -23,6 +23,6 @@ model = dict(
 )
 train_dataloader = dict(batch_size=1024)
 optim_wrapper = dict(optimizer=dict(lr=6.4, nesterov=True))
-param_scheduler = [dict(type='CosineAnnealingLR', eta_min=0.0, by_epoch=True, convert_to_iter_based=True)]
+param_scheduler = [dict(type='mim_mm.HalfCosineLR', by_epoch=True, convert_to_iter_based=True)]
 train_cfg = dict(max_epochs=100)
 auto_scale_lr = dict(base_batch_size=8192)

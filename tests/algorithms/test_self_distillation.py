@@ -22,7 +22,7 @@ from mim_mm.masking import MaskPlan, salience
 from mim_mm.registry import MODELS, PARAM_SCHEDULERS
 
 HEAD = dict(out_dims=24, hidden_dims=16, bottleneck_dims=8, norm_last_layer=False)
-SPLIT = ('independent', 'parallel', 'complementary')
+SPLIT = ('independent', 'parallel', 'complementary', 'inverse-block')
 SEVERAL_PARTS = {name for name in table() if name in SPLIT or name.startswith('salience-')}
 BLOCKS = dict(
     type='DrawnRatio', ratio=None, masker=dict(type='BlockMasking', ratio=(0.1, 0.5), fill='none', round_down=True)

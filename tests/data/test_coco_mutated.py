@@ -17,7 +17,7 @@ from mim_mm.data.coco_file import read_coco
 from mim_mm.data.image_sources import SourceError
 from mim_mm.detection.metric import InMemoryCocoMetric
 
-TRIALS = int(os.environ.get('TRIALS') or 200)
+TRIALS = int(os.environ.get('TRIALS') or 80)
 CLASSES = ('cat', 'dog')
 HEIGHT, WIDTH = 24, 32
 

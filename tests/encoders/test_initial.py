@@ -213,6 +213,8 @@ HEADS = {  # std of the classifier, and of the release that says so
     'finetune/vitb_finetune_cae_100e': 0.02 * 0.001,
     'finetune/vitb_finetune_simmim_100e': 0.02 * 0.001,
     'finetune/swinb_finetune_simmim_100e': 0.02,  # Swin has no init_scale
+    'finetune/resnet50_finetune_spark_300e': 0.01,  # mmpretrain's recipe of it: LinearClsHead's own
+    'finetune/convnextt_finetune_300e': 0.02,
     'finetune/vitb_finetune_mocov3_150e': 0.02,  # DeiT
     'finetune/vitb_finetune_data2vec2_100e': 0.02,  # fairseq: trunc_normal_(std=0.02)
     'finetune/vitb_lowshot_1pct': 0.02,

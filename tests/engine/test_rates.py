@@ -277,7 +277,7 @@ def expected_way(path):
         'mocov3' in name and path.parent.name != 'mocov3'
     ):
         return 'timm'
-    if 'msn' in name or path.parent.name == 'ijepa':
+    if path.parent.name in ('msn', 'ijepa'):
         return 'msn'
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'

@@ -277,7 +277,7 @@ def expected_way(path):
         'mocov3' in name and path.parent.name != 'mocov3'
     ):
         return 'timm'
-    if path.parent.name in ('msn', 'ijepa'):
+    if ('msn' in name and path.parent.name != 'linear') or path.parent.name == 'ijepa':
         return 'msn'
     if path.parent.name in ('beit', 'cae') or 'cae_attentive' in name:
         return 'beit'

@@ -156,6 +156,25 @@ class Pretraining(BaseModel):
             )
         return plan
 
+    def encode_copies(self, tokens: Tensor, plan: MaskPlan, method: str) -> Tensor:
+        """What the encoder makes of the visible patches of all parts, (B*K, P+V, D); parts that see the same, once.
+
+        Args:
+            tokens: embedded images (B, N, D).
+            method: name of the method, for the message.
+
+        Raises:
+            ValueError: parts or images differ in how many patches they see.
+        """
+        if not plan.uniform:
+            raise ValueError(
+                f'{method} needs the same number of visible patches in every image and part, and this masker varies '
+                "it: use AdaptiveRatio(scope='per_batch') or a fixed ratio; MAE takes any"
+            )
+        if plan.same_visible:
+            return self.encoder.encode(tokens, plan.visible[:, :1]).repeat_interleave(plan.num_parts, dim=0)
+        return self.encoder.encode(tokens, plan.visible)
+
     def attention(self, tokens: Tensor) -> Tensor:
         """The class token's attention (B, N) to the patches ``tokens`` (B, N, D) of whole images.
 

@@ -116,7 +116,7 @@ class Data2Vec2(Pretraining):
         tokens = self.encoder.embed(inputs)
         plan = self.draw_plan(tokens, self.mask_generator)
         features = self.teach(inputs)
-        latent = self.encode(tokens, plan)
+        latent = self.encode_copies(tokens, plan, 'data2vec 2.0')
         said = self.predict(latent, plan, self.grid.of_image(inputs))
         wanted = gather_parts(features, plan.hidden)
         with torch.autocast(inputs.device.type, enabled=False):
@@ -142,21 +142,6 @@ class Data2Vec2(Pretraining):
             normed = [F.instance_norm(at_least_fp32(x).transpose(1, 2)) for x in patches]
             mean = torch.stack(normed).mean(dim=0).transpose(1, 2)
             return F.layer_norm(mean, mean.shape[-1:])
-
-    def encode(self, tokens: Tensor, plan: MaskPlan) -> Tensor:
-        """Embedded images (B, N, D) to what the student makes of the visible patches, (B*K, P+V, D).
-
-        Raises:
-            ValueError: parts or images differ in how many patches they see.
-        """
-        if not plan.uniform:
-            raise ValueError(
-                'data2vec 2.0 needs the same number of visible patches in every image and part, and this masker '
-                "varies it: use AdaptiveRatio(scope='per_batch') or a fixed ratio; MAE takes any"
-            )
-        if plan.same_visible:
-            return self.encoder.encode(tokens, plan.visible[:, :1]).repeat_interleave(plan.num_parts, dim=0)
-        return self.encoder.encode(tokens, plan.visible)
 
     def predict(self, latent: Tensor, plan: MaskPlan, grid: tuple[int, int]) -> Tensor:
         """The features of the hidden patches, (B*K, M, D) in the order of ``plan.hidden``.

@@ -125,15 +125,7 @@ class IJEPA(Pretraining):
         Raises:
             ValueError: parts or images differ in how many patches they see.
         """
-        if not plan.uniform:
-            raise ValueError(
-                'I-JEPA needs the same number of visible patches in every image and part, and this masker varies it: '
-                "use AdaptiveRatio(scope='per_batch') or a fixed ratio; MAE takes any"
-            )
-        if plan.same_visible:
-            latent = self.encoder.encode(tokens, plan.visible[:, :1]).repeat_interleave(plan.num_parts, dim=0)
-        else:
-            latent = self.encoder.encode(tokens, plan.visible)
+        latent = self.encode_copies(tokens, plan, 'I-JEPA')
         base = (self.grid.height, self.grid.width)
         context, target = plan.visible.flatten(0, 1), plan.hidden.flatten(0, 1)
         return self.predictor(latent, context, target, None if grid == base else grid)

@@ -6,15 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny import BEIT, VIT, bootmae, images, total_loss
-from tiny_run import Killed, StopHook
 from torch import nn
-from toy_run import run
+from toy_run import resumed_bit_for_bit
 
 from mim_mm.algorithms.bootmae import BootMAE
 from mim_mm.checkpoint.load import load_encoder
 from mim_mm.clock import Clock
 from mim_mm.encoders.positions import sincos_table
-from mim_mm.engine.hooks.clock_hook import ClockHook
 from mim_mm.engine.start.checks.argument_rules import rule_for
 from mim_mm.losses import block_weights
 from mim_mm.masking import BlockMasking, salience
@@ -362,18 +360,4 @@ def test_a_checkpoint_of_the_release_loads_in_full(tmp_path):
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr('toy_run.Images.__getitem__', lambda self, i: dict(inputs=images(1, seed=i)[0]))
     options = dict(feature_ramp=0.5, momentum=[(0, 0.5), (3, 0.9)])
-
-    def started():
-        torch.manual_seed(0)
-        return bootmae(**options)
-
-    whole, first, second = (started() for _ in range(3))
-    loop = dict(by_epoch=True, max_epochs=4)
-    run(tmp_path / 'whole', whole, loop, accumulate=2)
-    stop = StopHook(2)
-    stop.priority = 'LOWEST'  # after the checkpoint
-    with pytest.raises(Killed):
-        run(tmp_path / 'cut', first, loop, hooks=[ClockHook(), stop], accumulate=2)
-    run(tmp_path / 'cut', second, loop, resume=True, accumulate=2)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name]), name
+    resumed_bit_for_bit(tmp_path, lambda: bootmae(**options))

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from tiny import POST_NORM_VIT, VIT, data2vec2, images, total_loss
-from tiny_run import Killed, StopHook
-from toy_run import run
+from toy_run import resumed_bit_for_bit, run
 
 from mim_mm.algorithms.teacher import build_momentum
 from mim_mm.clock import Clock
@@ -185,7 +184,7 @@ def test_the_teacher_sees_no_drop_path_and_each_copy_sees_its_own_patches():
     assert torch.equal(model.teach(x), model.teach(x))
     plan = model.plan(x, torch.Generator().manual_seed(0))
     model.eval()
-    latent = model.encode(model.encoder.embed(x), plan).unflatten(0, (3, COPIES))
+    latent = model.encode_copies(model.encoder.embed(x), plan, 'data2vec 2.0').unflatten(0, (3, COPIES))
     for k in range(COPIES):
         alone = model.encoder.encode(model.encoder.embed(x), plan.visible[:, k : k + 1])
         torch.testing.assert_close(latent[:, k], alone)
@@ -201,7 +200,7 @@ def test_thrown_patches_are_noise_and_targets_of_one_context_are_encoded_once():
         x = images()
         plan = model.plan(x, torch.Generator().manual_seed(0))
         assert plan.num_thrown
-        said = model.predict(model.encode(model.encoder.embed(x), plan), plan, (4, 4))
+        said = model.predict(model.encode_copies(model.encoder.embed(x), plan, 'data2vec 2.0'), plan, (4, 4))
         assert said.shape == (3 * plan.num_parts, plan.hidden.shape[-1], WIDTH) and said.isfinite().all()
 
 
@@ -250,21 +249,7 @@ def test_a_decoder_of_another_width_has_no_first_residual():
 
 def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr('toy_run.Images.__getitem__', lambda self, i: dict(inputs=images(1, seed=i)[0]))
-
-    def started():
-        torch.manual_seed(0)
-        return data2vec2(momentum=dict(start=0.9, end=0.99, steps=5))
-
-    whole, first, second = (started() for _ in range(3))
-    loop = dict(by_epoch=True, max_epochs=4)
-    run(tmp_path / 'whole', whole, loop, accumulate=2)
-    stop = StopHook(2)
-    stop.priority = 'LOWEST'  # after the checkpoint
-    with pytest.raises(Killed):
-        run(tmp_path / 'cut', first, loop, hooks=[ClockHook(), stop], accumulate=2)
-    run(tmp_path / 'cut', second, loop, resume=True, accumulate=2)
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, second.state_dict()[key]), key
+    whole, _ = resumed_bit_for_bit(tmp_path, lambda: data2vec2(momentum=dict(start=0.9, end=0.99, steps=5)))
     assert not torch.equal(whole.state_dict()['teacher.cls_token'], whole.state_dict()['backbone.cls_token'])
 
 

@@ -9,8 +9,7 @@ from input_tokens import VIT as BEIT_VIT
 from input_tokens import data2vec
 from mmengine.optim import build_optim_wrapper
 from tiny import VIT, ijepa, images
-from tiny_run import Killed, StopHook
-from toy_run import run
+from toy_run import resumed_bit_for_bit, run
 
 from mim_mm.algorithms.data2vec import Data2Vec
 from mim_mm.algorithms.teacher import build_momentum
@@ -333,21 +332,7 @@ def data2vec_with(**options):
 @pytest.mark.parametrize('name', METHODS)
 def test_a_resumed_run_goes_on_bit_for_bit(name, tmp_path, monkeypatch):
     monkeypatch.setattr('toy_run.Images.__getitem__', lambda self, i: dict(inputs=images(1, seed=i)[0]))
-
-    def started():
-        torch.manual_seed(0)
-        return METHODS[name][0]()
-
-    whole, first, second = (started() for _ in range(3))
-    loop = dict(by_epoch=True, max_epochs=4)
-    run(tmp_path / 'whole', whole, loop, accumulate=2)
-    stop = StopHook(2)
-    stop.priority = 'LOWEST'  # after the checkpoint
-    with pytest.raises(Killed):
-        run(tmp_path / 'cut', first, loop, hooks=[ClockHook(), stop], accumulate=2)
-    run(tmp_path / 'cut', second, loop, resume=True, accumulate=2)
-    for key, value in whole.state_dict().items():
-        assert torch.equal(value, second.state_dict()[key]), key
+    resumed_bit_for_bit(tmp_path, METHODS[name][0])
 
 
 @pytest.mark.parametrize('name', METHODS)

@@ -2,8 +2,10 @@
 
 import itertools
 
+import pytest
 import torch
 from mmengine.runner import Runner
+from tiny_run import Killed, StopHook
 
 from mim_mm.engine.hooks.clock_hook import ClockHook
 
@@ -40,3 +42,27 @@ def run(work_dir, model, loop, hooks=None, accumulate=1, **options):
     )  # fmt: skip
     runner.train()
     return runner
+
+
+def resumed_bit_for_bit(folder, build):
+    """Four epochs at a stretch and the same stopped after the second checkpoint and resumed end alike; both ends.
+
+    Args:
+        build: the model, from the same seed each time.
+    """
+
+    def started():
+        torch.manual_seed(0)
+        return build()
+
+    whole, first, second = (started() for _ in range(3))
+    loop = dict(by_epoch=True, max_epochs=4)
+    run(folder / 'whole', whole, loop, accumulate=2)
+    stop = StopHook(2)
+    stop.priority = 'LOWEST'  # after the checkpoint
+    with pytest.raises(Killed):
+        run(folder / 'cut', first, loop, hooks=[ClockHook(), stop], accumulate=2)
+    run(folder / 'cut', second, loop, resume=True, accumulate=2)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+    return whole, second

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 
 from mim_mm.transfer import datasets, launch, process
 from mim_mm.transfer.chain import ChainError, Stage
@@ -44,11 +45,12 @@ def carry_out(plan: Plan | slurm_submit.Submission) -> int:
 
 
 def say_plan(plan: Plan) -> None:
-    """One line a stage; in a dry run also what it reads and its command."""
+    """One line a stage, one for all that are not selected; in a dry run also what it reads and its command."""
     chain, display = plan.resolved.chain, plan.resolved.display
     display.say(f'chain {chain.name} in {chain.work_dir}')
-    width = max(len(stage.name) for stage in chain.stages)
-    for stage in chain.stages:
+    shown = [stage for stage in chain.stages if not is_left(plan, stage)]
+    width = max(len(stage.name) for stage in shown)
+    for stage in shown:
         if stage.kind == Kind.REPORT:
             display.say(f'  {stage.name:{width}}  run      always, last')
         else:
@@ -56,6 +58,13 @@ def say_plan(plan: Plan) -> None:
             display.say(f'  {stage.name:{width}}  {decision.action:7}  {decision.reason}')
         for line in stage_lines(plan, stage) if plan.resolved.call.dry_run else ():
             display.say(f'      {line}')
+    left = Counter(plan.decisions[stage.name].reason for stage in chain.stages if is_left(plan, stage))
+    if left:
+        display.say(f'  {left.total()} more stages: ' + ', '.join(f'{count} {why}' for why, count in left.items()))
+
+
+def is_left(plan: Plan, stage: Stage) -> bool:
+    return stage.kind != Kind.REPORT and plan.decisions[stage.name].action == Action.LEFT
 
 
 def stage_lines(plan: Plan, stage: Stage) -> list[str]:

@@ -15,6 +15,7 @@ from mim_mm.transfer.resolve import Resolved
 from mim_mm.transfer.skipped import record_given, record_skipped
 from mim_mm.transfer.words import Action, Kind, ParentState, Status
 
+NAMED = 8  # unfinished stages that the last line names; a chain of an evidence study has hundreds
 POLL_S = 0.2
 STOPPED_CODE = 75  # EX_TEMPFAIL, as of a training that was asked to stop (mim_mm.engine.stop.stop_hook)
 
@@ -117,7 +118,8 @@ class Execution:
 
     def _settle(self, stage: Stage, decision: rules.Decision, parent: rules.Parent) -> None:
         """A stage that does not run: what its children may count on, and what the report shall know."""
-        self.display.say(f'[{stage.name}] {decision.action}: {decision.reason}')
+        if decision.action != Action.LEFT:  # the plan has counted those
+            self.display.say(f'[{stage.name}] {decision.action}: {decision.reason}')
         if decision.action == Action.BLOCKED:
             self.problems[stage.name] = decision.reason
             if parent.state == ParentState.BROKEN:
@@ -216,7 +218,8 @@ class Execution:
         lacking = {name: found.reason for name, found in trained.items() if found.action != Action.SKIP}
         if not lacking:
             return 'all stages done'
-        rest = '; '.join(f'{name}: {reason}' for name, reason in lacking.items())
+        rest = '; '.join(f'{name}: {reason}' for name, reason in list(lacking.items())[:NAMED])
+        rest += f'; and {len(lacking) - NAMED} more' if len(lacking) > NAMED else ''
         return f'{len(trained) - len(lacking)} of {len(trained)} stages done (not done: {rest})'
 
     # ---- being stopped

@@ -149,7 +149,8 @@ def test_only_from_and_rerun(place):
     code, said = place.run(only=['linear'])
     assert code == 1 and 'has not finished and is not selected' in said
     assert not (place.work / 'linear').exists()
-    assert place.run(only=['pretrain', 'coco'])[0] == 0
+    code, said = place.run(only=['pretrain', 'coco'])
+    assert code == 0 and '2 more stages: 2 not selected (never run)' in said and 'finetune  ' not in said, said
     assert not (place.work / 'linear').exists()
     assert place.run(start_from='finetune')[0] == 0
     assert not (place.work / 'linear').exists() and statuses(place, 'finetune', 'coco') == ['done', 'done']

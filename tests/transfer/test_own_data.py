@@ -353,7 +353,7 @@ def test_at_least_500_steps(tmp_path, stage, count, gpus):
 
 METHODS = [
     path
-    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ijepa', 'data2vec')
+    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ijepa', 'data2vec', 'convnets')
     for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
 ]
 
@@ -400,7 +400,9 @@ def test_views_keep_their_proportions_at_another_size(size):
 TINY_VIT = dict(embed_dims=32, num_layers=4, num_heads=2, feedforward_channels=64)
 TINY_SWIN = dict(embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 TINY_HIVIT = dict(embed_dims=64, depths=[1, 1, 4], num_heads=2)
+TINY_CONVNEXT = dict(depths=[1, 1, 1, 1], channels=[8, 16, 32, 64])
 FAMILIES = {
+    'convnets/emae_convnextt_300e': (TINY_CONVNEXT, 64, {'decoder': dict(embed_dims=32, depth=1, num_heads=2)}),
     'simmim/simmim_vitb_800e': (TINY_VIT, 64, {}),
     'simmim/simmim_swinb_800e': (TINY_SWIN, 192, {}),
     'emae/emae_hivitb_300e': (TINY_HIVIT, 64, {'decoder': dict(embed_dims=32, depth=1, num_heads=2)}),

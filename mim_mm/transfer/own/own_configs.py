@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mim_mm.transfer.chain import ChainError, find_file
-from mim_mm.transfer.own.own_encoder import Encoder, recipe_config
+from mim_mm.transfer.own.own_encoder import Encoder, image_size_of, recipe_config, where_size_is
 
 HERE = '{{ fileDirname }}'  # mmengine puts the folder of the config here, so a work dir can be moved
 HERE_PATH = re.compile(re.escape(HERE) + r'[\w./ -]*')  # what this package makes of it
@@ -108,10 +108,11 @@ def pretrain_text(
         )
         settings['model'] = dict(backbone={key: channels}, data_preprocessor=normalizer)
     pipeline = _loaders_replaced(cfg.train_dataloader.dataset.pipeline, load, channels)
-    if 'img_size' in cfg.model.backbone:
-        pipeline = _resized(pipeline, cfg.model.backbone.img_size)
+    if 'img_size' in where_size_is(cfg):
+        pipeline = _resized(pipeline, image_size_of(cfg))
     if encoder.shrink != 1:
-        settings.setdefault('model', {}).setdefault('backbone', {})['img_size'] = encoder.img_size
+        model = settings.setdefault('model', {})
+        (model if encoder.is_conv else model.setdefault('backbone', {}))['img_size'] = encoder.img_size
         if any('ProgressiveResolutionHook' in str(hook.get('type')) for hook in cfg.get('custom_hooks') or ()):
             settings['custom_hooks'] = [hook.to_dict() for hook in cfg.custom_hooks]
     if cfg.get('strategy') and gpus <= 1:  # FSDP needs processes to share with

@@ -54,6 +54,10 @@ class Encoder:
         return self.kind in ('VisionTransformer', 'CAEPretrainViT', 'PostNormViT')
 
     @property
+    def is_conv(self) -> bool:
+        return self.kind in ('ConvNeXt', 'ResNet')
+
+    @property
     def detection_patch(self) -> int:
         """ViTDet-H resamples the patches of 14 px to 16, for maps of strides that are powers of two."""
         return 16 if self.patch_size == 14 and self.recipe()[0] == 'vith' else self.patch_size
@@ -99,6 +103,10 @@ class Encoder:
             return dict(quick_probe=probe, detect='coco/mask_rcnn_hivitb_fpn_ms_36e')
         if self.kind == 'SimMIMSwinTransformer':
             return dict(finetune='finetune/swinb_finetune_simmim_100e', detect='coco/mask_rcnn_swinb_fpn_ms_36e')
+        if self.kind == 'ConvNeXt':
+            return dict(finetune='finetune/convnextt_finetune_300e', detect='coco/mask_rcnn_convnextt_fpn_ms_36e')
+        if self.kind == 'ResNet':
+            return dict(finetune='finetune/resnet50_finetune_spark_300e')
         return {}
 
     def size_of(self, stage: str) -> int:
@@ -107,6 +115,8 @@ class Encoder:
 
     def settings(self, stage: str, channels: int) -> dict[str, Any]:
         """Settings of the stage's backbone on top of its recipe's."""
+        if self.is_conv:
+            return self._conv_settings(channels)
         arch = self.arch if isinstance(self.arch, str) else dict(self.arch)
         merged = dict(_delete_=True, **arch) if isinstance(arch, dict) else arch
         found: dict[str, Any] = dict(arch=merged)
@@ -142,6 +152,14 @@ class Encoder:
             found['in_chans' if self.kind == 'HiViT' else 'in_channels'] = channels
         return found
 
+    def _conv_settings(self, channels: int) -> dict[str, Any]:
+        """The pretrained sizes, without what is of the pretraining; such a backbone does not state its image size."""
+        left = ('type', 'out_indices', 'norm_cfg', 'init_cfg', 'drop_path_rate')
+        found = {key: value for key, value in self.backbone.items() if key not in left and not key.startswith('_')}
+        if isinstance(self.arch, dict):
+            found['arch'] = dict(_delete_=True, **self.arch)
+        return found if channels == 3 else dict(found, in_channels=channels)
+
 
 @lru_cache(maxsize=32)
 def recipe_config(path: str) -> Config:
@@ -174,12 +192,21 @@ def read_method(path: str, image_size: int | None = None, small: bool = False) -
     norm = cfg.model.get('data_preprocessor') or {}
     mean, std = (list(norm[key]) if norm.get(key) else None for key in ('mean', 'std'))
     encoder = Encoder(
-        kind, arch, width, depth, backbone.get('img_size', 224), backbone.get('patch_size', 16), mean, std,
+        kind, arch, width, depth, image_size_of(cfg), backbone.get('patch_size', 16), mean, std,
         method=str(cfg.model.type).split('.')[-1], backbone=backbone.to_dict(),
     )  # fmt: skip
     if image_size or small:
         encoder = _resized(encoder, cfg, image_size, path)
     return str(file), cfg, encoder
+
+
+def where_size_is(cfg: Config):
+    """The part of a pretraining's model that states its image size: MAE itself for a backbone that takes any."""
+    return cfg.model if 'img_size' in cfg.model else cfg.model.backbone
+
+
+def image_size_of(cfg: Config) -> int:
+    return where_size_is(cfg).get('img_size', 224)
 
 
 def _sizes(backbone: dict[str, Any], path: str) -> tuple[int, int]:
@@ -197,7 +224,7 @@ def _sizes(backbone: dict[str, Any], path: str) -> tuple[int, int]:
 
 def _resized(encoder: Encoder, cfg: Config, size: int | None, path: str) -> Encoder:
     """The encoder of images of another size; ``cfg`` is made to fit in place."""
-    unit = cfg.model.get('mask_unit') or encoder.patch_size
+    unit = 32 if encoder.is_conv else cfg.model.get('mask_unit') or encoder.patch_size
     before = encoder.img_size
     size = size or max(1, round(before / SMALL / unit)) * unit
     if size < 2 * unit or size % unit:
@@ -205,7 +232,7 @@ def _resized(encoder: Encoder, cfg: Config, size: int | None, path: str) -> Enco
             f'--image-size {size}: {path} hides squares of {unit} px, so it must be a multiple of {unit}, '
             f'at least {2 * unit}'
         )
-    cfg.model.backbone.img_size = size
+    where_size_is(cfg).img_size = size
     for hook in cfg.get('custom_hooks') or ():
         if str(hook.get('type')).split('.')[-1] == 'ProgressiveResolutionHook':
             patch = encoder.patch_size

@@ -83,10 +83,9 @@ class Execution:
 
     def _start_ready(self) -> None:
         """Settle or start every waiting stage whose parent is settled, as far as places are free."""
-        for stage in list(self.waiting):
-            if stage.init and stage.init not in self.outcomes:
-                continue
-            if len(self.running) >= self.jobs:
+        while len(self.running) < self.jobs:
+            stage = self._next()
+            if stage is None:
                 return
             parent = self.outcomes[stage.init] if stage.init else rules.Parent()
             decision = rules.decide(self.standing.facts(stage, parent))
@@ -95,6 +94,12 @@ class Execution:
                 self._start(stage, decision, parent)
             else:
                 self._settle(stage, decision, parent)
+
+    def _next(self) -> Stage | None:
+        """What is made from weights that are there goes before further pretraining: a study that is cut off has the
+        figures of what it pretrained. Else in the order of the chain."""
+        ready = [stage for stage in self.waiting if not stage.init or stage.init in self.outcomes]
+        return min(ready, key=lambda stage: stage.init is None, default=None)
 
     def _start(self, stage: Stage, decision: rules.Decision, parent: rules.Parent) -> None:
         slot = min(set(range(self.jobs)) - set(self.running))

@@ -135,6 +135,17 @@ def test_independent_stages_run_side_by_side(place):
     assert lines[0:2] == ['[pretrain', '[pretrain'] and lines[2:5] == ['[linear', '[finetune', '[coco']
 
 
+def test_an_arm_is_measured_before_the_next_is_pretrained(place):
+    """So that a study which is cut off has figures of what it pretrained; also of an arm that was done before."""
+    pretrain = {arm: place.stage('pretrain', init=None, arm=arm) for arm in 'abc'}
+    linear = {f'linear_{arm}': place.stage('linear', init=arm, arm=arm) for arm in 'abc'}
+    place.write(**pretrain, **linear)
+    assert place.run(only=['a'])[0] == 0
+    code, said = place.run()
+    order = [line[1:].split(']')[0] for line in said.splitlines() if '] run:' in line]
+    assert code == 0 and order == ['linear_a', 'b', 'linear_b', 'c', 'linear_c']
+
+
 def test_threads_are_shared_between_parallel_stages(place, monkeypatch):
     import os
 

@@ -351,11 +351,8 @@ def test_at_least_500_steps(tmp_path, stage, count, gpus):
         assert (batch, epochs) == (recipe.train_dataloader.batch_size, recipe.train_cfg.max_epochs)
 
 
-METHODS = [
-    path
-    for folder in ('mae', 'emae', 'sbam', 'amr', 'simmim', 'beit', 'cae', 'cmae', 'bootmae', 'ijepa', 'data2vec', 'convnets')
-    for path in sorted((ROOT / 'configs' / folder).glob('*.py'))
-]
+FOLDERS = 'mae emae sbam amr simmim beit cae cmae bootmae ijepa data2vec convnets'.split()
+METHODS = [path for folder in FOLDERS for path in sorted((ROOT / 'configs' / folder).glob('*.py'))]
 
 
 @pytest.mark.parametrize('path', METHODS, ids=lambda path: path.stem)

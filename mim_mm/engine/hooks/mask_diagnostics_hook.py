@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 
 from mim_mm import files
 from mim_mm.engine.bare_model import bare_model
+from mim_mm.engine.hooks.harmless import harmless
 from mim_mm.registry import HOOKS, METRICS
 
 FILE_NAME = 'mask_diagnostics.jsonl'
@@ -88,6 +89,10 @@ class MaskDiagnosticsHook(Hook):
                 f'MaskDiagnosticsHook: {type(bare_model(runner)).__name__} did not call its masker in iteration '
                 f'{runner.iter + 1}, so there is nothing to measure; remove the hook'
             )
+        self._record(runner, seen)
+
+    @harmless
+    def _record(self, runner, seen: Recorder) -> None:
         with torch.autocast(seen.tokens.device.type, enabled=False):
             scalars, arrays = self.measure(seen.tokens, seen.plan, seen.masker)
         for name, value in scalars.items():

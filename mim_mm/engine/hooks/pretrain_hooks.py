@@ -6,6 +6,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mim_mm.engine.hooks.clock_hook import epoch_length
+from mim_mm.engine.hooks.harmless import harmless
 from mim_mm.engine.hooks.later import Later
 from mim_mm.registry import HOOKS
 
@@ -46,6 +47,7 @@ class AgreementWatchHook(Hook):
         """Whether one look shows agreement without reconstruction."""
         return mse > self.useless * mse_patch_mean and consistency / 2 < self.equal * mse_patch_mean**0.5
 
+    @harmless
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if not outputs or 'consistency' not in outputs:
             return
@@ -57,6 +59,7 @@ class AgreementWatchHook(Hook):
         while self.underway and self.underway[0][1].arrived:
             self._look(runner, *self.underway.pop(0))
 
+    @harmless
     def after_train(self, runner) -> None:
         while self.underway:
             self._look(runner, *self.underway.pop(0))

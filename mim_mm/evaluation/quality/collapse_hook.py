@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 
 from mim_mm.engine.bare_model import bare_model
 from mim_mm.engine.hooks.clock_hook import epoch_length
+from mim_mm.engine.hooks.harmless import harmless
 from mim_mm.evaluation.quality.variety import collapse_signs, variety_numbers
 from mim_mm.registry import HOOKS
 
@@ -40,6 +41,7 @@ class CollapseHook(Hook):
         self.interval, self.patience, self.warm_up = interval, patience, warm_up
         self.looks: dict[str, int] = {}
 
+    @harmless
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         features = getattr(bare_model(runner), 'seen_features', None)
         if features is None or not self.every_n_train_iters(runner, self.interval):

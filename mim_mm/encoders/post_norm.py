@@ -69,10 +69,12 @@ class PostNormViT(VisionTransformer):
         set_positions(self, 'sincos', *self.patch_resolution, self.num_extra_tokens)
 
     def init_weights(self) -> None:
-        """As data2vec 2.0's release, unless ``init_cfg`` names a checkpoint."""
+        """As data2vec 2.0's release, unless ``init_cfg`` names a checkpoint or another start; positions stay fixed."""
         super().init_weights()
-        if not (isinstance(self.init_cfg, Mapping) and self.init_cfg.get('type') == 'Pretrained'):
+        if self.init_cfg is None:
             init_data2vec2(self)
+        elif not (isinstance(self.init_cfg, Mapping) and self.init_cfg.get('type') == 'Pretrained'):
+            set_positions(self, 'sincos', *self.patch_resolution, self.num_extra_tokens)  # drawn anew by mmpretrain
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """As mmpretrain's, but patch embedding and class token have the depth of what stands behind the blocks."""

@@ -48,23 +48,21 @@ def say_plan(plan: Plan) -> None:
     """One line a stage, one for all that are not selected; in a dry run also what it reads and its command."""
     chain, display = plan.resolved.chain, plan.resolved.display
     display.say(f'chain {chain.name} in {chain.work_dir}')
-    shown = [stage for stage in chain.stages if not is_left(plan, stage)]
+    decided = plan.decisions
+    left = [stage.name for stage in chain.stages if stage.name in decided and decided[stage.name].action == Action.LEFT]
+    shown = [stage for stage in chain.stages if stage.name not in left]
     width = max(len(stage.name) for stage in shown)
     for stage in shown:
         if stage.kind == Kind.REPORT:
             display.say(f'  {stage.name:{width}}  run      always, last')
         else:
-            decision = plan.decisions[stage.name]
+            decision = decided[stage.name]
             display.say(f'  {stage.name:{width}}  {decision.action:7}  {decision.reason}')
         for line in stage_lines(plan, stage) if plan.resolved.call.dry_run else ():
             display.say(f'      {line}')
-    left = Counter(plan.decisions[stage.name].reason for stage in chain.stages if is_left(plan, stage))
     if left:
-        display.say(f'  {left.total()} more stages: ' + ', '.join(f'{count} {why}' for why, count in left.items()))
-
-
-def is_left(plan: Plan, stage: Stage) -> bool:
-    return stage.kind != Kind.REPORT and plan.decisions[stage.name].action == Action.LEFT
+        reasons = Counter(decided[name].reason for name in left)
+        display.say(f'  {len(left)} more stages: ' + ', '.join(f'{count} {why}' for why, count in reasons.items()))
 
 
 def stage_lines(plan: Plan, stage: Stage) -> list[str]:

@@ -123,6 +123,20 @@ def test_it_trains_under_other_methods(kind, masker):
         assert not parameter.requires_grad or parameter.grad.abs().sum() > 0 or name.endswith('qkv.bias'), name
 
 
+@pytest.mark.parametrize('std', [None, 0.07])
+def test_another_start_is_kept(std):
+    """Attention's matrices from the release's N(0, 0.02), or from what ``init_cfg`` says; positions are fixed."""
+    torch.manual_seed(0)
+    own = None if std is None else [dict(type='Normal', layer='Linear', std=std)]
+    model = data2vec2(backbone=dict(POST_NORM_VIT, init_cfg=own))
+    model.init_weights()
+    for layer in model.backbone.layers:
+        weight = layer.attn.qkv.weight
+        assert weight.std().item() == pytest.approx(std or 0.02, rel=5 / (2 * weight.numel()) ** 0.5)
+    grid = model.backbone.patch_resolution
+    assert torch.equal(model.backbone.pos_embed[0, -grid[0] * grid[1] :], sincos_table(*grid, weight.shape[1])[0])
+
+
 @pytest.mark.parametrize('recipe', [
     'finetune/vitb_finetune_data2vec2_100e', 'linear/vitb_linear_90e', 'coco/mask_rcnn_vitb_fpn_ms_12e',
 ])  # fmt: skip

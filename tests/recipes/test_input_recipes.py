@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,8 @@ def train(cfg, work_dir, name):
     progress = json.loads((work_dir / 'progress.json').read_text())
     assert runner.iter == 4 and progress['finished'] and progress['loss'] > 0
     assert 0 <= progress['train']['data_wait'] <= 100
+    if Path('/proc/self/smaps_rollup').exists():
+        assert 0.05 < progress['train']['host_memory'] < 64  # GiB
     return runner
 
 
@@ -67,4 +70,16 @@ def test_decoding_on_the_device(jpegs, tmp_path):
     cfg.train_dataloader.dataset.pipeline = [dict(type='LazyLoadImageFromFile'), crop]
     cfg.train_dataloader.collate_fn = dict(type='pseudo_collate')
     cfg.model.data_preprocessor = dict(type='DecodingPreprocessor', size=32, **PREPROCESSOR)
-    train(cfg, tmp_path / 'run', 'device-input')
+    runner = train(cfg, tmp_path / 'run', 'device-input')
+    sent = next(iter(runner.train_dataloader))
+    whole = {path.read_bytes() for path in jpegs.rglob('*.jpg')}
+    assert len(sent['inputs']) == 4 and all(bytes(file.numpy()) in whole for file in sent['inputs'])
+    images = runner.model.data_preprocessor(sent)['inputs']
+    # By Pillow: the box of the file, resized; lossy decoders and 8-bit rounding differ by a few of 255.
+    for image, file, box, flip in zip(images, sent['inputs'], sent['box'], sent['flip']):
+        top, left, height, width = box.tolist()
+        crop = Image.open(io.BytesIO(file.numpy().tobytes())).crop((left, top, left + width, top + height))
+        want = np.asarray(crop.resize((32, 32), Image.BICUBIC), np.float32)
+        want = (want[:, ::-1] if flip else want) - np.float32(PREPROCESSOR['mean'])
+        difference = image.permute(1, 2, 0).numpy() * np.float32(PREPROCESSOR['std']) - want
+        assert np.abs(difference).mean() < 3

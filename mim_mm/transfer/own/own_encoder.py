@@ -188,11 +188,11 @@ def read_method(path: str, image_size: int | None = None, small: bool = False) -
         raise ChainError(f'--method {path}: its pipeline begins with {loader}; it must begin with LoadImageFromFile')
     kind, arch = str(backbone.type).split('.')[-1], backbone.get('arch')
     arch = SHORT.get(arch, arch) if isinstance(arch, str) or arch is None else arch.to_dict()
-    width, depth = _sizes(backbone.to_dict(), path)
+    width, depth, patch = _sizes(backbone.to_dict(), path)
     norm = cfg.model.get('data_preprocessor') or {}
     mean, std = (list(norm[key]) if norm.get(key) else None for key in ('mean', 'std'))
     encoder = Encoder(
-        kind, arch, width, depth, image_size_of(cfg), backbone.get('patch_size', 16), mean, std,
+        kind, arch, width, depth, image_size_of(cfg), patch, mean, std,
         method=str(cfg.model.type).split('.')[-1], backbone=backbone.to_dict(),
     )  # fmt: skip
     if image_size or small:
@@ -209,22 +209,24 @@ def image_size_of(cfg: Config) -> int:
     return where_size_is(cfg).get('img_size', 224)
 
 
-def _sizes(backbone: dict[str, Any], path: str) -> tuple[int, int]:
-    """Width of the last tokens and number of blocks of that width; 0 where the kind of backbone is not known."""
+def _sizes(backbone: dict[str, Any], path: str) -> tuple[int, int, int]:
+    """Width of the last tokens, number of blocks of that width (0 where the kind of backbone is not known), and the
+    side of a patch in pixels: a convolutional encoder's stride."""
     from mim_mm.encoders import FAMILIES, class_of, encoder_of, sketch
 
+    patch = backbone.get('patch_size', 16)
     if class_of(backbone) not in FAMILIES:
-        return 0, 0
+        return 0, 0, patch
     try:
         known = encoder_of(sketch(backbone))
     except Exception as error:  # an architecture that mmpretrain does not have, an option that it does not know
         raise ChainError(f'--method {path}: its backbone cannot be built: {type(error).__name__}: {error}') from error
-    return known.width, known.depth
+    return known.width, known.depth, getattr(known, 'stride', patch)
 
 
 def _resized(encoder: Encoder, cfg: Config, size: int | None, path: str) -> Encoder:
     """The encoder of images of another size; ``cfg`` is made to fit in place."""
-    unit = 32 if encoder.is_conv else cfg.model.get('mask_unit') or encoder.patch_size
+    unit = cfg.model.get('mask_unit') or encoder.patch_size
     before = encoder.img_size
     size = size or max(1, round(before / SMALL / unit)) * unit
     if size < 2 * unit or size % unit:

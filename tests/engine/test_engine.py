@@ -285,6 +285,7 @@ def test_deferred_metrics_give_the_same_history_without_reading_in_between():
 
     hook = HOOKS.build(dict(type='DeferredRuntimeInfoHook'))
     hook.waiting, hook.log_interval, hook.kept = [], 5, 5000
+    hook.memory = SimpleNamespace(gib=lambda: None)
     runner = runner_stub(0, message_hub=Hub(), train_dataloader=[None] * 12, max_iters=12)
     for step in range(12):
         runner.iter = step

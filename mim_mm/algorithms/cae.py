@@ -9,7 +9,7 @@ from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.algorithms.visual_tokens import VisualTokens
 from mim_mm.encoders import encoder_of
-from mim_mm.encoders.base import gather_parts
+from mim_mm.encoders.grid import gather_parts
 from mim_mm.encoders.initial import cut_normal_
 from mim_mm.encoders.positions import init_linears
 from mim_mm.masking import MaskPlan

@@ -14,8 +14,8 @@ from mim_mm.algorithms.base import Pretraining, Terms
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.decoders.conv_decoder import ConvDecoder
 from mim_mm.encoders import build_backbone, encoder_of
-from mim_mm.encoders.base import gather_parts
 from mim_mm.encoders.blocks import known_blocks
+from mim_mm.encoders.grid import gather_parts
 from mim_mm.encoders.initial import init_data2vec2
 from mim_mm.encoders.positions import plain_drop_path
 from mim_mm.losses import at_least_fp32

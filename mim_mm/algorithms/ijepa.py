@@ -14,7 +14,7 @@ from mim_mm.algorithms.base import Pretraining, Terms
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
 from mim_mm.decoders.ijepa_predictor import JEPAPredictor
 from mim_mm.encoders import build_backbone, encoder_of
-from mim_mm.encoders.base import gather_parts
+from mim_mm.encoders.grid import gather_parts
 from mim_mm.encoders.initial import init_ijepa
 from mim_mm.losses import at_least_fp32
 from mim_mm.masking import MaskPlan

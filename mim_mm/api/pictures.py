@@ -10,7 +10,7 @@ import torch
 
 from mim_mm.api.encoder import LoadedEncoder, load_encoder
 from mim_mm.api.images import Image, as_list
-from mim_mm.encoders.base import UnsupportedBackbone
+from mim_mm.encoders.families import UnsupportedBackbone
 from mim_mm.evaluation.pictures.feature_maps import pca_colours
 from mim_mm.report.figures_features import draw_feature_maps
 

@@ -10,8 +10,8 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Grid
 from mim_mm.encoders.fused import attention
+from mim_mm.encoders.grid import Grid
 from mim_mm.encoders.positions import init_linears, sincos_table, table_for
 from mim_mm.registry import MODELS
 

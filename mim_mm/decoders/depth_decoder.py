@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mim_mm.encoders.base import Grid
 from mim_mm.encoders.fused import attention, self_attention
+from mim_mm.encoders.grid import Grid
 from mim_mm.encoders.initial import cut_normal_, init_separate
 from mim_mm.encoders.positions import sincos_table
 

@@ -7,8 +7,8 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from mim_mm.compat.initializers import trunc_normal_
-from mim_mm.encoders.base import Grid
 from mim_mm.encoders.fused import fuse_attention
+from mim_mm.encoders.grid import Grid
 from mim_mm.encoders.initial import STD, init_ijepa
 from mim_mm.encoders.positions import sincos_table, table_for
 

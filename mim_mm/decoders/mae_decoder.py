@@ -13,8 +13,8 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from torch import Tensor, nn
 
 from mim_mm.compat.initializers import trunc_normal_
-from mim_mm.encoders.base import Grid
 from mim_mm.encoders.fused import fuse_attention
+from mim_mm.encoders.grid import Grid
 from mim_mm.encoders.packed import Packing
 from mim_mm.encoders.positions import init_linears, sincos_table, table_for
 from mim_mm.registry import MODELS

@@ -14,8 +14,10 @@ from mmpretrain.models.selfsup import BEiTPretrainViT, CAEPretrainViT
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor
 
-from mim_mm.encoders.base import Encoder, gather_parts, refusal
+from mim_mm.encoders.base import Encoder
 from mim_mm.encoders.class_attention import row_of, without_dropout
+from mim_mm.encoders.families import refusal
+from mim_mm.encoders.grid import gather_parts
 from mim_mm.encoders.initial import init_beit, init_cae
 from mim_mm.encoders.patches import LayerEncoder
 

@@ -11,9 +11,10 @@ from mmpretrain.models import HiViT
 from mmpretrain.models.backbones.hivit import BlockWithRPE
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Encoder, Grid, gather_parts
+from mim_mm.encoders.base import Encoder
 from mim_mm.encoders.class_attention import project_row, row_of, without_dropout
 from mim_mm.encoders.fused import fuse_attention
+from mim_mm.encoders.grid import Grid, gather_parts
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.positions import init_linears, plain_drop_path, set_positions
 

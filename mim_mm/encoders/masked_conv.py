@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mim_mm.encoders.base import Encoder, Grid
+from mim_mm.encoders.base import Encoder
+from mim_mm.encoders.grid import Grid
 from mim_mm.encoders.packed import Packing
 from mim_mm.encoders.positions import plain_drop_path
 

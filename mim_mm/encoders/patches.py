@@ -5,7 +5,8 @@ from __future__ import annotations
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import nn
 
-from mim_mm.encoders.base import Encoder, Grid
+from mim_mm.encoders.base import Encoder
+from mim_mm.encoders.grid import Grid
 
 
 class PatchEncoder(Encoder):

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Encoder, Grid
+from mim_mm.encoders.base import Encoder
+from mim_mm.encoders.grid import Grid
 from mim_mm.registry import MODELS
 
 

@@ -13,9 +13,10 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
 
-from mim_mm.encoders.base import Grid, gather_parts, refusal
 from mim_mm.encoders.class_attention import project_row, row_of, without_dropout
+from mim_mm.encoders.families import refusal
 from mim_mm.encoders.fused import fuse_attention
+from mim_mm.encoders.grid import Grid, gather_parts
 from mim_mm.encoders.packed import Packing, attend, drop_path, pack_tokens
 from mim_mm.encoders.patches import LayerEncoder
 from mim_mm.encoders.positions import init_linears, plain_drop_path, positions_by_scale, set_positions

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import VIT, build, images, total_loss
 
-from mim_mm.encoders.base import Grid
+from mim_mm.encoders.grid import Grid
 from mim_mm.masking import RandomMasking
 from mim_mm.registry import MODELS
 

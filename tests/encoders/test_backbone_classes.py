@@ -90,7 +90,9 @@ def test_a_subclass_is_refused_until_it_is_added(monkeypatch):
         encoder_of(backbone, 'cls_attention')
     assert type(reader_of(backbone)) is ViTEncoder  # to read: its own pass
 
-    monkeypatch.setattr('mim_mm.encoders.base.FAMILIES', dict(FAMILIES))
+    kept = dict(FAMILIES)
+    for module in ('base', 'families', 'lookup'):
+        monkeypatch.setattr(f'mim_mm.encoders.{module}.FAMILIES', kept)
 
     class MineEncoder(ViTEncoder):
         backbones = (Mine,)

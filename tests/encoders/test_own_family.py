@@ -9,7 +9,7 @@ from tiny import DECODER, HIVIT, VIT, build, images, total_loss
 from torch import nn
 
 from mim_mm.encoders import Encoder, Grid, encoder_of, family_of, reader_of
-from mim_mm.encoders.base import gather_parts
+from mim_mm.encoders.grid import gather_parts
 from mim_mm.registry import MODELS
 
 

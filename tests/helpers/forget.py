@@ -2,7 +2,7 @@
 
 import sys
 
-from mim_mm.encoders import base as encoder_base
+from mim_mm.encoders import FAMILIES
 from mim_mm.registry import MODELS
 
 
@@ -12,7 +12,7 @@ def forget(package):
     def inside(module):
         return module.split('.')[0] == package
 
-    for known in (MODELS.module_dict, encoder_base.FAMILIES):
+    for known in (MODELS.module_dict, FAMILIES):
         for name in [name for name, cls in known.items() if inside(cls.__module__)]:
             known.pop(name)
     for name in filter(inside, list(sys.modules)):

@@ -9,6 +9,7 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
+        layer_cfgs=dict(ffn_cfg=dict(add_identity=False, dropout_layer=None)),  # drop path once, as released
     ),
     masker=dict(type='BlockMasking', ratio=75 / 196),
     tokenizer=dict(type='mmpretrain.DALL-E'),

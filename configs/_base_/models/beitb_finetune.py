@@ -10,6 +10,7 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
+        layer_cfgs=dict(ffn_cfg=dict(add_identity=False, dropout_layer=None)),  # drop path once, as released
         out_type='avg_featmap',
         layer_scale_init_value=0.1,
     ),

@@ -10,7 +10,10 @@ model = dict(
         patch_size=16,
         drop_path_rate=0.25,
         layer_scale_init_value=1e-4,
-        layer_cfgs=dict(attn_cfg=dict(attn_drop_rate=0.05)),
+        layer_cfgs=dict(
+            attn_cfg=dict(attn_drop_rate=0.05),
+            ffn_cfg=dict(add_identity=False, dropout_layer=None),  # drop path once, as released
+        ),
     ),
     masker=dict(type='BlockMasking', ratio=120 / 196, fill='none'),
     target_blocks=[-6, -5, -4, -3, -2, -1],

@@ -8,6 +8,7 @@ model = dict(
         img_size=224,
         patch_size=16,
         drop_path_rate=0.1,
+        layer_cfgs=dict(ffn_cfg=dict(add_identity=False, dropout_layer=None)),  # drop path once, as released
     ),
     mask_unit=32,
     masker=dict(type='RandomMasking', ratio=0.6),

@@ -23,6 +23,7 @@ model = dict(
         img_size=512,
         patch_size=16,
         drop_path_rate=0.1,
+        layer_cfgs=dict(ffn_cfg=dict(add_identity=False, dropout_layer=None)),  # drop path once, as released
         out_indices=(3, 5, 7, 11),
         out_type='featmap',
         use_abs_pos_emb=True,

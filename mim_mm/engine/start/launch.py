@@ -28,6 +28,7 @@ from mim_mm.engine.start import (
     agreement,
     annotations,
     class_count,
+    drop_paths,
     ending,
     guard,
     run_record,
@@ -262,6 +263,7 @@ def _train(cfg: Config, notes: list[str], args: argparse.Namespace) -> None:
         print_log(note, logger=runner.logger)
     guard.check_first_batch(runner)
     agreement.check_agreement(runner)
+    drop_paths.check_drop_paths(runner)
     if is_main_process():
         run_record.write_record(runner.work_dir, args)
     runner.train()

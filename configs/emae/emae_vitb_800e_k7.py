@@ -5,9 +5,9 @@
 Published: linear 68.1 (K table, row d).
 Batch 4096 = 8 GPUs x 128 images x 4 accumulated, each encoded in all its parts:
 8 x 512 in one go is more than 80 GB (estimate of tools/plan.py). Other batches: --auto-scale-lr.
-Consistency weight 1, as in the paper's formula. At small scale (CIFAR-10) it undid the gain over MAE, and 0.1 did not:
-until a study at full size decides, --cfg-options model.consistency_weight=0.1 or model.consistency_ramp=40 is
-the cautious choice (docs/methods.md).
+Consistency weight 0.1, ours: the paper's formula, L_whole + L_consistency, has none (emae_vitb_800e_weight1.py). On
+CIFAR-10 the larger the weight the worse: 1 costs 7 points of k-NN, 0.1 about half of one
+(docs/results/evidence_cifar10.md); at full size nothing was tried.
 Cost: about 1.4 times K = 4 by FLOPs, since every part is decoded whole; not measured.
 """
 

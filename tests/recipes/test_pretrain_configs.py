@@ -21,7 +21,7 @@ def test_recipe(path):
     cfg = load(path)
     guard.check_config(cfg)
     # The file name says what is inside.
-    name = re.fullmatch(r'(emae|mae)_(hi)?vit([sblh])_(\d+)e(?:_k(\d+))?(_fsdp)?(_progressive)?', path.stem)
+    name = re.fullmatch(r'(emae|mae)_(hi)?vit([sblh])_(\d+)e(?:_k(\d+))?(_fsdp)?(_progressive|_weight1)?', path.stem)
     assert cfg.model.type.lower() == name[1]
     assert cfg.train_cfg.max_epochs == int(name[4])
     assert cfg.param_scheduler[0].end == 40 and 'end' not in cfg.param_scheduler[1]
@@ -30,6 +30,7 @@ def test_recipe(path):
     assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size * accumulated
     if name[1] == 'emae':
         assert cfg.model.masker == dict(type='ParallelMasking', num_parts=int(name[5] or 4))
+        assert cfg.model.consistency_weight == (1 if name[7] == '_weight1' else 0.1)
     with torch.device('cpu' if name[2] else 'meta'):  # shapes are what matters; HiViT reads values while it is built
         model = MODELS.build(cfg.model)
     assert model.grid.num_patches == (256 if name[3] == 'h' else 196)

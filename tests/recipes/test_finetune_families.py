@@ -25,7 +25,7 @@ from mim_mm.registry import MODELS
         ('vitb_finetune_cmae_100e', 1024, 2e-3, 0.65, 12, 0.1, 100, 5, 1e-6, 'ln2', None),
         ('vitb_finetune_cmae_long_100e', 1024, 1e-3, 0.65, 12, 0.1, 100, 5, 1e-6, 'ln2', None),
         ('vitb_finetune_simmim_100e', 2048, 5e-3, 0.65, 12, 0.1, 100, 20, 1e-6, 'ln2', 5.0),
-        ('swinb_finetune_simmim_100e', 2048, 5e-3, 0.9, 24, 0.1, 100, 20, 1e-6, 'norm3', 5.0),
+        ('swinb_finetune_simmim_100e', 2048, 5e-3, 0.8, 24, 0.1, 100, 20, 1e-6, 'norm3', 5.0),
         ('vitb_finetune_mocov3_150e', 1024, 1e-3, 1.0, 12, 0.1, 150, 5, 1e-5, 'ln1', None),
         ('vits_finetune_mocov3_300e', 1024, 1e-3, 1.0, 12, 0.1, 300, 5, 1e-5, 'ln1', None),
         ('vits_scratch_300e', 1024, 1e-3, 1.0, 12, 0.1, 300, 5, 1e-5, 'ln1', None),
@@ -108,7 +108,7 @@ def test_depths_of_swin_by_hand():
         'stages.3.blocks.0.attn.w_msa.proj.weight': 2,
     }
     for name, power in powers.items():
-        assert groups[f'backbone.{name}']['lr'] == pytest.approx(5e-3 * 0.9**power), name
+        assert groups[f'backbone.{name}']['lr'] == pytest.approx(5e-3 * 0.8**power), name
     spared = {n for n, g in groups.items() if g['weight_decay'] == 0}
     parameters = dict(model.named_parameters())
     assert spared == {n for n, p in parameters.items() if p.ndim == 1 or n.endswith('relative_position_bias_table')}
@@ -132,8 +132,8 @@ def test_depths_and_decay_of_beit_by_hand():
 
 @pytest.mark.parametrize('name, mean, std, third', [
     ('vitb_finetune_beit_100e', 127.5, 127.5, 'RandAugment'), ('vitl_finetune_beit_50e', 127.5, 127.5, 'RandAugment'),
-    ('vitb_finetune_cae_100e', 123.675, 58.395, 'ColorJitter'),
-    ('vitl_finetune_cae_50e', 123.675, 58.395, 'ColorJitter'),
+    ('vitb_finetune_cae_100e', 123.675, 58.395, 'RandAugment'),
+    ('vitl_finetune_cae_50e', 123.675, 58.395, 'RandAugment'),
     ('vitb_finetune_simmim_100e', 123.675, 58.395, 'RandAugment'),
 ])  # fmt: skip
 def test_colours(name, mean, std, third):
@@ -150,18 +150,42 @@ def test_colours(name, mean, std, third):
     assert pipeline[1].interpolation == 'bicubic'
 
 
+@pytest.mark.parametrize('name, rate', [
+    ('vitb_finetune_data2vec_100e', 4e-3), ('vitl_finetune_data2vec_50e', 5e-3),
+])  # fmt: skip
+def test_data2vec_trains_one_table_at_the_heads_rate(name, rate):
+    cfg, model = built(f'finetune/{name}.py')
+    groups = groups_of(model, cfg)
+    tables = [parameter for parameter in groups if parameter.endswith('relative_position_bias_table')]
+    assert tables == ['backbone.rel_pos_bias.relative_position_bias_table']
+    assert groups[tables[0]]['lr'] == pytest.approx(rate) == groups['head.fc.weight']['lr']
+
+
 @pytest.mark.parametrize('name, momentum', [
-    ('vits_finetune_mocov3_300e', 1 - 0.99996), ('vitb_finetune_mocov3_150e', 1 - 0.99996),
-    ('vitb_lowshot_1pct', 1 - 0.99996), ('vitb_scratch_300e', 1 - 0.9999), ('vitl_scratch_200e', 1 - 0.9999),
+    ('vits_finetune_mocov3_300e', None), ('vitb_finetune_mocov3_150e', None), ('vits_scratch_300e', None),
+    ('vitb_lowshot_1pct', None), ('vitb_scratch_300e', 1 - 0.9999), ('vitl_scratch_200e', 1 - 0.9999),
 ])  # fmt: skip
 def test_average_of_the_weights(name, momentum):
+    """MAE's runs from scratch measure the average; DeiT's code, and what follows it, the trained weights."""
     cfg, model = built(f'finetune/{name}.py')
-    (hook,) = [h for h in cfg.custom_hooks if h.type == 'EMAHook']
-    assert hook.momentum == pytest.approx(momentum)
-    assert (cfg.train_dataloader.sampler.type == 'RepeatAugSampler') == ('scratch' not in name)
-    assert cfg.optim_wrapper.optimizer.weight_decay == (0.3 if 'scratch' in name else 0.05)
+    found = [h.momentum for h in cfg.custom_hooks if h.type == 'EMAHook']
+    assert found == ([] if momentum is None else [pytest.approx(momentum)])
+    assert (cfg.train_dataloader.sampler.type == 'RepeatAugSampler') == (momentum is None)
+    assert cfg.optim_wrapper.optimizer.weight_decay == (0.05 if momentum is None else 0.3)
     if 'vits' in name:
-        assert model.backbone.layers[0].attn.num_heads == 12
+        assert model.backbone.layers[0].attn.num_heads == (6 if 'scratch' in name else 12)
+
+
+@pytest.mark.parametrize('name, size', [
+    ('vitb_finetune_ibot_100e', 'bilinear'), ('vitl_finetune_ibot_50e', 'bilinear'), ('vits_finetune_200e', 'bilinear'),
+    ('vitb_finetune_100e', 'bicubic'), ('vitb_finetune_beit_100e', 'bicubic'), ('vitb_lowshot_1pct', 'bicubic'),
+])  # fmt: skip
+def test_how_test_images_are_resized(name, size):
+    cfg = load(f'finetune/{name}.py')
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        resize, crop = loader.dataset.pipeline[1:3]
+        assert (resize.type, resize.scale, resize.edge, resize.backend) == ('ResizeEdge', 256, 'short', 'pillow')
+        assert resize.interpolation == size and crop.crop_size == 224
 
 
 def test_supervised_vit_small_is_deits():

@@ -1,4 +1,4 @@
-"""BEiT, ViT-B/16, 300 epochs of ImageNet-1k (Bao et al., ICLR 2022), with mmpretrain's optimisation.
+"""BEiT, ViT-B/16, 300 epochs of ImageNet-1k (Bao et al., ICLR 2022).
 
     tools/dist_train.sh configs/beit/beit_vitb_300e.py 8 --cfg-options model.tokenizer_checkpoint=dalle_encoder.pth
 
@@ -19,12 +19,11 @@ train_pipeline = [
     dict(type='mmpretrain.ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.0),
     dict(type='mmpretrain.RandomFlip', prob=0.5),
     dict(
-        type='mmpretrain.RandomResizedCropAndInterpolationWithTwoPic',
-        size=224,
-        second_size=112,
+        type='TwoSizeRandomResizedCrop',
+        scale=224,
+        second_scale=112,
         interpolation='bicubic',
         second_interpolation='lanczos',
-        scale=(0.08, 1.0),
     ),
     dict(type='mmpretrain.PackInputs'),
 ]

@@ -14,4 +14,6 @@ _base_ = [
     '../_base_/schedules/beit_pretrain.py',
     '../_base_/default_runtime.py',
 ]
+# The release decays the class token, against its intention; positions are fixed.
+optim_wrapper = dict(paramwise_cfg=dict(no_decay=[]))
 default_hooks = dict(checkpoint=dict(interval=20))

@@ -13,6 +13,6 @@ _base_ = [
     '../_base_/schedules/simmim_pretrain.py',
     '../_base_/default_runtime.py',
 ]
-# The release decays the ViT's mask token and its table of relative positions, unlike Swin's.
+# The release decays the ViT's mask token, unlike Swin's.
 optim_wrapper = dict(paramwise_cfg=dict(no_decay=['cls_token', 'pos_embed']))
 default_hooks = dict(checkpoint=dict(interval=20))

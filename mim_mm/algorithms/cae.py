@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mim_mm.algorithms.base import Terms
 from mim_mm.algorithms.teacher import Teacher, frozen_copy
@@ -21,8 +21,9 @@ class CAE(VisualTokens):
     """The encoder sees visible patches; mask tokens enter in a regressor that predicts the latents of the hidden ones.
 
     ``loss = CE(visual tokens) + align_weight * MSE(regressed latents, latents of the hidden patches)``; the second
-    target comes from a copy of the encoder that sees the hidden patches only. As released, the copy is renewed inside
-    the step after its use, so it is one step behind. Encoder, regressor, decoder and losses are mmpretrain's
+    target comes from a copy of the encoder that sees the hidden patches only. As in the first release (lxtGH/CAE), the
+    copy is renewed inside the step after its use, so it is one step behind; in the second (Atten4Vis/CAE) it shares the
+    encoder's storage and is never behind. Encoder, regressor, decoder and losses are mmpretrain's
     (``CAEPretrainViT``, ``CAENeck``, ``CAEHead``, ``CAELoss``).
 
     The encoder drops patches with one index for the whole batch: every image must hide the same number.
@@ -43,6 +44,8 @@ class CAE(VisualTokens):
         self.neck = MODELS.build(
             dict(type='mmpretrain.CAENeck', embed_dims=channels, layer_scale_init_value=0.1) | neck
         )
+        for block in self.neck.decoders:  # mmpretrain's BEiT blocks drop the path of their MLP twice, the release once
+            block.ffn.dropout_layer = nn.Identity()
         self.head = MODELS.build(
             dict(type='mmpretrain.CAEHead', loss=dict(type='mmpretrain.CAELoss', lambd=align_weight))
         )

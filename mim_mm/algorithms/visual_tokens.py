@@ -84,7 +84,7 @@ class VisualTokens(MaskedInput):
 
         Args:
             views: the same crop twice, ``[images of the backbone, images of the tokenizer]``, each normalised in its
-                own way; mmpretrain's ``RandomResizedCropAndInterpolationWithTwoPic`` and ``TwoNormDataPreprocessor``
+                own way; ``TwoSizeRandomResizedCrop`` and mmpretrain's ``TwoNormDataPreprocessor``
                 make them.
 
         Raises:
@@ -93,7 +93,7 @@ class VisualTokens(MaskedInput):
         if isinstance(views, Tensor) or len(views) != 2:
             raise ValueError(
                 f'{type(self).__name__} needs two views of each image, one for the backbone and one for the tokenizer: '
-                'use mmpretrain.RandomResizedCropAndInterpolationWithTwoPic and mmpretrain.TwoNormDataPreprocessor'
+                'use mim_mm.TwoSizeRandomResizedCrop and mim_mm.TwoNormPreprocessor'
             )
         # DALL-E's convolutions choose their own precision, and rounding decides between near-equal tokens.
         with torch.autocast(views[1].device.type, enabled=False):

@@ -16,6 +16,7 @@ from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.logging import print_log
 from mmpretrain.datasets.transforms import RandomResizedCrop
+from PIL import Image
 
 from mim_mm.data import crop_decode
 from mim_mm.data.decode import UnreadableImage, decode
@@ -209,6 +210,12 @@ class FastRandomResizedCrop(RandomResizedCrop):
             pixels = cut(image, box if fits else self.draw(*image.shape[:2]))
         return pixels
 
+    def sized(self, pixels: np.ndarray) -> np.ndarray | list[np.ndarray]:
+        """A box (height, width, C) or (height, width) at the size of the result."""
+        flat = pixels.ndim == 2
+        out = resize(pixels[..., None] if flat else pixels, tuple(self.scale), self.interpolation)
+        return out[0].numpy() if flat else out.permute(1, 2, 0).numpy()
+
     def transform(self, results: dict) -> dict | None:
         try:
             pixels = self.crop(results)
@@ -218,12 +225,43 @@ class FastRandomResizedCrop(RandomResizedCrop):
                 raise UnreadableImage(f"'{where}' cannot be read: {error}") from error
             print_log(f"'{where}' cannot be read and is passed over: {error}", logger='current')
             return None
-        flat = pixels.ndim == 2
-        out = resize(pixels[..., None] if flat else pixels, tuple(self.scale), self.interpolation)
         results.pop('img_bytes', None)
-        results['img'] = out[0].numpy() if flat else out.permute(1, 2, 0).numpy()
+        results['img'] = self.sized(pixels)
         results['img_shape'] = tuple(self.scale)
         return results
+
+
+@TRANSFORMS.register_module()
+class TwoSizeRandomResizedCrop(FastRandomResizedCrop):
+    """One random box at two sizes: for an encoder, and for the tokenizer that makes its targets (BEiT, CAE).
+
+    ``img`` is the list of both, each (h, w, 3), uint8; ``mmpretrain.PackInputs`` makes them two inputs. Both are
+    resized with antialiasing, as the releases do by Pillow. mmpretrain's
+    ``RandomResizedCropAndInterpolationWithTwoPic`` has none, and its boxes never reach the right and lower side.
+
+    Args:
+        scale: side of the first image in pixels, or (h, w).
+        second_scale: of the second.
+        second_interpolation: of the second, by Pillow: ``lanczos``, ``bicubic`` or ``bilinear``.
+        **kwargs: as :class:`FastRandomResizedCrop`.
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int],
+        second_scale: int | tuple[int, int],
+        second_interpolation: str = 'lanczos',
+        **kwargs,
+    ) -> None:
+        super().__init__(scale, **kwargs)
+        if second_interpolation not in ('lanczos', 'bicubic', 'bilinear'):
+            raise ValueError(f"second_interpolation is '{second_interpolation}': take lanczos, bicubic or bilinear")
+        self.second_scale = (second_scale, second_scale) if isinstance(second_scale, int) else tuple(second_scale)
+        self.filter = Image.Resampling[second_interpolation.upper()]
+
+    def sized(self, pixels: np.ndarray) -> list[np.ndarray]:
+        second = Image.fromarray(np.ascontiguousarray(pixels)).resize(self.second_scale[::-1], self.filter)
+        return [super().sized(pixels), np.asarray(second)]
 
 
 @TRANSFORMS.register_module()

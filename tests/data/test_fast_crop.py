@@ -6,17 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import mmcv
 import numpy as np
 import pytest
 import torch
 from jpegs import KINDS, RATIOS, encoded, fast, photo, psnr
 from mmengine.dataset import Compose
+from mmpretrain.datasets.transforms import RandomResizedCrop
 from PIL import Image
 
 from mim_mm.data import crop_decode, fast_crop
 from mim_mm.data.decode import UnreadableImage
-from mim_mm.data.fast_crop import FastRandomFlip, FastRandomResizedCrop, LazyLoadImageFromFile, read_jpeg_header
+from mim_mm.data.fast_crop import (
+    FastRandomFlip,
+    FastRandomResizedCrop,
+    LazyLoadImageFromFile,
+    TwoSizeRandomResizedCrop,
+    read_jpeg_header,
+)
 from mim_mm.data.unlabelled import PackImage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -296,3 +304,22 @@ def test_the_tool_says_what_is_missing(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 1 and 'no-such-compiler' in done.stderr and 'libjpeg-turbo' in done.stderr
     assert not [p for p in (tmp_path / 'native').iterdir()]
+
+
+@pytest.mark.parametrize('second, by', [('lanczos', Image.LANCZOS), ('bicubic', Image.BICUBIC)])
+def test_one_box_at_two_sizes(second, by):
+    """Both are Pillow's, antialiased; the boxes are those of mmpretrain's RandomResizedCrop."""
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), (5, 5), 0)
+    crop = TwoSizeRandomResizedCrop(scale=32, second_scale=16, second_interpolation=second)
+    boxes = RandomResizedCrop(32)
+    for seed in range(20):
+        np.random.seed(seed)
+        found = crop(dict(img=image))['img']
+        np.random.seed(seed)
+        top, left, height, width = boxes.rand_crop_params(image)
+        cut = Image.fromarray(image[top : top + height, left : left + width])
+        assert [view.shape for view in found] == [(32, 32, 3), (16, 16, 3)]
+        assert np.abs(found[0].astype(int) - np.asarray(cut.resize((32, 32), Image.BICUBIC))).max() <= 1
+        assert np.array_equal(found[1], np.asarray(cut.resize((16, 16), by)))
+    with pytest.raises(ValueError, match='take lanczos'):
+        TwoSizeRandomResizedCrop(scale=32, second_scale=16, second_interpolation='nearest')

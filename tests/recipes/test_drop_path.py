@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from built_recipes import load, meta
+from built_recipes import groups_of, load, meta
+from input_tokens import CAE_VIT, DALLE, NECK, RANDOM, views, write_tokenizer
 from mmcv.cnn.bricks.drop import DropPath
 from mmengine.registry import init_default_scope
 from tiny_run import TINY_ARCH
@@ -65,3 +66,28 @@ def test_mmpretrains_own_blocks_are_warned_of(caplog):
         with caplog.at_level(logging.WARNING):
             check_drop_paths(runner)
         assert ('layers.1 drop the path of their MLP twice' in caplog.text) == warned
+
+
+def test_caes_neck_drops_paths_as_its_encoder(tmp_path):
+    """Regressor and decoder: rates from 0 to the recipe's over their blocks, two draws a block."""
+    cfg = load('cae/cae_vitb_300e.py')
+    assert cfg.model.neck.drop_path_rate == 0.1
+    file = write_tokenizer(tmp_path / 'dalle.pth')
+    neck = dict(NECK, regressor_depth=2, decoder_depth=2, drop_path_rate=0.2)
+    model = MODELS.build(
+        dict(type='CAE', masker=RANDOM, tokenizer=DALLE, tokenizer_checkpoint=file, backbone=CAE_VIT, neck=neck)
+    )
+    model.train()
+    drawn = []
+    for module in model.neck.modules():
+        if isinstance(module, DropPath):
+            module.register_forward_hook(lambda module, *_: drawn.append(module.drop_prob))
+    model.loss(views())
+    assert sorted(drawn) == pytest.approx([0] * 4 + [0.2] * 4) and not dropped_twice(model.neck)
+    cfg.optim_wrapper.optimizer.pop('fused')
+    init_default_scope(cfg.default_scope)
+    decayed = {name for name, group in groups_of(model, cfg).items() if group['weight_decay']}
+    assert 'backbone.cls_token' in decayed  # the releases mean to spare it and do not
+    for name, parameter in model.backbone.named_parameters():
+        if parameter.requires_grad:
+            assert (f'backbone.{name}' in decayed) == (parameter.ndim > 1), name

@@ -215,8 +215,8 @@ def pretrained(method, image_folder, tmp_path):
         cae = {'model.neck.num_classes': 11, 'model.neck.num_heads': 2}
         cfg.merge_from_dict(options | (cae if method == 'cae' else {'model.vocabulary': 11}))
         cfg.model.backbone.arch = dict(TINY_ARCH)
-        crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'second_size' in t)
-        crop['size'] = crop['second_size'] = 32
+        crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'second_scale' in t)
+        crop['scale'] = crop['second_scale'] = 32
     model, _ = run_two_steps(cfg, image_folder, tmp_path / 'run', f'{method}-{tmp_path.name}')
     return tmp_path / 'run' / 'epoch_2.pth', model.backbone
 

@@ -131,7 +131,7 @@ def test_run_sheet(path):
 
 
 @pytest.mark.parametrize('backbone, exempt', [
-    ('swin', {'mask_token', 'relative_position_bias_table'}),
+    ('swin', {'mask_token'}),
     ('vit', {'cls_token'}),
 ])  # fmt: skip
 def test_weight_decay_spares_what_the_release_spares(backbone, exempt):
@@ -193,9 +193,9 @@ def test_recipes_with_a_tokenizer_train_and_want_its_weights(path, image_folder,
         options |= {'model.vocabulary': 11}
     cfg.merge_from_dict(options)
     cfg.model.backbone.arch = dict(TINY_ARCH)
-    crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'second_size' in t)
-    assert (crop['size'], crop['second_size']) == (224, 112)
-    crop['size'] = crop['second_size'] = 32
+    crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'second_scale' in t)
+    assert (crop['scale'], crop['second_scale']) == (224, 112)
+    crop['scale'] = crop['second_scale'] = 32
     model, changed = run_two_steps(cfg, image_folder, tmp_path / 'run', path.stem)
     assert any(name.startswith('backbone.') for name in changed)
     assert not any(name.startswith('tokenizer.') for name in changed)

@@ -5,12 +5,11 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='mmpretrain.RandomFlip', prob=0.5),
     dict(
-        type='mmpretrain.RandomResizedCropAndInterpolationWithTwoPic',
-        size=224,
-        second_size=112,
+        type='TwoSizeRandomResizedCrop',
+        scale=224,
+        second_scale=112,
         interpolation='bicubic',
         second_interpolation='lanczos',
-        scale=(0.08, 1.0),
     ),
     dict(type='mmpretrain.PackInputs'),
 ]

@@ -13,7 +13,7 @@ model = dict(
         layer_cfgs=dict(ffn_cfg=dict(add_identity=False, dropout_layer=None)),  # drop path once, as released
         layer_scale_init_value=0.1,
     ),
-    neck=dict(num_heads=12, regressor_depth=4, decoder_depth=4),
+    neck=dict(num_heads=12, regressor_depth=4, decoder_depth=4, drop_path_rate=0.1),
     align_weight=2.0,
     masker=dict(_delete_=True, type='BlockMasking', ratio=0.5, fill='blocks'),
 )

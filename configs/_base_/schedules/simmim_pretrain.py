@@ -1,6 +1,6 @@
 # SimMIM's optimisation (Xie et al. 2022 and its release): AdamW, lr 1e-4 x batch / 512 (not 256), constant after the
-# warm-up but for one drop to a tenth at 7/8 of the training. No decay on one-dimensional parameters, mask token and
-# tables of relative positions (Swin; the ViT recipe says what differs).
+# warm-up but for one drop to a tenth at 7/8 of the training. No decay on one-dimensional parameters and mask token
+# (Swin; the ViT recipe says what differs); Swin's tables of relative positions the release means to spare and decays.
 base_batch = 2048
 auto_scale_lr = dict(base_batch_size=base_batch)
 optim_wrapper = dict(
@@ -13,7 +13,7 @@ optim_wrapper = dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,
-        no_decay=['mask_token', 'relative_position_bias_table', 'absolute_pos_embed'],
+        no_decay=['mask_token', 'absolute_pos_embed'],
     ),
 )
 

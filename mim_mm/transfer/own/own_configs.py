@@ -247,6 +247,8 @@ def _resized(pipeline: list[Any], size: int) -> list[Any]:
     for step in pipeline:
         name = str(step.get('type')).split('.')[-1]
         if name.endswith('RandomResizedCrop'):  # MAERandomResizedCrop, FastRandomResizedCrop
+            if 'second_scale' in step:  # BEiT's and CAE's two views, the second one for the tokenizer
+                step['second_scale'] = step['second_scale'] * size // step['scale']
             step['scale'], found = (-(-step['scale'] * size // window) if window else size), True
         elif name == 'ShiftedViews':
             views = [dict(view, shift=view.get('shift', 0) * size // window) for view in step['views']]
@@ -260,7 +262,7 @@ def _resized(pipeline: list[Any], size: int) -> list[Any]:
             step['scale'] = round(step['scale'] * size / 224)
         elif name == 'CenterCrop':
             step['crop_size'], found = size, True
-        elif name.endswith('WithTwoPic'):  # BEiT's and CAE's two views, the second one for the tokenizer
+        elif name.endswith('WithTwoPic'):  # mmpretrain's two views
             step['second_size'] = step['second_size'] * size // step['size']
             step['size'], found = size, True
     if not found:

@@ -41,7 +41,8 @@ DATASETS = _child(
 )
 TRANSFORMS = _child(
     _root.TRANSFORMS,
-    'data.device_decode data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled data.views',
+    'data.device_decode data.erasing data.fast_crop data.loading data.one_draw_crop data.own_images data.unlabelled '
+    'data.views',
 )
 HOOKS = _child(
     _root.HOOKS,

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
+from mim_mm.data.erasing import erased
 from mim_mm.registry import FUNCTIONS, MODELS
 
 
@@ -28,7 +29,8 @@ def collate_labelled(samples: list[dict]) -> dict:
 
     Returns:
         ``dict(inputs=(B, C, h, w), labels=long (B,))`` for images of one size with one ``gt_label`` each and nothing
-        else but what describes the file, which is dropped. Anything else as mmengine's ``pseudo_collate`` leaves it.
+        else but what describes the file, which is dropped; with ``boxes``, long (B, 4), where :class:`RandomErasingBox`
+        drew some. Anything else as mmengine's ``pseudo_collate`` leaves it.
     """
     plain = all(
         set(sample) == {'inputs', 'data_samples'}
@@ -39,15 +41,18 @@ def collate_labelled(samples: list[dict]) -> dict:
     if not plain or len({sample['inputs'].shape for sample in samples}) > 1:
         return pseudo_collate(samples)
     labels = torch.cat([sample['data_samples'].gt_label for sample in samples])
-    return dict(inputs=default_collate([sample['inputs'] for sample in samples]), labels=labels)
+    batch = dict(inputs=default_collate([sample['inputs'] for sample in samples]), labels=labels)
+    boxes = [sample['data_samples'].metainfo.get('erase_box') for sample in samples]
+    return batch if None in boxes else dict(batch, boxes=torch.tensor(boxes))
 
 
 @MODELS.register_module()
 class LabelledPreprocessor(ClsDataPreprocessor):
     """mmpretrain's, without a wait for the device in batches of :func:`collate_labelled`.
 
-    Mixup and CutMix draw as mmpretrain's and mix the same pairs. Other batches (lists of images, of validation for
-    one) go mmpretrain's way. Arguments are those of ``ClsDataPreprocessor``.
+    Mixup and CutMix draw as mmpretrain's and mix the same pairs. Boxes of :class:`mim_mm.data.erasing.RandomErasingBox`
+    are filled behind the normalisation and in front of these. Other batches (lists of images, of validation for one)
+    go mmpretrain's way. Arguments are those of ``ClsDataPreprocessor``.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -59,11 +64,19 @@ class LabelledPreprocessor(ClsDataPreprocessor):
         """Standardised images (B, C, H, W) and B DataSamples with ``gt_label``, and ``gt_score`` where they are mixed.
 
         Raises:
-            ValueError: one-hot labels are wanted and ``num_classes`` is not known.
+            ValueError: one-hot labels are wanted and ``num_classes`` is not known, or boxes to be erased came with
+                images that are no plain batch.
         """
         if 'labels' not in data:
+            if any('erase_box' in sample for sample in data.get('data_samples') or ()):
+                raise ValueError(
+                    'RandomErasingBox wants batches of one image size with one label each, and as collate_fn of the '
+                    "loader dict(type='mim_mm.collate_labelled'); else take mmpretrain's RandomErasing"
+                )
             return super().forward(data, training)
         images = super().forward(dict(inputs=copied(data['inputs'], self.device)), training)['inputs']
+        if 'boxes' in data:
+            images = erased(images, data['boxes'])
         labels, scores = copied(data['labels'], self.device), None
         samples = [DataSample().set_gt_label(label) for label in labels.split(1)]
         if self.to_onehot:

@@ -89,7 +89,8 @@ def test_convolutional_networks(name, batch, lr, drop_path, warmup, powers):
     assert max(drops) == pytest.approx(drop_path)
     augment = [step['type'] for step in cfg.train_dataloader.dataset.pipeline]
     trivial = ['NumpyToPIL', 'torchvision/TrivialAugmentWide', 'PILToNumpy']
-    assert augment[3:-2] == (trivial if 'spark' in name else ['RandAugment']) and augment[-2] == 'RandomErasing'
+    assert augment[3:-2] == (trivial if 'spark' in name else ['RandAugment'])
+    assert augment[-2:] == ['mim_mm.RandomErasingBox', 'PackInputs']
     sheet = ast.get_docstring(ast.parse((CONFIGS / f'finetune/{name}.py').read_text()))
     assert f'tools/dist_train.sh configs/finetune/{name}.py 8' in sheet and 'Published: ' in sheet
 
@@ -142,11 +143,11 @@ def test_colours(name, mean, std, third):
     pipeline = cfg.train_dataloader.dataset.pipeline
     kinds = [step.type for step in pipeline]
     ours = ['mim_mm.LazyLoadImageFromFile', 'mim_mm.FastRandomResizedCrop', 'mim_mm.FastRandomFlip']
-    assert kinds == [*ours, third, 'RandomErasing', 'PackInputs']
-    assert (pipeline[4].erase_prob, pipeline[4].mode) == (0.25, 'rand')
-    # the noise is standard normal after normalisation; images are BGR at that point, the normalisation RGB
-    assert list(reversed(pipeline[4].fill_color)) == list(cfg.data_preprocessor.mean)
-    assert list(reversed(pipeline[4].fill_std)) == list(cfg.data_preprocessor.std)
+    assert kinds == [*ours, third, 'mim_mm.RandomErasingBox', 'PackInputs']
+    erasing = pipeline[4]
+    assert (erasing.erase_prob, erasing.min_area_ratio, erasing.max_area_ratio) == (0.25, 0.02, 1 / 3)
+    assert 'erase_box' in pipeline[5].meta_keys and cfg.data_preprocessor.type == 'mim_mm.LabelledPreprocessor'
+    assert cfg.train_dataloader.collate_fn.type == 'mim_mm.collate_labelled'
     assert pipeline[1].interpolation == 'bicubic'
 
 

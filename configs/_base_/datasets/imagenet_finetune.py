@@ -1,6 +1,7 @@
 # Class-per-folder data for fine-tuning: <root>/train/<class>/*, <root>/val/<class>/*. IMAGENET_ROOT sets the root.
 # The pipelines are mmpretrain's: bicubic crop, flip, RandAugment rand-m9-mstd0.5-inc1, random erasing 0.25; resize 256.
-# Reading, crop and flip are ours: the same boxes and, within rounding, the same pixels.
+# Reading, crop and flip are ours: the same boxes and, within rounding, the same pixels; so is erasing, by noise behind
+# the normalisation, as in the releases.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
 data_root = r"""{{$IMAGENET_ROOT:data/imagenet}}"""
@@ -8,7 +9,9 @@ train_pipeline = [
     dict(type='mim_mm.LazyLoadImageFromFile'),
     dict(type='mim_mm.FastRandomResizedCrop', scale=224, interpolation='bicubic'),
     dict(type='mim_mm.FastRandomFlip', prob=0.5),
-    *_base_.train_pipeline[3:],  # noqa: F821
+    *_base_.train_pipeline[3:-2],  # noqa: F821
+    dict(type='mim_mm.RandomErasingBox', erase_prob=0.25, min_area_ratio=0.02, max_area_ratio=1 / 3),
+    dict(type='PackInputs', meta_keys=('img_path', 'erase_box')),
 ]
 # Classes are the training folders, sorted: ImageNet's order. val is numbered by them too (CustomDataset: by its own).
 # One copy of all images and one of all labels, which the device is not waited for.

@@ -1,4 +1,4 @@
-# As imagenet_finetune.py with mean = std = 0.5 (BEiT); noise and padding of the augmentation have that mean as well.
+# As imagenet_finetune.py with mean = std = 0.5 (BEiT); RandAugment pads with it.
 _base_ = './imagenet_finetune.py'
 
 data_preprocessor = dict(mean=[127.5] * 3, std=[127.5] * 3)
@@ -15,15 +15,7 @@ train_pipeline = [
         magnitude_std=0.5,
         hparams=dict(pad_val=[128] * 3, interpolation='bicubic'),
     ),
-    dict(
-        type='RandomErasing',
-        erase_prob=0.25,
-        mode='rand',
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-        fill_color=[127.5] * 3,
-        fill_std=[127.5] * 3,
-    ),
-    dict(type='PackInputs'),
+    dict(type='mim_mm.RandomErasingBox', erase_prob=0.25, min_area_ratio=0.02, max_area_ratio=1 / 3),
+    dict(type='PackInputs', meta_keys=('img_path', 'erase_box')),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -5,11 +5,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from built_recipes import load
 from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 
 from mim_mm.data.batches import LabelledPreprocessor, collate_labelled
 from mim_mm.data.erasing import RandomErasingBox, erased
+from mim_mm.engine.start.checks.relations import check_relations
+from mim_mm.engine.start.checks.words import ConfigError
 
 HALF = dict(mean=[127.5] * 3, std=[127.5] * 3, to_rgb=True)
 
@@ -106,3 +109,19 @@ def test_from_the_pipeline_through_the_preprocessor():
     assert [int(sample.gt_label) for sample in found['data_samples']] == [i % 5 for i in range(8)]
     with pytest.raises(ValueError, match='collate_labelled'):
         LabelledPreprocessor(**HALF, num_classes=5)(pseudo_collate(samples), training=True)
+
+
+@pytest.mark.parametrize('change, words', [
+    ({}, None),
+    ({'data_preprocessor.type': 'ClsDataPreprocessor'}, 'LabelledPreprocessor'),
+    ({'train_dataloader.collate_fn.type': 'default_collate'}, 'collate_labelled'),
+    ({'train_dataloader.dataset.pipeline.5.meta_keys': ('img_path',)}, 'leaves behind'),
+])  # fmt: skip
+def test_a_box_that_nobody_fills_is_refused_before_training(change, words):
+    cfg = load('finetune/vitb_finetune_100e.py')
+    cfg.merge_from_dict(change)
+    if words is None:
+        assert check_relations(cfg) is None
+    else:
+        with pytest.raises(ConfigError, match=words):
+            check_relations(cfg)

@@ -20,7 +20,7 @@ def check_relations(cfg: Config) -> None:
     Raises:
         ConfigError: with both settings and which of them to change.
     """
-    for check in (_channels, _loop, _samplers, _schedulers, _counted_by_epoch, _validation, _steps_of_rate):
+    for check in (_channels, _erasing, _loop, _samplers, _schedulers, _counted_by_epoch, _validation, _steps_of_rate):
         said = check(cfg)
         if said:
             raise ConfigError(said)
@@ -80,6 +80,31 @@ def _channels(cfg: Mapping) -> str | None:
         mean, std = (settings.get(key) if isinstance(settings, Mapping) else None for key in ('mean', 'std'))
         if isinstance(mean, (list, tuple)) and isinstance(std, (list, tuple)) and len(mean) != len(std):
             return f'{path}data_preprocessor.std={shown(std)}: mean has {len(mean)} channels: give as many of both'
+    return None
+
+
+def _erasing(cfg: Mapping) -> str | None:
+    """A box that is drawn in the pipeline and that nobody fills would be no erasing, without a word."""
+    loader = cfg.get('train_dataloader') or {}
+    dataset = loader.get('dataset')
+    steps = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or ()
+    kinds = [type_name(step) for step in steps]
+    if 'RandomErasingBox' not in kinds:
+        return None
+    pack = next((step for step, kind in zip(steps, kinds) if kind == 'PackInputs'), {})
+    if 'erase_box' not in (pack.get('meta_keys') or ()):
+        return (
+            'train_dataloader: RandomErasingBox draws a box that PackInputs leaves behind: set its '
+            "meta_keys=('img_path', 'erase_box')"
+        )
+    model = cfg.get('model') if isinstance(cfg.get('model'), Mapping) else {}
+    fills = type_name(cfg.get('data_preprocessor') or model.get('data_preprocessor') or {}) == 'LabelledPreprocessor'
+    if not fills or type_name(loader.get('collate_fn') or {}) != 'collate_labelled':
+        return (
+            'train_dataloader: RandomErasingBox draws a box that data_preprocessor fills: set '
+            "data_preprocessor.type='mim_mm.LabelledPreprocessor' and train_dataloader.collate_fn=dict(type="
+            "'mim_mm.collate_labelled'), or take mmpretrain's RandomErasing"
+        )
     return None
 
 

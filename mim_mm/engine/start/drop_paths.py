@@ -26,8 +26,8 @@ def dropped_twice(model: nn.Module) -> list[str]:
 
 
 def check_drop_paths(runner) -> None:
-    """Warn of such blocks; a recipe of mmpretrain's has its figures with them."""
-    found = dropped_twice(runner.model)
+    """Warn of such blocks; a recipe of mmpretrain's has its figures with them. (A sharded model is not built yet.)"""
+    found = dropped_twice(runner.model) if isinstance(runner.model, nn.Module) else []
     if found:
         more = f' and {len(found) - 1} more blocks' if len(found) > 1 else ''
         print_log(

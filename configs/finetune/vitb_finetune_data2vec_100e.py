@@ -13,8 +13,9 @@ Cost: not measured here.
 
 _base_ = ['./vitb_finetune_beit_100e.py']
 
-positions = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
-model = dict(backbone=dict(drop_path_rate=0.2, layer_scale_init_value=1e-4, **positions))
+model = dict(
+    backbone=dict(drop_path_rate=0.2, layer_scale_init_value=1e-4, use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
+)
 optim_wrapper = dict(optimizer=dict(weight_decay=0.0))
 param_scheduler = [
     dict(type='mim_mm.WarmupLR', end=10, convert_to_iter_based=True, like='beit'),

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from mim_mm.data.erasing import erased
 from mim_mm.registry import FUNCTIONS, MODELS
 
 
@@ -29,7 +28,7 @@ def collate_labelled(samples: list[dict]) -> dict:
 
     Returns:
         ``dict(inputs=(B, C, h, w), labels=long (B,))`` for images of one size with one ``gt_label`` each and nothing
-        else but what describes the file, which is dropped; with ``boxes``, long (B, 4), where :class:`RandomErasingBox`
+        else but what describes the file, which is dropped; with ``boxes``, long (B, 4), where ``RandomErasingBox``
         drew some. Anything else as mmengine's ``pseudo_collate`` leaves it.
     """
     plain = all(
@@ -104,6 +103,26 @@ class TwoNormPreprocessor(TwoNormDataPreprocessor):
         if self._turns:
             data['inputs'] = [view.flip(1) for view in data['inputs']]
         return super().forward(data, training)
+
+
+def erased(images: Tensor, boxes: Tensor) -> Tensor:
+    """Standardised images with N(0, 1) in their boxes; the device is not waited for.
+
+    Args:
+        images: (B, C, H, W).
+        boxes: long (B, 4) on the host: top, left, height, width; a height of 0 for none.
+    """
+    chosen = boxes[:, 2].nonzero().flatten()
+    if not len(chosen):
+        return images
+    top, left, height, width = boxes[chosen].T[..., None]
+    rows, columns = (torch.arange(side) for side in images.shape[-2:])
+    inside = (rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width)
+    hidden = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+    chosen, hidden = (copied(part, images.device) for part in (chosen, hidden))
+    picked = images[chosen]
+    noise = torch.randn_like(picked)
+    return images.index_copy(0, chosen, torch.where(hidden, noise, picked))
 
 
 def copied(host: Tensor, device: torch.device | str) -> Tensor:

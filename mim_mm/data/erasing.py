@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
-from torch import Tensor
 
 from mim_mm.registry import TRANSFORMS
 
@@ -70,24 +68,3 @@ class RandomErasingBox(BaseTransform):
                 top, left = np.random.randint(rows - height + 1), np.random.randint(columns - width + 1)
                 return int(top), int(left), height, width
         return 0, 0, 0, 0
-
-
-def erased(images: Tensor, boxes: Tensor) -> Tensor:
-    """Standardised images with N(0, 1) in their boxes; the device is not waited for.
-
-    Args:
-        images: (B, C, H, W).
-        boxes: long (B, 4) on the host: top, left, height, width; a height of 0 for none.
-    """
-    chosen = boxes[:, 2].nonzero().flatten()
-    if not len(chosen):
-        return images
-    top, left, height, width = boxes[chosen].T[..., None]
-    rows, columns = (torch.arange(side) for side in images.shape[-2:])
-    inside = (rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width)
-    hidden = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-    if images.is_cuda:
-        chosen, hidden = (part.pin_memory().to(images.device, non_blocking=True) for part in (chosen, hidden))
-    picked = images[chosen]
-    noise = torch.randn_like(picked)
-    return images.index_copy(0, chosen, torch.where(hidden, noise, picked))

@@ -9,8 +9,8 @@ from built_recipes import load
 from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 
-from mim_mm.data.batches import LabelledPreprocessor, collate_labelled
-from mim_mm.data.erasing import RandomErasingBox, erased
+from mim_mm.data.batches import LabelledPreprocessor, collate_labelled, erased
+from mim_mm.data.erasing import RandomErasingBox
 from mim_mm.engine.start.checks.relations import check_relations
 from mim_mm.engine.start.checks.words import ConfigError
 

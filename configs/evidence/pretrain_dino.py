@@ -3,7 +3,8 @@
     python tools/train.py configs/evidence/pretrain_dino.py --data-root CIFAR
 
 CIFAR holds train/<class>/*.jpg and val/<class>/*.jpg (EVIDENCE_ROOT names it as well). Batch 64, rate and momentum for
-it chosen by hand, not swept; 1024 prototypes; no blur, which leaves little of 32 px. The head trains from the start:
+it chosen by hand, not swept; 1024 prototypes; linears of the backbone start at 0.07, which at 64 inputs does as
+much as the released 0.02 at ViT-B's 768; no blur, which leaves little of 32 px. The head trains from the start:
 the first epoch, for which the releases leave it fixed, is half of all. In fp32.
 """
 
@@ -19,6 +20,10 @@ model = dict(
         img_size=32,
         patch_size=4,
         drop_path_rate=0.0,
+        init_cfg=[
+            dict(type='TruncNormal', layer='Linear', std=0.07, bias=0.0),
+            dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+        ],
     ),
     head=dict(out_dims=1024, hidden_dims=256, bottleneck_dims=128, norm_last_layer=True),
     momentum=dict(start=0.98, end=1.0),

@@ -88,10 +88,14 @@ class Centre(nn.Module):
         return ((widen(logits) - self.mean) / temperature).softmax(dim=-1)
 
     @torch.no_grad()
-    def follow(self, logits: Tensor) -> None:
-        """Follow the mean of logits (..., K) of this and all other ranks; a collective."""
+    def follow(self, logits: Tensor, each: int = 1) -> None:
+        """Follow the mean of logits (..., K) of this and all other ranks; a collective.
+
+        Args:
+            logits: of this rank, or means of ``each`` of them.
+        """
         flat = logits.flatten(0, -2)
-        total = torch.cat([flat.sum(dim=0, dtype=self.mean.dtype), self.mean.new_full((1,), len(flat))])
+        total = torch.cat([flat.sum(dim=0, dtype=self.mean.dtype), self.mean.new_full((1,), len(flat))]) * each
         all_reduce(total)
         self.mean.mul_(self.momentum).add_(total[:-1] / total[-1], alpha=1 - self.momentum)
 

@@ -39,7 +39,7 @@ class IBOT(SelfDistillation):
       student at the same place, then the mean over all large views: one that hides nothing adds 0 and counts.
 
     Hidden patches become ``mask_token``, which starts at 0, in front of the positions. The patches' centre follows all
-    patches, hidden or not. The student's logits are computed where they enter a loss, which is the same.
+    patches, hidden or not. Logits of both are computed where they enter a loss, which is the same.
 
     Args:
         backbone, head, ...: see :class:`SelfDistillation`. ``head`` with ``patch_out_dims``: patches have prototypes of
@@ -82,10 +82,12 @@ class IBOT(SelfDistillation):
         with torch.no_grad():
             taught, attention = self.teach(whole)
             cls_taught = self.teacher['head'](taught[:, 0])
-            patches_taught = self.teacher['head'].patches(taught[:, 1:])
+            projected = self.teacher['head'].project(taught[:, 1:]).flatten(0, 1)
 
         plan, seen = self.see_masked(whole, attention)
         hidden = plan.hidden_index()
+        with torch.no_grad():
+            patches_taught = self.teacher['head'].patch_prototypes(projected[hidden])
         patches_said = self.head.patches(seen[:, 1:].flatten(0, 1)[hidden])
         classes = [seen[:, 0]] + ([self.class_tokens(views[NUM_GLOBALS:])] if len(views) > NUM_GLOBALS else [])
         cls_said = self.head(torch.cat(classes))
@@ -94,25 +96,32 @@ class IBOT(SelfDistillation):
             target = self.centre.sharpened(cls_taught, self.temperature(self.clock))
             losses = dict(
                 loss_cls=self.weights[0] * self.class_loss(cls_said, target, len(views)),
-                loss_patches=self.weights[1] * self.patch_loss(patches_said, patches_taught, plan, hidden),
+                loss_patches=self.weights[1] * self.patch_loss(patches_said, patches_taught, plan),
             )
             metrics = self.watched(target, taught[:, 0])
             metrics.update(patch_centre_norm=self.patch_centre.mean.norm())
         if self.training:
             self.centre.follow(cls_taught)
-            self.patch_centre.follow(patches_taught)
+            self.follow_patches(projected)
         return self.outcome(Terms(losses, metrics), lambda: dict.fromkeys(losses, len(views[0])))
 
-    def patch_loss(self, said: Tensor, taught: Tensor, plan: MaskPlan, hidden: Tensor) -> Tensor:
+    @torch.no_grad()
+    def follow_patches(self, projected: Tensor) -> None:
+        """The patches' centre follows all of them, (2*B*N, bottleneck) in front of the prototypes. These are linear, so
+        the mean is taken before them: logits of patches that nobody hides would be the largest tensor of the step."""
+        with torch.autocast(projected.device.type, enabled=False):
+            mean = projected.mean(dim=0, keepdim=True, dtype=self.patch_centre.mean.dtype)
+            self.patch_centre.follow(self.teacher['head'].patch_prototypes(mean), each=len(projected))
+
+    def patch_loss(self, said: Tensor, taught: Tensor, plan: MaskPlan) -> Tensor:
         """See :class:`IBOT`.
 
         Args:
             said: (H, K), logits of the student at the hidden patches.
-            taught: (2*B, N, K), logits of the teacher at all patches.
+            taught: (H, K), those of the teacher.
             plan: what is hidden of 2*B views.
-            hidden: long (H,), places of the hidden patches among 2*B*N.
         """
-        target = self.patch_centre.sharpened(taught.flatten(0, 1)[hidden], self.patch_temperature(self.clock))
+        target = self.patch_centre.sharpened(taught, self.patch_temperature(self.clock))
         errors = cross_entropy(target, (widen(said) / self.student_temp).log_softmax(dim=-1))
         counts = plan.hidden_per_image()
         weights = (1.0 / counts.clamp(min=1).double() / len(counts)).repeat_interleave(counts)

@@ -68,7 +68,11 @@ class DINOHead(nn.Module):
         """Class tokens (B, D) -> logits (B, K)."""
         return self.last_layer(self.project(cls))
 
+    @property
+    def patch_prototypes(self) -> nn.Linear:
+        """The layer from projected patches to their logits: linear, so that the mean commutes with it."""
+        return self.last_layer if self.last_layer2 is None else self.last_layer2
+
     def patches(self, x: Tensor) -> Tensor:
         """Patch tokens (..., D) -> logits (..., K)."""
-        last = self.last_layer if self.last_layer2 is None else self.last_layer2
-        return last(self.project(x))
+        return self.patch_prototypes(self.project(x))

@@ -432,6 +432,15 @@ def test_a_centre_follows_the_mean():
     torch.testing.assert_close(centre.mean, 0.1 * logits.mean(dim=(0, 1)))
 
 
+def test_a_mean_of_logits_counts_as_many_as_it_is_of(monkeypatch):
+    mine, other = torch.randn(5, 4), torch.randn(15, 4)
+    theirs = torch.cat([other.sum(0), torch.tensor([15.0])])
+    monkeypatch.setattr('mim_mm.algorithms.distillation.all_reduce', lambda total: total.add_(theirs))
+    centre = Centre(4, 0.9)
+    centre.follow(mine.mean(0, keepdim=True), each=5)
+    torch.testing.assert_close(centre.mean, 0.1 * torch.cat([mine, other]).mean(0))
+
+
 # ---- DINO with masked views
 
 
